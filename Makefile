@@ -1,0 +1,36 @@
+# The two commands of a fresh machine: make demo, make test. Both build .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check lab lock clean
+
+demo: $(STAMP)
+	$(BIN)/python -m xray_helpers demo
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## the quick part
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not slow"
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+$(STAMP): requirements.lock requirements.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11') if sys.version_info < (3, 11) else 0"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(STAMP)
+
+lock:  ## pin what requirements-dev.txt asks for, for every platform and Python from 3.11
+	uv pip compile --universal --python-version 3.11 --no-header -o requirements.lock requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) data/cache

@@ -1,0 +1,49 @@
+"""What the tests share: a root of their own, and small sets of phantoms."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty folder that relative paths are meant from."""
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def phantom_csv(tmp_path_factory):
+    """A CSV of some 130 phantoms with patients and planted copies."""
+    from xray_helpers.phantoms import write_phantoms
+
+    return write_phantoms(tmp_path_factory.mktemp("phantoms") / "set", images=120, planted=12, seed=3)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real radiographs, weights and reference values, where there is one."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no ../shared folder with real radiographs, weights and reference values here")
+    return SHARED
+
+
+@pytest.fixture
+def make_images():
+    """Write n random pictures into a folder, a different one each."""
+
+    def make(folder: Path, n: int, *, seed: int = 0, suffix: str = ".png") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(seed)
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 256, (12, 10), dtype=np.uint8)).save(folder / f"im{seed}_{i:03d}{suffix}")
+
+    return make

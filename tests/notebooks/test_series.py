@@ -1,0 +1,205 @@
+"""The real series on small phantoms: by the command, by raw papermill, and as JupyterLab runs it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+
+from xray_helpers.series import run_study
+from xray_helpers.settings import build_settings
+from xray_helpers.studies import notebooks_folder, read_json
+
+pytestmark = pytest.mark.slow
+
+SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A root that all tests of this file share, so that features are computed once."""
+    root = tmp_path_factory.mktemp("root")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XRAY_HELPERS_ROOT", str(root))
+    yield root
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def study(home, phantom_csv):
+    """The five-model study, run by the command line."""
+    pairs = [part for key, value in SMALL.items() for part in ("-p", f"{key}={value}")]
+    command = [sys.executable, "-m", "xray_helpers", "run", "--name", "small", "--data", str(phantom_csv), *pairs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("index.html")
+    return home / "reports" / "small"
+
+
+def test_every_file_of_the_contract_is_there(study):
+    models = build_settings().models
+    names = {p.relative_to(study).as_posix() for p in study.rglob("*") if p.is_file()}
+    expected = {"index.html", "study.json", "manifest.csv", "comparison.csv", "figures/models_evaluation_grid.png",
+                "figures/models_confusion_grid.png"}  # fmt: skip
+    expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
+    for model in models:
+        own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json")
+        expected |= {f"{model}/{file}" for file in own}
+        expected |= {
+            f"{model}/{n}{end}" for n in ("02_train_model", "03_evaluate_model") for end in (".ipynb", ".html")
+        }
+        expected |= {
+            f"figures/{model}_{n}.png" for n in ("sample_predictions", "confusion_matrix", "evaluation_figure")
+        }
+    assert expected <= names
+    assert not [name for name in names if "partial" in name]
+    assert any(re.fullmatch(r"log-\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.log", name) for name in names)
+
+
+def test_study_json_has_states_versions_and_fingerprint(study):
+    record = read_json(study / "study.json")
+    assert record["state"] == "done"
+    assert len(record["steps"]) == 12
+    assert all(step["state"] == "done" and step["seconds"] > 0 for step in record["steps"])
+    assert record["versions"]["tensorflow"][0].isdigit()
+    assert record["data"]["files"] >= 132
+    assert record["settings"]["data"] == "local"
+
+
+def test_five_models_are_ranked_on_the_same_images(study):
+    table = pd.read_csv(study / "comparison.csv")
+    assert len(table) == 5
+    assert table["rank"].tolist() == sorted(table["rank"])
+    assert table["n"].nunique() == 1
+    metrics = read_json(study / "VGG16" / "metrics.json")
+    assert {"value", "ci_low", "ci_high"} <= set(metrics["accuracy"])
+    assert {"n", "n_groups", "threshold", "threshold_rule", "tp", "fp", "tn", "fn", "validation"} <= set(metrics)
+
+
+def test_no_patient_is_on_two_sides(study):
+    used = pd.read_csv(study / "manifest.csv").query("status == 'used'")
+    assert used.groupby("patient")["split"].nunique().max() == 1
+
+
+def test_log_holds_hyperparameters_progress_and_results_with_times(study):
+    text = next(study.glob("log-*.log")).read_text()
+    for words in (
+        "learning_rate      0.001",
+        "[12/12] 04_compare_models done",
+        "AUROC",
+        "Complete in",
+        "Random weights",
+    ):
+        assert words in text
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in text.splitlines())
+
+
+def test_every_link_and_picture_of_the_index_exists(study):
+    page = (study / "index.html").read_text()
+    targets = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert len(targets) > 40
+    for target in targets:
+        assert (study / target).exists(), target
+    assert "Random weights" in page
+    assert page.count("95 % interval") >= 1
+
+
+def test_reports_ask_no_host_and_describe_their_pictures(study):
+    for report in [*study.glob("*.html"), *study.glob("*/*.html")]:
+        page = report.read_text()
+        assert not re.findall(r'(?:src|href)="(?:https?:)?//', page), report
+        assert "<script" not in page
+        for picture in re.findall(r"<img [^>]*>", page):
+            assert re.search(r'alt="[^"]{10,}"', picture), (report, picture[-200:])
+
+
+def test_the_banner_of_random_weights_is_in_every_notebook(study):
+    for report in study.rglob("0*.html"):
+        assert "no ImageNet weights were used" in report.read_text(), report
+
+
+def test_the_saved_model_takes_grey_pixels(study, phantom_csv):
+    import numpy as np
+
+    from xray_helpers.manifest import read_pictures
+    from xray_helpers.pixels import resize
+    from xray_helpers.training import load_model, predict_pixels
+
+    table = pd.read_csv(study / "DenseNet121" / "predictions_test.csv").head(40)
+    pictures = [resize(p, (80, 80)) for p in read_pictures(table["path"], phantom_csv.parent)]
+    model = load_model(study / "DenseNet121" / "model.keras")
+    assert model.input_shape == (None, 80, 80, 1)
+    assert predict_pixels(model, np.stack(pictures)) == pytest.approx(table["y_prob"].to_numpy(), abs=1e-4)
+
+
+def predictions(study, model="MobileNetV2"):
+    return [(study / model / f"predictions_{part}.csv").read_text() for part in ("val", "test")]
+
+
+def test_raw_papermill_gives_the_same(study, home, phantom_csv, tmp_path):
+    parameters = tmp_path / "p.yaml"
+    parameters.write_text(json.dumps(SMALL | {"name": "raw", "data": str(phantom_csv), "models": ["MobileNetV2"]}))
+    for notebook in ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models"):
+        command = [sys.executable, "-m", "papermill", str(notebooks_folder() / f"{notebook}.ipynb"),
+                   str(tmp_path / f"{notebook}.ipynb"), "-f", str(parameters), "-k", "python3", "--no-progress-bar"]  # fmt: skip
+        command += ["-p", "model", "MobileNetV2"] if notebook[:2] in ("02", "03") else []
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert predictions(home / "reports" / "raw") == predictions(study)
+    assert (home / "reports" / "raw" / "comparison.csv").exists()
+
+
+def test_jupyterlab_gives_the_same(study, home, phantom_csv):
+    for notebook in ("01_data_exploration", "02_train_model"):
+        node = nbformat.read(notebooks_folder() / f"{notebook}.ipynb", as_version=4)
+        cell = next(c for c in node.cells if "parameters" in c.metadata.get("tags", []))
+        for key, value in (SMALL | {"name": "by-hand", "data": str(phantom_csv), "model": "MobileNetV2"}).items():
+            cell.source = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value!r}", cell.source)
+        NotebookClient(node, kernel_name="python3", resources={"metadata": {"path": notebooks_folder()}}).execute()
+    assert predictions(home / "reports" / "by-hand") == predictions(study)
+
+
+def test_the_same_study_twice_and_a_failing_model(study, home, phantom_csv, monkeypatch):
+    """One more run in Python: equal predictions again, and a step that fails spoils nothing else."""
+    from xray_helpers import series
+
+    parameters = series.notebook_parameters
+
+    def sabotage(step, settings):
+        extra = {"learning_rate": -1.0} if step.name == "VGG16/02_train_model" else {}
+        return parameters(step, settings) | extra
+
+    monkeypatch.setattr(series, "notebook_parameters", sabotage)
+    settings = build_settings(**SMALL, name="again", data=str(phantom_csv), models=["MobileNetV2", "VGG16"])
+    index = run_study(settings)
+    again = home / "reports" / "again"
+    assert predictions(again) == predictions(study)
+    record = read_json(again / "study.json")
+    states = {step["name"]: step["state"] for step in record["steps"]}
+    assert record["state"] == "failed"
+    assert states["VGG16/02_train_model"] == "failed"
+    assert states["VGG16/03_evaluate_model"] == "not run"
+    assert states["04_compare_models"] == "done"
+    assert "learning_rate = -1.0 cannot be used" in index.read_text()
+    report = (again / "VGG16" / "02_train_model.html").read_text()
+    assert "This notebook stopped before its end" in report
+    assert "Traceback" in report
+    assert pd.read_csv(again / "comparison.csv")["model"].tolist() == ["MobileNetV2"]
+    assert os.listdir(again / "VGG16") == [] or {Path(p).suffix for p in os.listdir(again / "VGG16")} == {
+        ".html",
+        ".ipynb",
+    }
+
+
+def test_raw_papermill_refuses_an_unknown_parameter(home, tmp_path):
+    command = [sys.executable, "-m", "papermill", str(notebooks_folder() / "02_train_model.ipynb"),
+               str(tmp_path / "out.ipynb"), "-p", "epoch", "5", "-k", "python3", "--no-progress-bar"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "did you mean epochs?" in done.stderr

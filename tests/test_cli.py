@@ -1,0 +1,99 @@
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from xray_helpers.cli import main
+
+
+def run(*args):
+    return CliRunner().invoke(main, list(args))
+
+
+def test_bad_input_ends_in_one_sentence_and_status_2(root, tmp_path, make_images):
+    make_images(tmp_path / "one" / "Fractured", 20, seed=1)
+    (tmp_path / "empty").mkdir()
+    make_images(tmp_path / "few" / "Fractured", 20, seed=2)
+    make_images(tmp_path / "few" / "normal", 2, seed=3)
+    make_images(tmp_path / "good" / "Fractured", 20, seed=4)
+    make_images(tmp_path / "good" / "normal", 20, seed=5)
+    (tmp_path / "reports" / "taken").mkdir(parents=True)
+    (tmp_path / "reports" / "taken" / "thesis.txt").write_text("mine")
+    good = ["--data", "good", "-p", "weights=random"]
+    for args, words in [
+        (["--data", "nowhere"], "There is no folder or CSV 'nowhere'"),
+        (["--data", "empty"], "No images in empty"),
+        (["--data", "one"], "none of class Non-Fractured"),
+        (["--data", "few"], "Only 2 images"),
+        ([*good, "-p", "epoch=3"], "did you mean epochs"),
+        ([*good, "-p", "epochs=x"], "epochs = 'x'"),
+        ([*good, "--models", "VGG61"], "did you mean VGG16"),
+        ([*good, "--models", "InceptionV3", "-p", "img_size=64"], "at least 75"),
+        ([*good, "--profile", "fast"], "There is no profile 'fast'"),
+        ([*good, "-f", "missing.yaml"], "cannot be read"),
+        ([*good, "--name", "taken"], "holds files that are no study"),
+        (["--data", "good", "-p", "weights=nowhere"], "There are no weights at"),
+    ]:
+        result = run("run", *args)
+        assert result.exit_code == 2, (args, result.output)
+        assert words in result.output
+        assert len(result.output.strip().splitlines()) == 1
+    assert [p.name for p in (tmp_path / "reports").iterdir()] == ["taken"]
+
+
+def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_images, monkeypatch):
+    from xray_helpers import series
+    from xray_helpers.settings import InputError, build_settings
+    from xray_helpers.studies import open_study
+
+    make_images(tmp_path / "good" / "Fractured", 20, seed=4)
+    make_images(tmp_path / "good" / "normal", 20, seed=5)
+    settings = build_settings(name="s", data="good", weights="random", models=["VGG16"])
+    folder = open_study(series.prepare(settings))
+    assert series.prepare(settings).name == "s"  # the same again
+    with pytest.raises(InputError, match=r"other settings \(epochs\).*--overwrite"):
+        series.prepare(settings.model_copy(update={"epochs": 9}))
+    (tmp_path / "other").symlink_to(tmp_path / "good")
+    with pytest.raises(InputError, match=r"other settings \(data\)"):
+        series.prepare(settings.model_copy(update={"data": "other"}))
+    assert (folder / "study.json").exists()
+    series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
+    assert not folder.exists()
+
+
+def test_list_without_and_with_studies(root):
+    from xray_helpers.settings import build_settings
+    from xray_helpers.studies import open_study
+
+    assert "No studies" in run("list").output
+    open_study(build_settings(name="mine"))
+    result = run("list")
+    assert result.exit_code == 0
+    assert "mine" in result.output
+    assert "by hand" in result.output
+
+
+def test_the_command_line_imports_no_tensorflow():
+    code = "import sys, xray_helpers.cli, xray_helpers.series; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_packages_import_down_the_floors():
+    import ast
+    from pathlib import Path
+
+    import xray_helpers
+
+    floors = """settings studies radiographs phantoms manifest duplicates splits pixels backbones features training
+        metrics comparison explain plots widgets reporting series cli"""
+    order = floors.split()
+    for file in Path(xray_helpers.__file__).parent.glob("*.py"):
+        if file.stem.startswith("__"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xray_helpers."):
+                imported = node.module.split(".")[1]
+                assert order.index(imported) < order.index(file.stem), (
+                    f"{file.stem} imports {imported}, which is above it"
+                )

@@ -1,0 +1,177 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xray_helpers.manifest import assign_groups, build_manifest, connected_components, count_flow, list_data, read_label
+from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [
+        ("Fractured", POSITIVE), ("fractured", POSITIVE), ("FRACTURE", POSITIVE), ("positive", POSITIVE),
+        (1, POSITIVE), ("1.0", POSITIVE), (True, POSITIVE),
+        ("Non-Fractured", NEGATIVE), ("not fractured", NEGATIVE), ("Non_fractured", NEGATIVE), ("normal", NEGATIVE),
+        (0, NEGATIVE), ("false", NEGATIVE), ("negative", NEGATIVE),
+        ("images", None), ("fracture types", None), ("", None), ("2", None),
+    ],
+)  # fmt: skip
+def test_labels(word, label):
+    assert read_label(word) == label
+
+
+def by_class(listing):
+    return listing.table["label"].value_counts().to_dict()
+
+
+def test_two_class_folders(tmp_path, make_images):
+    make_images(tmp_path / "Fractured", 12, seed=1)
+    make_images(tmp_path / "Non-Fractured", 15, seed=2, suffix=".jpg")
+    assert by_class(list_data(str(tmp_path))) == {POSITIVE: 12, NEGATIVE: 15}
+
+
+def test_train_val_test_folders_are_recorded(tmp_path, make_images):
+    for seed, (part, name) in enumerate(itertools.product(["train", "val", "test"], ["fractured", "not fractured"])):
+        make_images(tmp_path / part / name, 10, seed=seed)
+    table = list_data(str(tmp_path)).table
+    assert table["folder_split"].value_counts().to_dict() == {"train": 20, "validation": 20, "test": 20}
+
+
+def test_originals_are_read_and_augmented_copies_are_not(tmp_path, make_images):
+    for seed, (part, name) in enumerate(
+        itertools.product(["Original Dataset", "Augmented Dataset"], ["Fractured", "Non-Fractured"])
+    ):
+        make_images(tmp_path / part / name, 10, seed=seed)
+    listing = list_data(str(tmp_path))
+    assert listing.table["path"].str.startswith("Original Dataset/").all()
+    assert "20 files of 'Augmented Dataset'" in listing.notes[0]
+
+
+def test_mura_paths_give_patients_and_studies_labels(tmp_path, make_images):
+    for patient in range(10):
+        sign = "positive" if patient % 2 else "negative"
+        folder = tmp_path / "train" / "XR_ELBOW" / f"patient{patient:05d}" / f"study1_{sign}"
+        make_images(folder, 3, seed=patient)
+    listing = list_data(str(tmp_path))
+    assert by_class(listing) == {POSITIVE: 15, NEGATIVE: 15}
+    assert listing.table["patient"].nunique() == 10
+    assert set(listing.table["body_part"]) == {"elbow"}
+    assert "not the same as fractured" in listing.notes[0]
+
+
+def test_fracatlas_columns_are_joined(tmp_path, make_images):
+    make_images(tmp_path / "images" / "Fractured", 10, seed=1)
+    make_images(tmp_path / "images" / "Non_fractured", 10, seed=2)
+    rows = [
+        {"image_id": f"im{s}_{i:03d}.png", "hand": i % 2, "hardware": 0, "fractured": s % 2}
+        for s in (1, 2)
+        for i in range(10)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "dataset.csv", index=False)
+    table = list_data(str(tmp_path)).table
+    assert len(table) == 20
+    assert table["hand"].sum() == 10
+    assert "fractured" not in table.columns
+
+
+def test_csv_with_patients_split_and_own_columns(tmp_path, make_images):
+    make_images(tmp_path / "pics", 20)
+    rows = [
+        {
+            "path": f"pics/im0_{i:03d}.png",
+            "label": i % 2,
+            "patient": i // 2,
+            "split": "val" if i < 4 else "Train",
+            "mode": "x",
+        }
+        for i in range(20)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "mine.csv", index=False)
+    table = list_data(str(tmp_path / "mine.csv")).table
+    assert table["label"].value_counts().to_dict() == {POSITIVE: 10, NEGATIVE: 10}
+    assert table["folder_split"].value_counts().to_dict() == {"train": 16, "validation": 4}
+    assert "mode_given" in table.columns
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("path,kind\na,1\n", "lacks the column label"),
+        ("path,label\na,maybe\n", "'maybe' is not understood"),
+        ("path,label,split\na,1,somewhere\n", "'somewhere' is none of"),
+        ("", "cannot be read as a CSV"),
+    ],
+)
+def test_bad_csv(tmp_path, content, words):
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(InputError, match=words):
+        list_data(str(tmp_path / "x.csv"))
+
+
+def test_bad_folders(tmp_path, make_images):
+    with pytest.raises(InputError, match="There is no folder or CSV"):
+        list_data(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="No images in"):
+        list_data(str(tmp_path))
+    make_images(tmp_path / "Fractured", 12)
+    with pytest.raises(InputError, match="none of class Non-Fractured"):
+        list_data(str(tmp_path))
+    make_images(tmp_path / "normal", 3)
+    with pytest.raises(InputError, match="Only 3 images of class Non-Fractured"):
+        list_data(str(tmp_path))
+
+
+def test_unreadable_files_are_listed_and_left_out(root, tmp_path, make_images):
+    make_images(tmp_path / "set" / "Fractured", 12, seed=1)
+    make_images(tmp_path / "set" / "normal", 12, seed=2)
+    make_images(tmp_path / "set" / "else", 1, seed=3)
+    (tmp_path / "set" / "normal" / "empty.png").write_bytes(b"")
+    (tmp_path / "set" / "normal" / "note.txt").write_text("no image")
+    table, _ = build_manifest(build_settings(name="s", data="set"))
+    assert len(table) == 26
+    assert table.set_index("path").loc["normal/empty.png", "reason"].startswith("is empty")
+    assert table.set_index("path").loc["else/im3_000.png", "status"] == "excluded"
+    flow = count_flow(table).set_index("step")["files"]
+    assert flow["found"] == 26
+    assert flow["readable"] == 24
+    assert flow["found"] == flow["readable"] + flow[[step for step in flow.index if step.startswith("left out")]].sum()
+
+
+def test_patient_pattern(root, tmp_path, make_images):
+    make_images(tmp_path / "set" / "Fractured" / "pat7", 12, seed=1)
+    make_images(tmp_path / "set" / "normal" / "pat8", 12, seed=2)
+    table, _ = build_manifest(build_settings(name="s", data="set", patient_pattern=r"(pat\d+)/"))
+    assert table.groupby("patient").size().to_dict() == {"pat7": 12, "pat8": 12}
+    assert table["group"].nunique() == 2
+
+
+def test_groups_are_the_union_of_bytes_and_patients():
+    table = pd.DataFrame(
+        {
+            "path": list("abcdef"), "sha256": ["1", "1", "2", "3", "4", None],
+            "patient": pd.array([None, "p", "p", "q", None, None], dtype="string"),
+            "status": ["readable"] * 5 + ["unreadable"],
+        }
+    )  # fmt: skip
+    grouped = assign_groups(table)
+    assert grouped["group"].tolist()[:5] == ["a", "a", "a", "d", "e"]
+    assert grouped["source_group"].tolist()[:5] == ["a", "a", "c", "d", "e"]
+    assert pd.isna(grouped["group"].iloc[5])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.one_of(st.none(), st.integers(0, 6))), min_size=1, max_size=30))
+def test_connected_components_against_a_plain_search(rows):
+    keys = pd.DataFrame(rows, columns=["a", "b"], dtype="object")
+    numbers = connected_components(keys).to_numpy()
+    label = list(range(len(rows)))
+    for _ in rows:  # relax until nothing changes
+        for i, j in itertools.combinations(range(len(rows)), 2):
+            same_b = rows[i][1] is not None and rows[i][1] == rows[j][1]
+            if rows[i][0] == rows[j][0] or same_b:
+                label[i] = label[j] = min(label[i], label[j])
+    expected = np.array(label)
+    assert ((numbers[:, None] == numbers) == (expected[:, None] == expected)).all()

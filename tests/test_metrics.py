@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from xray_helpers.metrics import METRICS, bca_interval, choose_threshold, compute_metrics, describe, group_weights
+from xray_helpers.settings import InputError
+
+Y = np.array([1, 1, 1, 0, 0, 0, 0, 1])
+P = np.array([0.9, 0.8, 0.3, 0.1, 0.2, 0.6, 0.4, 0.7])
+
+
+def test_hand_computed():
+    scores = compute_metrics(Y, P, 0.5)
+    assert (scores["tp"], scores["fp"], scores["tn"], scores["fn"]) == (3, 1, 3, 1)
+    assert scores["accuracy"]["value"] == 6 / 8
+    assert scores["precision"]["value"] == scores["recall"]["value"] == scores["f1"]["value"] == 3 / 4
+    assert scores["specificity"]["value"] == scores["npv"]["value"] == 3 / 4
+    assert scores["auroc"]["value"] == 14 / 16  # of 16 pairs, 0.3 loses to 0.6 and 0.4
+    assert (scores["n"], scores["n_groups"], scores["prevalence"]) == (8, 8, 0.5)
+    # Wilson 1927 for 6 of 8
+    assert scores["accuracy"]["ci_low"] == pytest.approx(0.40927, abs=1e-5)
+    assert scores["accuracy"]["ci_high"] == pytest.approx(0.92852, abs=1e-5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=4, max_size=40).filter(
+        lambda rows: len({label for label, _ in rows}) == 2
+    ),
+    st.floats(0.01, 0.99),
+)
+def test_against_scikit_learn_with_ties(rows, threshold):
+    y = np.array([label for label, _ in rows]).astype(int)
+    p = np.array([score for _, score in rows]) / 8
+    scores = compute_metrics(y, p, threshold)
+    called = (p >= threshold).astype(int)
+    assert scores["auroc"]["value"] == pytest.approx(sk.roc_auc_score(y, p))
+    assert scores["average_precision"]["value"] == pytest.approx(sk.average_precision_score(y, p))
+    assert scores["brier"]["value"] == pytest.approx(sk.brier_score_loss(y, p))
+    assert scores["balanced_accuracy"]["value"] == pytest.approx(sk.balanced_accuracy_score(y, called))
+    assert scores["f1"]["value"] == pytest.approx(sk.f1_score(y, called, zero_division=0))
+    for name in METRICS:
+        entry = scores[name]
+        if entry["value"] is not None and entry["ci_low"] is not None:
+            assert 0 <= entry["ci_low"] <= entry["value"] <= entry["ci_high"] <= 1
+
+
+def test_copies_of_an_image_do_not_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 60)
+    p = np.clip(0.5 + 0.2 * (y - 0.5) + rng.normal(0, 0.25, 60), 0, 1)
+    group = np.arange(60)
+    once = compute_metrics(y, p, 0.5, group)
+    copied = compute_metrics(np.repeat(y, 5), np.repeat(p, 5), 0.5, np.repeat(group, 5))
+    naive = compute_metrics(np.repeat(y, 5), np.repeat(p, 5), 0.5)
+    assert (copied["n"], copied["n_groups"]) == (300, 60)
+    for name in ("accuracy", "recall", "auroc"):
+        width = {key: s[name]["ci_high"] - s[name]["ci_low"] for key, s in
+                 {"once": once, "copied": copied, "naive": naive}.items()}  # fmt: skip
+        assert width["copied"] >= 0.95 * width["once"]
+        assert width["naive"] < 0.6 * width["once"]
+
+
+def test_the_same_seed_gives_the_same_intervals():
+    assert compute_metrics(Y, P, 0.5, seed=4) == compute_metrics(Y, P, 0.5, seed=4)
+
+
+def test_what_is_not_defined_says_why():
+    scores = compute_metrics(np.ones(5), np.linspace(0.6, 1, 5), 0.5)
+    assert scores["auroc"]["value"] is None
+    assert describe(scores["auroc"]) == "not defined (one class only)"
+    assert describe(scores["specificity"]) == "not defined (no non-fractured image)"
+    assert scores["recall"]["value"] == 1.0
+    assert scores["recall"]["ci_low"] < 0.6
+    nothing = compute_metrics(Y, np.full(8, 0.2), 0.5)
+    assert describe(nothing["precision"]) == "not defined (no image was called fractured)"
+    assert nothing["auroc"]["value"] == 0.5
+
+
+def test_one_positive_gives_a_number_or_none_but_no_crash():
+    scores = compute_metrics([1, 0, 0, 0, 0, 0], [0.9, 0.1, 0.2, 0.3, 0.4, 0.5], 0.5)
+    assert scores["auroc"]["value"] == 1.0
+    assert scores["recall"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("bad", [[0.1, np.nan], [0.1, 1.2], [-0.1, 0.5], [0.5]])
+def test_scores_that_are_no_probabilities_are_refused(bad):
+    with pytest.raises(InputError):
+        compute_metrics([0, 1], bad, 0.5)
+
+
+def test_youden_threshold_parts_the_classes_in_the_middle_of_the_gap():
+    assert choose_threshold([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9], "youden") == pytest.approx(0.5)
+    assert choose_threshold(Y, P, "fixed") == 0.5
+    threshold = choose_threshold(Y, P, "youden")
+    grid = np.linspace(0, 1, 101)
+    best = max(((P[Y == 1] >= t).mean() - (P[Y == 0] >= t).mean()) for t in grid)
+    assert (P[Y == 1] >= threshold).mean() - (P[Y == 0] >= threshold).mean() == pytest.approx(best)
+    worse = choose_threshold([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9], "youden")
+    assert worse > 0.9  # nothing separates: nothing is called fractured
+
+
+def test_bca_is_the_percentile_interval_when_nothing_is_biased_or_skewed():
+    drawn = np.linspace(-1, 1, 2001)
+    low, high = bca_interval(0.0, drawn, np.array([-0.1, 0.0, 0.1]))
+    assert (low, high) == pytest.approx((-0.95, 0.95), abs=1e-3)
+
+
+def test_group_weights_draw_as_many_groups_as_there_are():
+    weights = group_weights(60, 100, 0)
+    assert weights.shape == (100, 60)
+    assert (weights.sum(axis=1) == 60).all()

@@ -1,0 +1,106 @@
+import pytest
+
+from xray_helpers.settings import (
+    PROFILES,
+    InputError,
+    Settings,
+    build_settings,
+    parse_assignments,
+    read_notebook_settings,
+    read_settings_file,
+)
+
+
+def test_quick_profile_has_the_documented_defaults():
+    settings = build_settings("quick")
+    assert settings == Settings()
+    assert (settings.img_size, settings.batch_size, settings.epochs) == ((224, 224), 16, 3)
+    assert (settings.learning_rate, settings.dropout_rate, settings.use_subset) == (0.001, 0.5, 0.02)
+    assert (settings.patience, settings.lr_factor, settings.min_lr, settings.seed) == (2, 0.5, 1e-7, 42)
+    assert settings.models == ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2")
+
+
+def test_profiles():
+    assert (build_settings("full").use_subset, build_settings("full").epochs) == (1.0, 50)
+    assert (build_settings("smoke").use_subset, build_settings("smoke").epochs) == (0.01, 1)
+    assert build_settings("eager").eager
+    assert build_settings("demo").data == "phantoms"
+    assert all(build_settings(profile).name == profile for profile in PROFILES)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epoch": 5}, ["'epoch'", "did you mean epochs?"]),
+        ({"Learning_Rate": 1}, ["did you mean learning_rate?"]),
+        ({"epochs": "many"}, ["epochs = 'many'"]),
+        ({"epochs": 0}, ["epochs = 0", "greater than or equal to 1"]),
+        ({"epochs": 2.5}, ["epochs = 2.5"]),
+        ({"epochs": True}, ["epochs = True"]),
+        ({"use_subset": 1.5}, ["use_subset = 1.5", "less than or equal to 1"]),
+        ({"img_size": [16, 16]}, ["between 32 and 1024"]),
+        ({"img_size": "a,b"}, ["img_size = 'a,b'"]),
+        ({"img_size": None}, ["img_size = None"]),
+        ({"models": []}, ["at least one model"]),
+        ({"models": None}, ["models = None"]),
+        ({"name": "../x"}, ["plain folder name"]),
+        ({"name": ""}, ["plain folder name"]),
+        ({"split": "random"}, ["split = 'random'"]),
+        ({"patient_pattern": "("}, ["regular expression"]),
+        ({"patient_pattern": "p"}, ["one group"]),
+        ({"learning_rate": float("nan")}, ["learning_rate = nan"]),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(values, words):
+    with pytest.raises(InputError) as caught:
+        build_settings(**values)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_unknown_profile_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean smoke"):
+        build_settings("smok")
+
+
+@pytest.mark.parametrize("value", [(96, 64), [96, 64], "96,64", "96x64", "(96, 64)", "[96, 64]"])
+def test_image_size_spellings(value):
+    assert build_settings(img_size=value).img_size == (96, 64)
+
+
+def test_one_side_means_a_square():
+    assert build_settings(img_size=96).img_size == (96, 96) == build_settings(img_size="96").img_size
+
+
+def test_assignments_are_read_as_yaml():
+    values = parse_assignments(["epochs=5", "min_lr=1e-7", "models=[VGG16, ResNet50]", "eager=true", "name=a=b"])
+    settings = build_settings(**values | {"name": "x"})
+    assert (settings.epochs, settings.min_lr, settings.eager) == (5, 1e-7, True)
+    assert settings.models == ("VGG16", "ResNet50")
+    assert values["name"] == "a=b"
+    with pytest.raises(InputError, match="name=value"):
+        parse_assignments(["epochs"])
+
+
+def test_settings_file(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("epochs: 7\nmodels: VGG16, MobileNetV2\n")
+    assert build_settings(**read_settings_file(file)).models == ("VGG16", "MobileNetV2")
+    file.write_text("- epochs")
+    with pytest.raises(InputError, match="epochs: 5"):
+        read_settings_file(file)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_settings_file(tmp_path / "missing.yaml")
+
+
+def test_notebook_settings_check_every_parameters_cell():
+    cells = ["", "epochs = 3  # help\nmodel = 'VGG16'", "# Parameters\nepochs = 4\n", "n = len(x)\nseeds = (1, 2)"]
+    namespace = {"In": cells, "epochs": 4, "model": "VGG16", "n": 9, "seeds": (1, 2)}
+    settings = read_notebook_settings(namespace)
+    assert settings.epochs == 4
+    assert settings.models == ("VGG16",)
+    with pytest.raises(InputError, match="did you mean epochs"):
+        read_notebook_settings(namespace | {"In": [*cells, "# Parameters\nepochz = 4\n"], "epochz": 4})
+    with pytest.raises(InputError, match="epochs = 'x'"):
+        read_notebook_settings(namespace | {"epochs": "x"})

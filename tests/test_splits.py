@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from xray_helpers.settings import NEGATIVE, POSITIVE, SPLITS, InputError, build_settings
+from xray_helpers.splits import assign_splits, check_parts, class_balance, used_part
+
+
+def table_of(groups):
+    """A manifest of groups given as (number of images, share fractured 0..1)."""
+    rows = []
+    for number, (size, share) in enumerate(groups):
+        for i in range(size):
+            label = POSITIVE if i < round(size * share) else NEGATIVE
+            rows.append({"path": f"g{number:04d}/{i}", "label": label, "group": f"g{number:04d}", "status": "readable"})
+    return pd.DataFrame(rows)
+
+
+def plain(n, prevalence=0.4):
+    return table_of([(1, float(i < n * prevalence)) for i in range(n)])
+
+
+def test_shares_and_strata():
+    split = assign_splits(plain(1000), build_settings(use_subset=1))
+    balance = class_balance(split).set_index("split")
+    assert balance["n"].to_dict() == pytest.approx({"train": 680, "validation": 120, "test": 200}, abs=8)
+    assert balance["prevalence"].to_numpy() == pytest.approx([0.4] * 3, abs=0.02)
+    assert balance["majority_accuracy"].to_numpy() == pytest.approx(1 - balance["prevalence"].to_numpy())
+
+
+def test_the_same_seed_gives_the_same_split_whatever_the_order_of_rows():
+    table = table_of([(3, 1.0), (2, 0.0)] * 40)
+    one = assign_splits(table, build_settings(use_subset=1))
+    again = assign_splits(table, build_settings(use_subset=1))
+    other = assign_splits(table, build_settings(use_subset=1, seed=1))
+    assert one.equals(again)
+    assert not one["split"].equals(other["split"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.sampled_from([0.0, 0.5, 1.0])), min_size=6, max_size=60),
+    st.integers(0, 1000),
+)
+def test_no_group_is_ever_on_two_sides(groups, seed):
+    table = table_of(groups)
+    try:
+        split = assign_splits(table, build_settings(use_subset=1, seed=seed))
+    except InputError as error:
+        assume("oo few independent images" not in str(error))
+        raise
+    assert split.groupby("group")["split"].nunique().max() == 1
+    assert set(split["split"]) == set(SPLITS)
+    check_parts(split)
+    largest = table.groupby("group").size().max()
+    test = (split["split"] == "test").sum()
+    assert abs(test - 0.2 * len(table)) <= max(2 * largest, 0.35 * len(table))
+
+
+def test_a_subset_keeps_a_hundred_of_each_class_and_whole_groups():
+    table = table_of([(4, 1.0)] * 100 + [(3, 0.0)] * 20)
+    split = assign_splits(table, build_settings(use_subset=0.02))
+    used = split[split["status"] == "used"]
+    counts = used["label"].value_counts()
+    assert 100 <= counts[POSITIVE] <= 103
+    assert counts[NEGATIVE] == 60  # all there are
+    assert split.groupby("group")["status"].nunique().max() == 1
+    assert split.loc[split["status"] == "not sampled", "split"].isna().all()
+
+
+def test_folders_are_taken_as_they_are():
+    table = plain(300)
+    table["folder_split"] = np.where(np.arange(300) % 3 == 0, "test", "train")
+    split = assign_splits(table, build_settings(use_subset=1, split="folders"))
+    assert ((split["split"] == "test") == (table["folder_split"] == "test")).all()
+    assert (split["split"] == "validation").sum() == pytest.approx(30, abs=3)
+    table.loc[0, "folder_split"] = pd.NA
+    with pytest.raises(InputError, match="use split = grouped"):
+        assign_splits(table, build_settings(use_subset=1, split="folders"))
+
+
+def test_too_few_groups():
+    with pytest.raises(InputError, match="Too few independent images of class Fractured"):
+        assign_splits(table_of([(50, 1.0)] + [(1, 0.0)] * 50), build_settings(use_subset=1))
+
+
+def test_used_part_is_in_path_order_with_positive_one():
+    split = assign_splits(plain(100).sample(frac=1, random_state=0), build_settings(use_subset=1))
+    part = used_part(split, "test")
+    assert part["path"].is_monotonic_increasing
+    assert ((part["y_true"] == 1) == (part["label"] == POSITIVE)).all()

@@ -1,0 +1,119 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from xray_helpers.settings import build_settings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def separable():
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    return (rng.normal(0, 1, (2, 200, 12)) + 2.5 * y[:, None]).astype("float32"), y
+
+
+def test_head_has_the_documented_layers():
+    from xray_helpers.training import build_head
+
+    head = build_head(12, build_settings(dropout_rate=0.4))
+    kinds = [(type(layer).__name__, getattr(layer, "rate", getattr(layer, "units", None))) for layer in head.layers]
+    assert kinds == [("Dropout", 0.4), ("Dense", 128), ("Dropout", pytest.approx(0.24)), ("Dense", 1)]
+
+
+def test_training_learns_repeats_and_keeps_the_best_epoch(separable):
+    from xray_helpers.training import predict_head, train_head
+
+    x, y = separable
+    settings = build_settings(epochs=12, patience=3)
+    head, history = train_head((x, y), (x[0, :60], y[:60]), settings)
+    assert ((predict_head(head, x[0]) > 0.5) == y).mean() > 0.9
+    assert list(history["epoch"]) == list(range(1, len(history) + 1))
+    assert history["best"].sum() == 1
+    best = history.loc[history["best"], "val_loss"].iloc[0]
+    p = predict_head(head, x[0, :60])
+    loss = -np.mean(np.where(y[:60] == 1, np.log(p), np.log(1 - p)))
+    assert loss == pytest.approx(best, rel=1e-3)  # the weights kept are those of the best epoch
+    again, same = train_head((x, y), (x[0, :60], y[:60]), settings)
+    pd.testing.assert_frame_equal(history, same)
+    assert (predict_head(again, x[0]) == predict_head(head, x[0])).all()
+
+
+def test_training_stops_early_and_lowers_the_rate_when_validation_gets_no_better(separable):
+    from xray_helpers.training import train_head
+
+    x, y = separable
+    _, history = train_head((x, y), (x[0, :60], 1 - y[:60]), build_settings(epochs=40, patience=2, learning_rate=0.01))
+    assert len(history) < 10
+    assert history["learning_rate"].iloc[-1] < 0.01
+    assert history["best"].iloc[0]
+
+
+def test_each_epoch_draws_views_and_every_image_once():
+    from xray_helpers.training import _view_batches
+
+    features = np.arange(2 * 10).reshape(2, 10, 1).astype("float32")
+    batches = _view_batches(features, np.arange(10) % 2, build_settings(batch_size=4))
+    epochs = []
+    for _ in range(8):
+        rows = np.concatenate([batches[i][0][:, 0] for i in range(len(batches))])
+        assert sorted(rows % 10) == list(range(10))
+        epochs.append(rows)
+        batches.on_epoch_end()
+    assert len({tuple(rows) for rows in epochs}) == 8
+    assert {value >= 10 for rows in epochs for value in rows} == {True, False}
+
+
+def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
+    import keras
+
+    from xray_helpers.backbones import build_extractor
+    from xray_helpers.features import extract_features, extractor_key
+    from xray_helpers.training import build_head, join_model, load_model, predict_head, predict_pixels, save_model
+
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 64), dtype=np.uint8)
+    part = pd.DataFrame({"sha256": [str(i) for i in range(40)]})
+    extractor = build_extractor("MobileNetV2", (64, 64), "random")
+    key = extractor_key("MobileNetV2", (64, 64), "random", "imagenet")
+    features = extract_features(part, pixels, extractor, key)
+    assert features.shape == (1, 40, 1280)
+    head = build_head(1280, build_settings())
+    model = load_model(save_model(join_model(extractor, head), tmp_path / "model.keras"))
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+    assert model.input_shape == (None, 64, 64, 1)
+    assert predict_pixels(model, pixels) == pytest.approx(predict_head(head, features[0]), abs=1e-4)
+    assert predict_pixels(model, pixels[:3]) == pytest.approx(predict_head(head, features[0][:3]), abs=1e-4)
+    views = extract_features(part, pixels, extractor, key, (1, 2))
+    assert views.shape == (2, 40, 1280)
+    assert np.abs(views[0] - views[1]).max() > 0.01
+    assert key != extractor_key("MobileNetV2", (64, 64), "random", "unit")
+
+
+def test_transfer_learning_on_real_radiographs(root, shared, tmp_path):
+    """MobileNetV2 with its ImageNet weights tells sources apart better than chance on the real sample."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    from xray_helpers.backbones import build_extractor
+    from xray_helpers.manifest import list_data
+    from xray_helpers.pixels import resize
+    from xray_helpers.radiographs import UnreadableError, read_radiograph
+
+    folder = shared / "data" / "fracture-multi-region-sample"
+    source = pd.read_csv(shared / "data" / "fracture-multi-region-sample-sources.csv").set_index("path")["source"]
+    table = list_data(str(folder)).table.assign(source=lambda t: t["path"].map(source))
+    pixels, rows = [], []
+    for row in table.drop_duplicates("source").itertuples():
+        try:
+            pixels.append(resize(read_radiograph(folder / row.path).pixels, (224, 224)))
+            rows.append(row)
+        except UnreadableError:
+            pass
+    y = np.array([row.label == "Fractured" for row in rows])
+    extractor = build_extractor("MobileNetV2", (224, 224), str(shared / "weights"))
+    batch = np.stack(pixels)[..., None].astype("float32")
+    x = np.concatenate([extractor.predict_on_batch(batch[i : i + 32]) for i in range(0, len(batch), 32)])
+    half = np.arange(len(y)) % 2 == 0
+    model = LogisticRegression(C=0.01, max_iter=2000).fit(x[half], y[half])
+    assert roc_auc_score(y[~half], model.decision_function(x[~half])) > 0.7

@@ -1,0 +1,3 @@
+from xray_helpers.cli import main
+
+main()

@@ -1,0 +1,94 @@
+"""The command line: ``python -m xray_helpers run | demo | list | html``; thin over the rooms below."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from xray_helpers import __version__
+from xray_helpers.settings import PROFILES, InputError, build_settings, parse_assignments, read_settings_file
+
+
+class _Group(click.Group):
+    """Bad input ends in one sentence and exit status 2."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Honest, fast, shareable studies of bone-fracture X-ray classifiers."""
+
+
+_OVERRIDES = [
+    click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated."),
+    click.option("-f", "--file", "file", metavar="FILE.yaml", help="Read parameters from a YAML file."),
+    click.option("--overwrite", is_flag=True, help="Replace a study of the same name that has other settings."),
+]
+
+
+def _overrides(command: object) -> object:
+    for option in reversed(_OVERRIDES):
+        command = option(command)
+    return command
+
+
+def _run(profile: str, named: dict[str, object], pairs: tuple[str, ...], file: str | None, overwrite: bool) -> None:
+    values = read_settings_file(file) if file else {}
+    values |= {key: value for key, value in named.items() if value is not None} | parse_assignments(pairs)
+    settings = build_settings(profile, **values)
+    from xray_helpers.series import run_study
+    from xray_helpers.studies import read_json
+
+    index = run_study(settings, overwrite=overwrite)
+    click.echo(os.path.relpath(index))
+    if read_json(index.parent / "study.json")["state"] != "done":
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--profile", default="full", show_default=True, metavar="|".join(PROFILES), help="Where to start from.")
+@click.option("--data", metavar="DIR|CSV", help="The radiographs.")
+@click.option("--name", metavar="STUDY", help="The study's folder under reports/; by default the profile's name.")
+@click.option("--models", metavar="A,B", help="Which backbones, comma-separated.")
+@_overrides
+def run(profile: str, data: str | None, name: str | None, models: str | None, **options: object) -> None:
+    """Run a study: every notebook, every model, the reports."""
+    _run(profile, {"data": data, "name": name, "models": models}, **options)
+
+
+@main.command()
+@_overrides
+def demo(**options: object) -> None:
+    """Run the five-model study on the embedded synthetic radiographs."""
+    _run("demo", {}, **options)
+
+
+@main.command("list")
+def list_() -> None:
+    """List the studies and their state."""
+    from xray_helpers.series import list_studies
+
+    rows = list_studies()
+    if not rows:
+        click.echo("No studies under reports/ yet: start with `python -m xray_helpers demo`.")
+        return
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in [dict.fromkeys(rows[0]) | {key: key for key in rows[0]}, *rows]:
+        click.echo("  ".join(row[key].ljust(widths[key]) for key in widths).rstrip())
+
+
+@main.command()
+@click.argument("notebook", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def html(notebook: Path) -> None:
+    """Write an executed notebook, from JupyterLab or papermill, as one HTML file beside it."""
+    from xray_helpers.reporting import write_html
+
+    click.echo(os.path.relpath(write_html(notebook)))

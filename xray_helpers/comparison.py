@@ -1,0 +1,96 @@
+"""Several models on the same images: the headline table and its ranking."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xray_helpers.metrics import METRICS
+from xray_helpers.settings import InputError
+from xray_helpers.studies import read_csv, read_json
+
+
+def evaluated_models(study: Path, models: tuple[str, ...]) -> list[str]:
+    """Return those of `models` that have been evaluated, in their order.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    found = [name for name in models if (study / name / "metrics.json").exists()]
+    if not found:
+        raise InputError(f"No model of {study.name} has been evaluated: run 02_train_model and 03_evaluate_model.")
+    return found
+
+
+def compare_models(study: Path, models: list[str]) -> pd.DataFrame:
+    """Return a row a model, ranked by AUROC on test.
+
+    Returns
+    -------
+    DataFrame
+        rank, model, n, n_groups, threshold, validation_auroc, then for each metric its value,
+        ``<metric>_low`` and ``<metric>_high`` (95 %), then tp, fp, tn, fn.
+
+    Raises
+    ------
+    InputError
+        When the models were not judged on the same images.
+    """
+    check_same_images(study, models)
+    rows = [{"model": name} | flatten_metrics(read_json(study / name / "metrics.json")) for name in models]
+    table = pd.DataFrame(rows).sort_values(["auroc", "model"], ascending=[False, True], ignore_index=True)
+    table.insert(0, "rank", table["auroc"].rank(ascending=False, method="min").astype("Int64"))
+    return table
+
+
+def check_same_images(study: Path, models: list[str]) -> None:
+    """Raise `InputError` unless all models predicted the same test images with the same truth."""
+    first = None
+    for name in models:
+        seen = read_csv(study / name / "predictions_test.csv")[["path", "y_true"]]
+        if first is not None and not seen.equals(first):
+            raise InputError(
+                f"{name} was judged on other test images than {models[0]}: run 02 and 03 again for both, "
+                "after the same 01."
+            )
+        first = seen
+
+
+def flatten_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return ``metrics.json`` as one flat row: value, low and high of each metric."""
+    row = {key: metrics[key] for key in ("n", "n_groups", "threshold")}
+    row["validation_auroc"] = metrics["validation"]["auroc"]["value"]
+    for name in METRICS:
+        entry = metrics[name]
+        row |= {name: entry["value"], f"{name}_low": entry["ci_low"], f"{name}_high": entry["ci_high"]}
+    return row | {key: metrics[key] for key in ("tp", "fp", "tn", "fn")}
+
+
+def conclude(table: pd.DataFrame, baseline: float) -> str:
+    """Return what the ranking means in two sentences: the best model, and whether it is told from chance.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `compare_models`.
+    baseline : float
+        Accuracy of always naming the commoner class of the test part.
+    """
+    best = table.iloc[0]
+    if pd.isna(best["auroc"]):
+        return "AUROC is not defined for any model on this test part."
+    text = (
+        f"{best['model']} ranks first with AUROC {best['auroc']:.2f} "
+        f"(95 % interval {best['auroc_low']:.2f} to {best['auroc_high']:.2f}) on {best['n']} test images of "
+        f"{best['n_groups']} groups, and accuracy {best['accuracy']:.2f} where the majority class alone gives "
+        f"{baseline:.2f}. "
+    )
+    if best["auroc_low"] <= 0.5:
+        return text + "Its interval includes 0.5: on these images no model is told from chance."
+    rivals = table.iloc[1:]
+    close = rivals.loc[rivals["auroc_high"] >= best["auroc_low"], "model"].tolist()
+    if close:
+        return text + f"The intervals of {', '.join(close)} overlap with its own: the order is not settled."
+    return text + "No other model's interval overlaps with its own." if len(rivals) else text.strip()

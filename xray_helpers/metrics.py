@@ -1,0 +1,280 @@
+"""Scores of one model with 95 % intervals, and the operating threshold.
+
+Images of one patient or source are not independent, so every interval is made of whole groups: Wilson's
+interval at the effective sample size for proportions, a BCa bootstrap over groups for the rest.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse, stats
+from sklearn.metrics import roc_curve
+
+from xray_helpers.settings import InputError
+
+RESAMPLES = 2000
+LEVEL = 0.95
+PROPORTIONS = {  # name: (numerator, denominator) as indices of (tp, fp, tn, fn)
+    "accuracy": ((0, 2), (0, 1, 2, 3)),
+    "precision": ((0,), (0, 1)),
+    "recall": ((0,), (0, 3)),
+    "specificity": ((2,), (2, 1)),
+    "npv": ((2,), (2, 3)),
+}
+RESAMPLED = ("f1", "balanced_accuracy", "auroc", "average_precision", "brier")
+METRICS = (
+    "auroc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "specificity", "npv",
+    "f1", "brier",
+)  # fmt: skip
+UNDEFINED = {
+    "precision": "no image was called fractured",
+    "npv": "no image was called non-fractured",
+    "recall": "no fractured image",
+    "specificity": "no non-fractured image",
+    "f1": "no fractured image, true or called",
+    "auroc": "one class only",
+    "average_precision": "no fractured image",
+    "balanced_accuracy": "one class only",
+}
+
+
+def choose_threshold(y_true: np.ndarray, y_prob: np.ndarray, rule: str) -> float:
+    """Choose the operating threshold; to be called with validation data only.
+
+    Parameters
+    ----------
+    y_true, y_prob : ndarray, shape (n,)
+    rule : {'youden', 'fixed'}
+        Youden's J (sensitivity + specificity - 1, Youden 1950) at its largest, taken midway to the next
+        lower score so that it does not hang on one image; or 0.5.
+
+    Returns
+    -------
+    float
+        An image is called fractured when its probability is at or above it.
+    """
+    if rule == "fixed":
+        return 0.5
+    y_true, y_prob = _checked(y_true, y_prob)
+    false_positive, true_positive, thresholds = roc_curve(y_true, y_prob, drop_intermediate=False)
+    best = float(thresholds[np.argmax(true_positive - false_positive)])
+    scores = np.unique(y_prob)
+    if not np.isfinite(best):  # nothing separates: call nothing fractured
+        return float(np.nextafter(scores[-1], 2))
+    lower = scores[scores < best]
+    return float((best + lower[-1]) / 2) if len(lower) else best
+
+
+def compute_metrics(
+    y_true: np.ndarray, y_prob: np.ndarray, threshold: float, group: Any = None, *, seed: int = 0
+) -> dict[str, Any]:
+    """Compute scores with 95 % intervals at a threshold.
+
+    Parameters
+    ----------
+    y_true : ndarray of int, shape (n,)
+        1 = Fractured.
+    y_prob : ndarray of float, shape (n,)
+        P(Fractured).
+    threshold : float
+    group : array-like, shape (n,), optional
+        What is resampled whole; each image its own when left out.
+    seed : int
+
+    Returns
+    -------
+    dict
+        For each name in `METRICS` a dictionary value, ci_low, ci_high, method (value None and a reason
+        where it is not defined); then n, n_groups, prevalence, threshold, tp, fp, tn, fn.
+
+    Raises
+    ------
+    InputError
+        When a score is missing or no probability, or the lengths differ.
+    """
+    y_true, y_prob = _checked(y_true, y_prob)
+    codes = np.arange(len(y_true)) if group is None else pd.factorize(np.asarray(group, dtype=object))[0]
+    sums = _GroupSums(y_true, y_prob, threshold, codes)
+    result = {name: _proportion(sums, name) for name in PROPORTIONS} | _bootstrap(sums, seed)
+    tp, fp, tn, fn = (int(v) for v in sums.counts.sum(axis=0))
+    return {name: result[name] for name in METRICS} | {
+        "n": len(y_true),
+        "n_groups": int(codes.max()) + 1,
+        "prevalence": float(y_true.mean()),
+        "threshold": float(threshold),
+        "tp": tp,
+        "fp": fp,
+        "tn": tn,
+        "fn": fn,
+    }
+
+
+def judge(
+    test: pd.DataFrame, validation: pd.DataFrame, threshold: float, rule: str, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return the content of ``metrics.json``: scores on test, and under ``validation`` the same there.
+
+    Parameters
+    ----------
+    test, validation : DataFrame
+        ``predictions_*.csv``: y_true, y_prob, group.
+    threshold : float
+    rule : str
+        How it was chosen.
+    seed : int
+    """
+    both = [compute_metrics(t["y_true"], t["y_prob"], threshold, t["group"], seed=seed) for t in (test, validation)]
+    return both[0] | {"threshold_rule": rule, "validation": both[1]}
+
+
+def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
+    """Return a row a metric: metric, test, validation (value and interval as text), interval (its method)."""
+    rows = []
+    for name in METRICS:
+        texts = {"test": describe(scores[name])}
+        if "validation" in scores:
+            texts["validation"] = describe(scores["validation"][name])
+        rows.append({"metric": name} | texts | {"interval": scores[name].get("method", "")})
+    return pd.DataFrame(rows).set_index("metric")
+
+
+def _checked(y_true: Any, y_prob: Any) -> tuple[np.ndarray, np.ndarray]:
+    y_true, y_prob = np.asarray(y_true, dtype=int), np.asarray(y_prob, dtype=float)
+    if y_true.shape != y_prob.shape or y_true.ndim != 1 or not len(y_true):
+        raise InputError(f"{len(y_true)} labels and {len(y_prob)} probabilities: one of each an image is needed.")
+    bad = ~((y_prob >= 0) & (y_prob <= 1))
+    if bad.any():
+        raise InputError(f"{int(bad.sum())} of {len(y_prob)} probabilities are missing or not within 0 to 1.")
+    return y_true, y_prob
+
+
+class _GroupSums:
+    """What each group adds to each score, so that a resample is a product with its group weights."""
+
+    def __init__(self, y_true: np.ndarray, y_prob: np.ndarray, threshold: float, codes: np.ndarray) -> None:
+        called = y_prob >= threshold
+        cells = np.stack([y_true & called, (1 - y_true) & called, (1 - y_true) & ~called, y_true & ~called], axis=1)
+        self.size = int(codes.max()) + 1
+        member = sparse.coo_matrix((np.ones(len(codes)), (codes, np.arange(len(codes))))).tocsr()
+        self.counts = member @ cells.astype(float)
+        self.squared_error = member @ (y_prob - y_true) ** 2
+        self.images = np.asarray(member.sum(axis=1))[:, 0]
+        _, rank = np.unique(y_prob, return_inverse=True)
+        shape = (self.size, rank.max() + 1)
+        positive = y_true == 1
+        self.positive = sparse.coo_matrix((positive.astype(float), (codes, rank)), shape).tocsr()
+        self.negative = sparse.coo_matrix(((~positive).astype(float), (codes, rank)), shape).tocsr()
+
+    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the scores in `RESAMPLED` for each row of group weights, shape (rows, groups)."""
+        tp, fp, tn, fn = (weights @ self.counts).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result = {
+                "f1": 2 * tp / (2 * tp + fp + fn),
+                "balanced_accuracy": (tp / (tp + fn) + tn / (tn + fp)) / 2,
+                "brier": (weights @ self.squared_error) / (weights @ self.images),
+            }
+            positive, negative = weights @ self.positive, weights @ self.negative
+            all_positive, all_negative = positive.sum(axis=1), negative.sum(axis=1)
+            below = np.cumsum(negative, axis=1) - negative / 2  # ties count half
+            result["auroc"] = (positive * below).sum(axis=1) / (all_positive * all_negative)
+            hits = np.cumsum(positive[:, ::-1], axis=1)
+            called = hits + np.cumsum(negative[:, ::-1], axis=1)
+            precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+            result["average_precision"] = (precision * positive[:, ::-1]).sum(axis=1) / all_positive
+        return result
+
+
+def _proportion(sums: _GroupSums, name: str) -> dict[str, Any]:
+    """Wilson's interval (1927) at the sample size that the groups' spread is worth (ratio estimator)."""
+    numerator, denominator = PROPORTIONS[name]
+    hits = sums.counts[:, numerator].sum(axis=1)
+    trials = sums.counts[:, denominator].sum(axis=1)
+    n = trials.sum()
+    if n == 0:
+        return {"value": None, "ci_low": None, "ci_high": None, "reason": UNDEFINED[name]}
+    value = hits.sum() / n
+    groups = int((trials > 0).sum())
+    clustered = groups < n
+    effective = n
+    if clustered and groups > 1 and 0 < value < 1:
+        variance = groups / (groups - 1) * ((hits - value * trials) ** 2).sum() / n**2
+        effective = min(n, value * (1 - value) / variance)
+    elif clustered:
+        effective = groups
+    quantile = stats.norm.ppf((1 + LEVEL) / 2)
+    if clustered and groups > 1:
+        quantile = stats.t.ppf((1 + LEVEL) / 2, groups - 1)
+    square = quantile**2 / effective
+    centre = (value + square / 2) / (1 + square)
+    half = quantile * np.sqrt(value * (1 - value) / effective + square / (4 * effective)) / (1 + square)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    method = "Wilson, effective sample size" if clustered else "Wilson"
+    return {
+        "value": float(value),
+        "ci_low": float(min(low, value)),
+        "ci_high": float(max(high, value)),
+        "method": method,
+    }
+
+
+def group_weights(groups: int, resamples: int, seed: int) -> np.ndarray:
+    """Return how often each group is drawn in each resample: float, shape (resamples, groups)."""
+    rng = np.random.default_rng([seed, 3])
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(float)
+
+
+def _bootstrap(sums: _GroupSums, seed: int, chunk: int = 500) -> dict[str, Any]:
+    def run(weights: np.ndarray) -> pd.DataFrame:
+        parts = [pd.DataFrame(sums.scores(weights[i : i + chunk])) for i in range(0, len(weights), chunk)]
+        return pd.concat(parts, ignore_index=True)
+
+    value = run(np.ones((1, sums.size))).iloc[0]
+    drawn = run(group_weights(sums.size, RESAMPLES, seed))
+    left_out = run(1 - np.eye(sums.size)) if sums.size > 1 else drawn.iloc[:0]
+    result = {}
+    for name in RESAMPLED:
+        if not np.isfinite(value[name]):
+            result[name] = {"value": None, "ci_low": None, "ci_high": None, "reason": UNDEFINED[name]}
+            continue
+        low, high = bca_interval(value[name], drawn[name].to_numpy(), left_out[name].to_numpy())
+        result[name] = {
+            "value": float(value[name]), "ci_low": low, "ci_high": high, "method": "BCa bootstrap of groups",
+        }  # fmt: skip
+    return result
+
+
+def bca_interval(value: float, drawn: np.ndarray, left_out: np.ndarray) -> tuple[float | None, float | None]:
+    """Return the bias-corrected and accelerated interval (Efron 1987), or two Nones where there is none.
+
+    Parameters
+    ----------
+    value : float
+        The estimate.
+    drawn : ndarray
+        Its bootstrap replicates; missing ones (a resample without a class) are passed over.
+    left_out : ndarray
+        Its values with one group left out at a time.
+    """
+    drawn, left_out = drawn[np.isfinite(drawn)], left_out[np.isfinite(left_out)]
+    if len(drawn) < 100 or len(left_out) < 2:
+        return None, None
+    below = (np.sum(drawn < value) + np.sum(drawn == value) / 2) / len(drawn)
+    bias = stats.norm.ppf(np.clip(below, 1e-6, 1 - 1e-6))
+    spread = left_out.mean() - left_out
+    scale = (spread**2).sum() ** 1.5
+    acceleration = (spread**3).sum() / (6 * scale) if scale > 0 else 0.0
+    z = stats.norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    at = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+    low, high = np.quantile(drawn, at)
+    return float(min(low, value)), float(max(high, value))
+
+
+def describe(entry: dict[str, Any], digits: int = 2) -> str:
+    """Return ``0.83 (0.75 to 0.89)``, or the reason why there is no value."""
+    if entry["value"] is None:
+        return f"not defined ({entry['reason']})"
+    if entry["ci_low"] is None:
+        return f"{entry['value']:.{digits}f} (no interval: too few groups)"
+    return f"{entry['value']:.{digits}f} ({entry['ci_low']:.{digits}f} to {entry['ci_high']:.{digits}f})"

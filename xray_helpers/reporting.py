@@ -1,0 +1,232 @@
+"""Notebook to one self-contained HTML file; the study's index page."""
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nbformat
+import pandas as pd
+from IPython.display import HTML, Markdown
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+
+from xray_helpers.comparison import conclude
+from xray_helpers.metrics import describe
+from xray_helpers.plots import METRIC_TITLES
+from xray_helpers.settings import Settings
+from xray_helpers.splits import class_balance
+from xray_helpers.studies import now, read_csv, read_json, write_text
+
+_TEMPLATES = Path(__file__).parent / "templates"
+HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
+RANDOM_BANNER = (
+    "Random weights: no ImageNet weights were used, so the backbones see little, and the scores say nothing "
+    "about what trained networks reach."
+)
+
+
+def escape(text: object) -> str:
+    """Return text that shows as it is, in HTML and in Markdown."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~])", r"\\\1", html.escape(str(text)))
+
+
+def show_text(text: str) -> Markdown:
+    """Return a paragraph for a notebook."""
+    return Markdown(text)
+
+
+def show_banner(*weights: str) -> HTML | None:
+    """Return the warning a notebook opens with when its weights are random, else None."""
+    if "random" not in weights:
+        return None
+    return HTML(f'<div class="banner warn" style="border-left:6px solid;padding:.7rem 1rem">{RANDOM_BANNER}</div>')
+
+
+def show_table(rows: list[dict[str, Any]]) -> HTML:
+    """Return rows of texts as a table for a notebook."""
+    return HTML(pd.DataFrame(rows).to_html(index=False, border=0))
+
+
+def list_scores(comparison: pd.DataFrame, metric: str) -> str:
+    """Return ``VGG16 0.83, ResNet50 0.79.`` for a figure's alternative text."""
+    words = [f"{row['model']} {row[metric]:.2f}" for row in comparison.to_dict("records") if pd.notna(row[metric])]
+    return (", ".join(words) or "not defined") + "."
+
+
+def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
+    """Return what the data can and cannot carry, in a few sentences."""
+    used = manifest[manifest["status"] == "used"]
+    parts = balance.set_index("split")
+    known = used["patient"].notna()
+    if known.all():
+        level = f"Patients are known for all images ({used['patient'].nunique()} patients): the parts share none."
+    elif known.any():
+        level = f"Patients are known for {known.sum()} of {len(used)} images only; the others are kept apart by source."
+    else:
+        level = "Patients are unknown: the parts are disjoint at image-source level (equal files) only."
+    test = parts.loc["test"]
+    return (
+        f"{len(used)} images in {used['group'].nunique()} groups are used, {parts['fractured'].sum()} of them "
+        f"fractured. {level} Always naming the commoner class would be right for "
+        f"{test['majority_accuracy']:.0%} of the {test['n']} test images: no model below that is of use."
+    )
+
+
+def describe_training(model: str, history: pd.DataFrame, threshold: float, settings: Settings) -> str:
+    """Return how training ended, in a few sentences."""
+    kept = history[history["best"]].iloc[0]
+    early = len(history) < settings.epochs
+    how = f"stopped early after {len(history)} of {settings.epochs}" if early else f"used all {len(history)}"
+    last = kept["epoch"] == len(history)
+    more = " The last epoch was the best: more epochs may help." if last and not early else ""
+    return (
+        f"{model} {how} epochs; epoch {kept['epoch']:.0f} is kept, with validation loss {kept['val_loss']:.3f}.{more} "
+        f"An image is called fractured from P = {threshold:.3f} upwards."
+    )
+
+
+def describe_scores(model: str, scores: dict[str, Any], baseline: float) -> str:
+    """Return what a model's scores mean, in a few sentences."""
+    auroc, accuracy, recall = scores["auroc"], scores["accuracy"], scores["recall"]
+    text = f"On {scores['n']} test images of {scores['n_groups']} groups, {model} has AUROC {describe(auroc)}. "
+    if auroc["ci_low"] is not None:
+        chance = auroc["ci_low"] <= 0.5
+        text += "The interval includes 0.5, so it is not told from chance. " if chance else "It is better than chance. "
+    text += f"At the threshold {scores['threshold']:.2f} its accuracy is {describe(accuracy)}, "
+    text += "above" if accuracy["ci_low"] > baseline else "not clearly above"
+    text += f" the {baseline:.2f} of the majority class. "
+    fractures = scores["tp"] + scores["fn"]
+    return text + f"It finds {scores['tp']} of {fractures} fractures: sensitivity {describe(recall)}."
+
+
+def write_html(notebook: Path, target: Path | None = None, *, error: str = "") -> Path:
+    """Write an executed notebook as one HTML file that asks no host for anything.
+
+    Parameters
+    ----------
+    notebook : Path
+    target : Path, optional
+        Beside the notebook when left out.
+    error : str
+        One sentence for the banner of a notebook that stopped.
+    """
+    nb = nbformat.read(notebook, as_version=4)
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = last_of_line(output.text)
+    heading = next(
+        (c.source.splitlines()[0] for c in nb.cells if c.cell_type == "markdown" and c.source), notebook.stem
+    )
+    folder = notebook.parent
+    study = folder if (folder / "study.json").exists() else folder.parent
+    own = f" · {folder.name}" if study != folder else ""
+    report = {
+        "title": f"{heading.lstrip('# ')} · {study.name}{own}",
+        "eyebrow": f"{study.name}{own} · {now()[:16].replace('T', ' ')}",
+        "css": _css() + HtmlFormatter(style="default").get_style_defs(".highlight"),
+        "error": error,
+        "footer": "For research. Not a medical device; not for diagnosis.",
+    }
+    exporter = HTMLExporter(template_file=str(_TEMPLATES / "report.html.j2"))
+    body, _ = exporter.from_notebook_node(nb, resources={"report": report})
+    return write_text(target or notebook.with_suffix(".html"), body)
+
+
+def last_of_line(text: str) -> str:
+    """Return `text` as a terminal leaves it: of what a carriage return overwrites, only the last."""
+    lines = (line.rstrip("\r").split("\r")[-1].rstrip() for line in text.split("\n"))
+    return "\n".join(lines)
+
+
+def _css() -> str:
+    return (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+
+
+def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the rows of the index page's table: texts such as ``0.83 (0.75 to 0.89)``."""
+    rows = []
+    for row in comparison.to_dict("records"):
+        text = {"rank": row["rank"], "model": row["model"]}
+        for name in HEADLINE:
+            value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+            interval = f" ({low:.2f} to {high:.2f})" if pd.notna(low) else ""
+            text[METRIC_TITLES[name]] = f"{value:.2f}{interval}" if pd.notna(value) else "not defined"
+        rows.append(text | {"n": f"{row['n']} in {row['n_groups']} groups"})
+    return rows
+
+
+def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[tuple[str, str]]:
+    """Return what a reader must know first, as pairs of kind (``bad`` or ``warn``) and sentence."""
+    banners = []
+    failed = [step["name"] for step in study.get("steps", []) if step["state"] == "failed"]
+    if failed:
+        banners.append(("bad", f"{len(failed)} of {len(study['steps'])} steps failed: {', '.join(failed)}."))
+    if study["settings"]["weights"] == "random":
+        banners.append(("warn", RANDOM_BANNER))
+    if study["settings"]["normalization"] == "unit":
+        banners.append(("warn", "normalization = unit: all backbones were fed [0, 1], not what they were trained on."))
+    if manifest is not None:
+        balance = class_balance(manifest).set_index("split")
+        if "test" in balance.index and balance.loc["test", "n"] < 100:
+            banners.append(
+                ("warn", f"The test part is small: {balance.loc['test', 'n']} images; look at the intervals.")
+            )
+        left_out = manifest["status"].isin(["unreadable", "excluded"]).sum()
+        if left_out:
+            banners.append(
+                (
+                    "warn",
+                    f"{left_out} of {len(manifest)} files were left out; manifest.csv names the reasons.",
+                )
+            )
+    return banners
+
+
+def write_index(folder: Path) -> Path:
+    """Write the study's ``index.html`` from what lies in its folder."""
+    study = read_json(folder / "study.json")
+    manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
+    comparison = read_csv(folder / "comparison.csv") if (folder / "comparison.csv").exists() else None
+    verdict = "No model has been compared yet."
+    if comparison is not None and manifest is not None:
+        balance = class_balance(manifest).set_index("split")
+        verdict = conclude(comparison, balance.loc["test", "majority_accuracy"])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=jinja2.select_autoescape(default=True, default_for_string=True),
+    )
+    page = environment.get_template("index.html.j2").render(
+        study=study,
+        css=jinja2.utils.markupsafe.Markup(_css()),
+        verdict=verdict,
+        banners=study_banners(study, manifest),
+        headline=headline_table(comparison) if comparison is not None else [],
+        steps=[_step_row(folder, step) for step in study.get("steps", [])],
+        figures=[
+            {"path": f"figures/{path.name}", "caption": path.stem.replace("_", " ")}
+            for path in sorted(
+                (folder / "figures").glob("*.png"), key=lambda p: (not p.stem.startswith("models_"), p.stem)
+            )
+        ],
+        files=[
+            path.relative_to(folder).as_posix()
+            for path in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("*/metrics.json")])
+        ],
+        changed=now()[:16].replace("T", " "),
+    )
+    return write_text(folder / "index.html", page)
+
+
+def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
+    links = [(label, f"{step['report']}{end}") for label, end in (("report", ".html"), ("notebook", ".ipynb"))]
+    seconds = step.get("seconds")
+    return {
+        "name": step["name"],
+        "state": step["state"],
+        "time": f"{seconds:.0f} s" if seconds is not None else "",
+        "error": step.get("error", ""),
+        "links": [(label, link) for label, link in links if (folder / link).exists()],
+    }

@@ -1,0 +1,334 @@
+"""The notebooks as steps of a study, run by papermill one after another."""
+
+import ast
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xray_helpers.backbones import get_backbone, resolve_weights
+from xray_helpers.manifest import list_data
+from xray_helpers.reporting import RANDOM_BANNER, write_html, write_index
+from xray_helpers.settings import InputError, Settings
+from xray_helpers.studies import (
+    hash_of,
+    local_path,
+    notebooks_folder,
+    now,
+    open_study,
+    place_of,
+    provenance,
+    read_csv,
+    read_json,
+    root,
+    shareable,
+    study_folder,
+    write_json,
+)
+
+log = logging.getLogger("xray_helpers")
+
+
+class Step(NamedTuple):
+    """One execution of a notebook.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``VGG16/02_train_model``; also where its notebook and HTML lie in the study.
+    notebook : str
+        Without its ending.
+    parameters : dict
+        Beyond the study's settings.
+    needs : tuple of str
+        Names of the steps that must have succeeded.
+    writes : tuple of str
+        What it makes, relative to the study; removed before it runs, so that nothing old is believed.
+    """
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+def build_steps(models: tuple[str, ...]) -> list[Step]:
+    """Return the steps of a study in an order that respects their needs."""
+    explore = Step("01_data_exploration", "01_data_exploration", {}, (), ("manifest.csv",))
+    steps = [explore]
+    for model in models:
+        train, judge = f"{model}/02_train_model", f"{model}/03_evaluate_model"
+        made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "threshold.json")
+        steps.append(
+            Step(
+                train,
+                "02_train_model",
+                {"model": model},
+                (explore.name,),
+                tuple(f"{model}/{f}" for f in made),
+            )
+        )
+        figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
+        judged = (f"{model}/metrics.json", *(f"figures/{model}_{figure}.png" for figure in figures))
+        steps.append(Step(judge, "03_evaluate_model", {"model": model}, (train,), judged))
+    grids = ("figures/models_evaluation_grid.png", "figures/models_confusion_grid.png")
+    # the comparison needs any one model: `run_study` sees to that
+    return [*steps, Step("04_compare_models", "04_compare_models", {}, (), ("comparison.csv", *grids))]
+
+
+def run_study(settings: Settings, *, overwrite: bool = False) -> Path:
+    """Run the whole series for a study and return its ``index.html``.
+
+    A step that fails leaves its notebook and HTML; the other models go on. Whether all went well is in
+    ``study.json`` (``state``: ``done`` or ``failed``).
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for what the user can mend.
+    """
+    settings = prepare(settings, overwrite=overwrite)
+    folder = open_study(settings)
+    steps = build_steps(settings.models)
+    with _logging_to(folder):
+        log.info("Study %s: %d steps, %d models", settings.name, len(steps), len(settings.models))
+        for key, value in shareable(settings).items():
+            log.info("  %-18s %s", key, value)
+        if settings.weights == "random":
+            log.warning(RANDOM_BANNER)
+        state = {"settings": shareable(settings), **provenance(), "state": "running"}
+        state["steps"] = [{"name": s.name, "report": s.name, "state": "waiting"} for s in steps]
+        started = time.monotonic()
+        for step, record in zip(steps, state["steps"], strict=True):
+            _run_or_skip(step, record, state, settings, folder)
+            _save(folder, state)
+        failed = [record["name"] for record in state["steps"] if record["state"] != "done"]
+        state["state"] = "failed" if failed else "done"
+        index = _save(folder, state)
+        _log_results(folder)
+        took = time.monotonic() - started
+        if failed:
+            log.error("Not complete after %.0f s: %s. See index.html.", took, ", ".join(failed))
+        else:
+            log.info("Complete in %.0f s.", took)
+    return index
+
+
+def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
+    """Check everything that can be checked without TensorFlow, and return the settings with `auto` resolved.
+
+    Raises
+    ------
+    InputError
+        For unknown models, missing data or weights, one class only, or a folder of another study.
+    """
+    for name in settings.models:
+        get_backbone(name, settings.img_size)
+    folder = study_folder(settings.name)
+    place = {key: local_path(folder, key, getattr(settings, key)) for key in ("data", "weights")}
+    list_data(place["data"], settings.patient_pattern)
+    weights = resolve_weights(place["weights"], settings.models)
+    settings = settings.model_copy(update={"data": place["data"], "weights": weights})
+    _check_folder(folder, settings, overwrite)
+    return settings
+
+
+def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if overwrite and (folder / "study.json").exists():
+        import shutil
+
+        shutil.rmtree(folder)
+        return
+    advice = "choose another --name"
+    if not (folder / "study.json").exists():
+        raise InputError(f"reports/{folder.name} holds files that are no study: {advice}.")
+    stored = read_json(folder / "study.json")["settings"]
+    changed = [key for key, value in shareable(settings).items() if stored.get(key) != value]
+    private = read_json(folder / "local.json", default={})
+    changed += [key for key in private if key not in changed and private[key] != place_of(key, getattr(settings, key))]
+    if changed:
+        raise InputError(
+            f"reports/{folder.name} is a study with other settings ({', '.join(changed)}): {advice}, or add --overwrite."
+        )
+
+
+def declared_parameters(notebook: Path) -> list[str]:
+    """Return the names that the notebook's cell tagged ``parameters`` assigns."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return [node.targets[0].id for node in ast.parse(source).body]
+
+
+def notebook_parameters(step: Step, settings: Settings) -> dict[str, Any]:
+    """Return every parameter the step's notebook declares as a plain literal."""
+    values = shareable(settings) | step.parameters
+    return {name: values[name] for name in declared_parameters(notebooks_folder() / f"{step.notebook}.ipynb")}
+
+
+def _run_or_skip(step: Step, record: dict, state: dict, settings: Settings, folder: Path) -> None:
+    done = {other["name"] for other in state["steps"] if other["state"] == "done"}
+    for path in step.writes:
+        (folder / path).unlink(missing_ok=True)
+    missing = [name for name in step.needs if name not in done]
+    if step.notebook == "04_compare_models" and not any(name.endswith("03_evaluate_model") for name in done):
+        missing = ["any evaluated model"]
+    if missing:
+        record["state"] = "not run"
+        record["error"] = f"It needs {', '.join(missing)}."
+        log.warning("%s not run: it needs %s", step.name, ", ".join(missing))
+        return
+    record |= {"state": "running", "started": now()}
+    _save(folder, state)
+    place = state["steps"].index(record) + 1
+    log.info("[%d/%d] %s", place, len(state["steps"]), step.name)
+    started = time.monotonic()
+    error = _execute(step, settings, folder)
+    record["seconds"] = round(time.monotonic() - started, 1)
+    record["state"] = "failed" if error else "done"
+    if error:
+        record["error"] = error
+        log.error("%s failed after %.0f s: %s", step.name, record["seconds"], error)
+    else:
+        log.info("[%d/%d] %s done in %.0f s", place, len(state["steps"]), step.name, record["seconds"])
+        if step.notebook == "01_data_exploration":
+            manifest = read_csv(folder / "manifest.csv")
+            readable = manifest["sha256"].dropna()
+            state["data"] = {"files": len(manifest), "fingerprint": hash_of(sorted(readable))}
+
+
+def _execute(step: Step, settings: Settings, folder: Path) -> str:
+    """Run one notebook; return an empty string, or what went wrong in one sentence."""
+    import papermill
+
+    target = folder / f"{step.name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.stem}.partial.ipynb")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    output = _ConsoleLines(step.name)
+    error = ""
+    try:
+        papermill.execute_notebook(
+            notebooks_folder() / f"{step.notebook}.ipynb",
+            partial,
+            parameters=notebook_parameters(step, settings),
+            kernel_name="python3",
+            cwd=root(),
+            progress_bar=False,
+            stdout_file=output,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its warning about TCP helps nobody here
+        )
+    except papermill.exceptions.PapermillExecutionError as problem:
+        error = str(problem.evalue).strip().splitlines()[0] if problem.evalue else problem.ename
+        if problem.ename != "InputError":
+            error = f"{problem.ename}: {error}"
+    except Exception as problem:
+        error = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else 'the kernel died'}"
+    output.close()
+    for path in (target, target.with_suffix(".html")):
+        path.unlink(missing_ok=True)
+    if partial.exists():
+        write_html(partial, target.with_suffix(".html"), error=error)
+        partial.replace(target)
+    return error
+
+
+class _ConsoleLines:
+    """Where a notebook's printed lines go: whole lines to the log, progress lines to the console alone.
+
+    A line that overwrites itself (carriage return) is shown live on a terminal; the log keeps it once in a
+    while, so that an unattended run can be followed too.
+    """
+
+    def __init__(self, step: str, every: float = 10.0) -> None:
+        self.step, self.every, self.pending, self.logged, self.live = step, every, "", time.monotonic(), False
+
+    def write(self, text: str) -> None:
+        self.pending += text
+        *whole, self.pending = self.pending.split("\n")
+        for line in whole:
+            last = line.rstrip("\r").split("\r")[-1].strip()
+            if last:
+                self._end_live()
+                log.info("  %s", last)
+        progress = [part.strip() for part in self.pending.split("\r") if part.strip()]
+        self.pending = self.pending[self.pending.rfind("\r") + 1 :] if progress else self.pending
+        if progress:
+            self._show(progress[-1])
+
+    def _show(self, line: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[2K  {self.step}: {line}"[:160])
+            sys.stderr.flush()
+            self.live = True
+        if time.monotonic() - self.logged > self.every:
+            self.logged = time.monotonic()
+            self._end_live()
+            log.info("  %s", line)
+
+    def _end_live(self) -> None:
+        if self.live:
+            sys.stderr.write("\r\x1b[2K")
+            self.live = False
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._end_live()
+
+
+def _save(folder: Path, state: dict) -> Path:
+    write_json(folder / "study.json", state)
+    return write_index(folder)
+
+
+def _log_results(folder: Path) -> None:
+    if (folder / "comparison.csv").exists():
+        from xray_helpers.reporting import headline_table
+
+        for row in headline_table(read_csv(folder / "comparison.csv")):
+            log.info("  %s", ", ".join(f"{key} {value}" for key, value in row.items()))
+
+
+@contextmanager
+def _logging_to(folder: Path) -> Iterator[None]:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+    handlers = [logging.FileHandler(folder / f"log-{stamp}.log", encoding="utf-8"), logging.StreamHandler()]
+    log.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(form)
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def list_studies() -> list[dict[str, str]]:
+    """Return name, state, models and date of every study under reports/."""
+    rows = []
+    for path in sorted((root() / "reports").glob("*/study.json")):
+        study = read_json(path)
+        done = sum(step["state"] == "done" for step in study.get("steps", []))
+        rows.append(
+            {
+                "study": path.parent.name,
+                "state": study.get("state", "by hand"),
+                "steps": f"{done}/{len(study['steps'])}" if "steps" in study else "",
+                "models": ", ".join(study["settings"]["models"]),
+                "created": study["created"][:16].replace("T", " "),
+            }
+        )
+    return rows

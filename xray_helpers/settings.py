@@ -1,0 +1,252 @@
+"""The words of a study: class names, its parameters, validated once, and the profiles."""
+
+import ast
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+POSITIVE = "Fractured"
+NEGATIVE = "Non-Fractured"
+CLASS_NAMES = (NEGATIVE, POSITIVE)  # index = y_true: the positive class is 1, whatever folders sort to
+
+SPLITS = ("train", "validation", "test")
+
+
+class InputError(Exception):
+    """What a user can mend: one sentence that says what, where, and what to do."""
+
+
+class Settings(BaseModel):
+    """The parameters of a study; the defaults are the profile ``quick``.
+
+    Relative paths are meant from the repository's root.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: str = Field("quick", description="the study: a folder of reports/")
+    data: str = Field("data", description="a folder or CSV of radiographs, or 'phantoms'")
+    img_size: tuple[int, int] = Field((224, 224), description="height and width in pixels the models see")
+    use_subset: float = Field(0.02, gt=0, le=1, description="share of the images used (at least 100 a class)")
+    split: Literal["grouped", "folders"] = Field(
+        "grouped", description="'grouped' draws the parts; 'folders' takes the set's own train/val/test"
+    )
+    models: tuple[str, ...] = Field(
+        ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"), description="the backbones"
+    )
+    weights: str = Field("imagenet", description="'imagenet', 'random', 'auto', or a file or folder")
+    normalization: Literal["imagenet", "unit"] = Field(
+        "imagenet", description="each backbone's own preprocessing, or [0, 1] for all (a known mistake)"
+    )
+    augment_views: int = Field(3, ge=0, le=64, description="augmented views of each training image")
+    batch_size: int = Field(16, ge=1, le=4096, description="images a step of the head's training")
+    epochs: int = Field(3, ge=1, le=10_000, description="passes over the training images, at most")
+    learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's")
+    dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the dense layer; 0.6 of it after")
+    patience: int = Field(2, ge=0, description="epochs without a better validation loss before stopping")
+    lr_factor: float = Field(0.5, gt=0, lt=1, description="learning-rate reduction on a plateau")
+    min_lr: float = Field(1e-7, ge=0, description="learning-rate floor")
+    threshold_rule: Literal["youden", "fixed"] = Field(
+        "youden", description="operating threshold, chosen on validation: 'youden', or 'fixed' at 0.5"
+    )
+    patient_pattern: str = Field("", description="regular expression on the path; group 1 is the patient")
+    eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
+    seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("true and false are no value for it")
+        return value
+
+    @field_validator("img_size", mode="before")
+    @classmethod
+    def _two_sides(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = value.strip("()[] ").replace("x", ",").split(",")
+        sides = list(value) if isinstance(value, list | tuple) else [value]
+        return sides * 2 if len(sides) == 1 else sides
+
+    @field_validator("img_size")
+    @classmethod
+    def _side_range(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not all(32 <= side <= 1024 for side in value):
+            raise ValueError("both sides must lie between 32 and 1024 pixels")
+        return value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return [part.strip() for part in value.strip("()[]").split(",")] if isinstance(value, str) else value
+
+    @field_validator("models")
+    @classmethod
+    def _some_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name at least one model, each once")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _folder_name(cls, value: str) -> str:
+        if not value or value.startswith(".") or Path(value).name != value or not value.isprintable():
+            raise ValueError("must be a plain folder name")
+        return value
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _one_group(cls, value: str) -> str:
+        import re
+
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"is no regular expression ({error})") from None
+        if value and groups < 1:
+            raise ValueError("needs one group in parentheses: the patient")
+        return value
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "full": {"use_subset": 1.0, "epochs": 50},
+    "smoke": {"use_subset": 0.01, "epochs": 1, "augment_views": 0},
+    "eager": {"eager": True},
+    "demo": {
+        "data": "phantoms",
+        "img_size": (128, 128),
+        "use_subset": 1.0,
+        "epochs": 20,
+        "patience": 5,
+        "augment_views": 1,
+        "weights": "auto",
+    },
+}
+
+
+def nearest(word: str, known: Any) -> str:
+    """Return ``"; did you mean X?"`` for the nearest known word, or an empty string."""
+    lower = {name.lower(): name for name in known}
+    match = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    return f"; did you mean {lower[match[0]]}?" if match else ""
+
+
+def build_settings(profile: str = "quick", **values: Any) -> Settings:
+    """Build the settings of a study from a profile and what overrides it.
+
+    Parameters
+    ----------
+    profile : str
+        One of `PROFILES`.
+    **values
+        Parameters by name, as Python values or as the text a command line gives.
+
+    Raises
+    ------
+    InputError
+        For an unknown profile or parameter (naming the nearest known one), a wrong type, or a value
+        out of range.
+    """
+    if profile not in PROFILES:
+        raise InputError(f"There is no profile {profile!r}{nearest(profile, PROFILES)} Known: {', '.join(PROFILES)}.")
+    check_names(values)
+    try:
+        return Settings(**({"name": profile} | PROFILES[profile] | values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        why = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+        raise InputError(
+            f"{field} = {values.get(field)!r} cannot be used: {why} "
+            f"({field}: {Settings.model_fields[field].description})."
+        ) from None
+
+
+def check_names(names: Any, *, known: Any = (), where: str = "") -> None:
+    """Raise `InputError` for the first name that is no parameter, naming the nearest that is."""
+    known = {*Settings.model_fields, *known}
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"There is no parameter {name!r}{where}{nearest(name, known)} Known: {', '.join(sorted(known))}."
+            )
+
+
+def read_settings_file(path: str | Path) -> dict[str, Any]:
+    """Read parameters from a YAML file of ``name: value`` lines.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, is no YAML, or holds anything but names and values.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"The settings file {path} cannot be read: {reason}.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"The settings file {path} must hold lines of the form 'epochs: 5'.")
+    return values
+
+
+def parse_assignments(pairs: Any) -> dict[str, Any]:
+    """Turn ``["epochs=5", "models=[VGG16]"]`` into a dictionary; values are read as YAML.
+
+    Raises
+    ------
+    InputError
+        For a pair without ``=``, or a value that is no YAML.
+    """
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"{pair!r} is no parameter: write name=value, for example -p epochs=5.")
+        try:
+            values[key.strip()] = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            values[key.strip()] = text
+    return values
+
+
+def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
+    """Validate the parameters of a running notebook, typed in or injected by papermill.
+
+    Cells that only assign literals to names are parameters cells: the notebook's own and papermill's.
+    Every name they assign is checked, so that a misspelt ``-p`` is refused rather than ignored.
+
+    Parameters
+    ----------
+    namespace : dict
+        The notebook's ``globals()``, with IPython's ``In`` (the source of the cells run so far).
+
+    Returns
+    -------
+    Settings
+        Where the notebook has a parameter ``model``, ``models`` holds it alone.
+    """
+    names = {name for source in namespace.get("In", []) for name in _literal_names(source)}
+    values = {name: namespace[name] for name in names if name in namespace}
+    check_names(values, known=["model"], where=" of this notebook")
+    if "model" in values:
+        values["models"] = [values.pop("model")]
+    return build_settings(**values)
+
+
+def _literal_names(source: str) -> list[str]:
+    try:
+        statements = ast.parse(source).body
+        names = []
+        for statement in statements:
+            if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+                return []
+            ast.literal_eval(statement.value)
+            names.append(statement.targets[0].id)
+        return names
+    except (SyntaxError, ValueError, AttributeError):
+        return []  # a magic, a computed value, an attribute: an ordinary cell

@@ -1,0 +1,230 @@
+"""The contract of a study on disk: where it lies, how its files are written and read, where it came from."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+
+from xray_helpers.settings import InputError, Settings
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
+LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
+
+
+def root() -> Path:
+    """Return the folder relative paths are meant from: the repository, or ``$XRAY_HELPERS_ROOT``."""
+    return Path(os.environ.get("XRAY_HELPERS_ROOT") or _PACKAGE_ROOT)
+
+
+def notebooks_folder() -> Path:
+    """Return the folder of the numbered notebooks."""
+    return _PACKAGE_ROOT / "notebooks"
+
+
+def from_root(path: str | Path) -> Path:
+    """Return `path` as it is when absolute, else from the repository's root."""
+    return Path(os.path.normpath(root() / Path(path).expanduser()))
+
+
+def cache_folder() -> Path:
+    """Return (and make) the folder of derived files, safe to delete."""
+    folder = root() / "data" / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def study_folder(name: str) -> Path:
+    """Return the folder of the study `name`, existing or not."""
+    return root() / "reports" / name
+
+
+def open_study(settings: Settings) -> Path:
+    """Return the folder of a study, made where it is missing, with the settings on record.
+
+    Where data and weights lie on this machine goes to ``local.json``, which is never shared;
+    ``study.json`` holds the rest. A notebook that is run alone adds to what is there.
+    """
+    folder = study_folder(settings.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "study.json").exists():
+        write_json(folder / "study.json", {"settings": shareable(settings), **provenance()})
+    local = read_json(folder / "local.json", default={})
+    for key in ("data", "weights"):
+        value = getattr(settings, key)
+        if value != LOCAL and key in settings.model_fields_set:
+            local[key] = place_of(key, value)
+    if local:
+        write_json(folder / "local.json", local)
+    return folder
+
+
+def is_private(key: str, value: str) -> bool:
+    """Return whether the value of `data` or `weights` is a place on this machine rather than a word."""
+    words = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto")}[key]
+    return value not in words
+
+
+def place_of(key: str, value: str) -> str:
+    """Return the absolute path that `data` or `weights` names, or its word."""
+    return str(from_root(value)) if is_private(key, value) else value
+
+
+def weights_word(weights: str) -> str:
+    """Return ``imagenet``, ``random`` or, for a place on this machine, ``local``."""
+    return LOCAL if is_private("weights", weights) else weights
+
+
+def shareable(settings: Settings) -> dict[str, Any]:
+    """Return the settings as plain values, places on this machine replaced by the word 'local'."""
+    values = settings.model_dump(mode="json")
+    for key in ("data", "weights"):
+        if is_private(key, values[key]):
+            values[key] = LOCAL
+    return values
+
+
+def local_path(folder: Path, key: str, value: str) -> str:
+    """Return the value of `data` or `weights`, looked up in the study's ``local.json`` if 'local'.
+
+    Raises
+    ------
+    InputError
+        When the study has no such record: its images or weights were left on another machine.
+    """
+    if value != LOCAL:
+        return value
+    local = read_json(folder / "local.json", default={})
+    if key not in local:
+        raise InputError(
+            f"The study {folder.name} does not know where its {key} lies on this machine: give -p {key}=PATH."
+        )
+    return local[key]
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it: what exists is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid4().hex}.partial{''.join(path.suffixes[-1:])}")
+    try:
+        write(partial)
+        with open(partial, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` as UTF-8, whole or not at all."""
+    return write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write `value` as indented JSON, whole or not at all; NaN is refused."""
+    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> Path:
+    """Write `table` without its index, whole or not at all; floats keep all their digits."""
+    return write_whole(path, lambda partial: table.to_csv(partial, index=False, lineterminator="\n"))
+
+
+def read_json(path: Path, *, default: Any = None) -> Any:
+    """Read JSON; a missing file gives `default`, or `InputError` where there is none."""
+    if not path.exists() and default is not None:
+        return default
+    return _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table that `write_csv` wrote; ``path``, ``group`` and the like stay text.
+
+    Raises
+    ------
+    InputError
+        When the step that writes the table has not run, or the file cannot be read.
+    """
+    text = {name: "string" for name in TEXT_COLUMNS}
+    return _read(path, lambda: pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
+
+
+TEXT_COLUMNS = (
+    "path",
+    "label",
+    "source_group",
+    "patient",
+    "group",
+    "split",
+    "sha256",
+    "mode",
+    "status",
+    "reason",
+)
+
+
+def _read(path: Path, read: Callable[[], Any]) -> Any:
+    if not path.exists():
+        raise InputError(f"{path.parent.name}/{path.name} is missing: run the notebook that writes it first.")
+    try:
+        return read()
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path.parent.name}/{path.name} cannot be read ({error}): delete it, run again.") from None
+
+
+def hash_of(*parts: Any) -> str:
+    """Return a short hexadecimal hash of JSON-able values: the key of a cache."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def now() -> str:
+    """Return the local time to the second, ISO 8601."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions of the packages and the kind of machine, with nothing that names person or host."""
+    packages = (
+        "xray-helpers",
+        "tensorflow",
+        "keras",
+        "scikit-learn",
+        "numpy",
+        "pandas",
+        "papermill",
+        "nbconvert",
+    )
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    memory = None
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    machine = {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": memory,
+    }
+    return {"created": now(), "versions": versions, "machine": machine}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as handle:
+            return next(line.split(":", 1)[1].strip() for line in handle if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"

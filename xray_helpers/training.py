@@ -1,0 +1,195 @@
+"""The head: trained on features, joined with its backbone to one model that takes grey pixels."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from xray_helpers.settings import Settings
+from xray_helpers.studies import write_whole
+
+if TYPE_CHECKING:
+    import keras
+
+HEAD_UNITS = 128
+SECOND_DROPOUT = 0.6  # of dropout_rate
+
+
+def prepare_tensorflow(settings: Settings) -> None:
+    """Seed Python, NumPy and TensorFlow, make its operations deterministic, and set `eager`."""
+    with _silenced():
+        import keras
+        import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # advice on retracing: each model here is another function
+    keras.utils.set_random_seed(settings.seed)
+    tf.config.experimental.enable_op_determinism()
+    tf.config.run_functions_eagerly(settings.eager)
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what TensorFlow's libraries write to the process's stderr on import off the console."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def build_head(features: int, settings: Settings) -> "keras.Model":
+    """Build the trainable part: dropout, 128 rectified units, dropout, one sigmoid unit.
+
+    Parameters
+    ----------
+    features : int
+        How many pooled features the backbone gives.
+    """
+    import keras
+
+    keras.utils.set_random_seed(settings.seed)
+    return keras.Sequential(
+        [
+            keras.Input((features,), name="pooled_features"),
+            keras.layers.Dropout(settings.dropout_rate, name="dropout_1"),
+            keras.layers.Dense(HEAD_UNITS, activation="relu", name="dense"),
+            keras.layers.Dropout(SECOND_DROPOUT * settings.dropout_rate, name="dropout_2"),
+            keras.layers.Dense(1, activation="sigmoid", name="p_fractured"),
+        ],
+        name="head",
+    )
+
+
+def train_head(
+    train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray], settings: Settings
+) -> tuple["keras.Model", pd.DataFrame]:
+    """Train the head; early stopping, learning-rate reduction and the best epoch look at validation only.
+
+    Parameters
+    ----------
+    train : (features, y_true)
+        Shapes (views, n, d) and (n,): each epoch draws one view of each image.
+    validation : (features, y_true)
+        Shapes (n, d) and (n,).
+    settings : Settings
+
+    Returns
+    -------
+    head : keras.Model
+        With the weights of the epoch of the lowest validation loss.
+    history : DataFrame
+        epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, best (the epoch kept).
+    """
+    import keras
+
+    head = build_head(train[0].shape[-1], settings)
+    head.compile(
+        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        loss="binary_crossentropy",
+        metrics=["accuracy"],
+        run_eagerly=settings.eager,
+    )
+    with tqdm(total=settings.epochs, desc="training", unit="epoch", mininterval=0, leave=False) as bar:
+
+        def show(epoch: int, logs: dict) -> None:
+            bar.set_postfix_str(f"loss {logs['loss']:.3f}, val_loss {logs['val_loss']:.3f}", refresh=False)
+            bar.update()
+
+        log = head.fit(
+            _view_batches(*train, settings),
+            validation_data=(np.asarray(validation[0]), validation[1].astype("float32")),
+            validation_batch_size=1024,
+            epochs=settings.epochs,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.EarlyStopping(
+                    "val_loss", patience=max(1, settings.patience), restore_best_weights=True
+                ),
+                keras.callbacks.ReduceLROnPlateau(
+                    "val_loss",
+                    factor=settings.lr_factor,
+                    patience=max(1, settings.patience // 2),
+                    min_lr=settings.min_lr,
+                ),
+                keras.callbacks.LambdaCallback(on_epoch_end=show),
+            ],
+        )
+    history = pd.DataFrame(log.history).astype(float)
+    history.insert(0, "epoch", np.arange(1, len(history) + 1))
+    history["best"] = history["val_loss"] == history["val_loss"].min()
+    history["best"] &= ~history["best"].cumsum().gt(1)  # Keras keeps the first of equals
+    return head, history
+
+
+def _view_batches(features: np.ndarray, y_true: np.ndarray, settings: Settings) -> "keras.utils.PyDataset":
+    import keras
+
+    class ViewBatches(keras.utils.PyDataset):
+        """Shuffled batches; before each epoch every image draws one of its views."""
+
+        def __init__(self) -> None:
+            super().__init__(workers=1, use_multiprocessing=False)
+            self.rng = np.random.default_rng([settings.seed, 2])
+            self.on_epoch_end()
+
+        def __len__(self) -> int:
+            return int(np.ceil(len(y_true) / settings.batch_size))
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = self.order[index * settings.batch_size : (index + 1) * settings.batch_size]
+            return np.asarray(features[self.views[rows], rows]), y_true[rows].astype("float32")
+
+        def on_epoch_end(self) -> None:
+            self.order = self.rng.permutation(len(y_true))
+            self.views = self.rng.integers(features.shape[0], size=len(y_true))
+
+    return ViewBatches()
+
+
+def predict_head(head: "keras.Model", features: np.ndarray) -> np.ndarray:
+    """Return P(Fractured), float64 of shape (n,), from features of shape (n, d)."""
+    return head.predict(np.asarray(features), batch_size=1024, verbose=0)[:, 0].astype(np.float64)
+
+
+def join_model(extractor: "keras.Model", head: "keras.Model") -> "keras.Model":
+    """Join backbone and head to one flat graph: grey pixels (n, height, width, 1), 0-255, to P(Fractured)."""
+    import keras
+
+    output = extractor.output
+    for layer in head.layers:
+        output = layer(output)
+    return keras.Model(extractor.input, output, name=extractor.name)
+
+
+def save_model(model: "keras.Model", path: Path) -> Path:
+    """Write ``model.keras``, whole or not at all."""
+    return write_whole(path, model.save)
+
+
+def load_model(path: Path) -> "keras.Model":
+    """Read a model that `save_model` wrote; safe mode stays on, so that a file cannot run code."""
+    import keras
+
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def predict_pixels(model: "keras.Model", pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Return P(Fractured), float64 of shape (n,), from grey pixels of shape (n, height, width), 0-255."""
+    batches = (np.asarray(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size))
+    call = model if len(pixels) <= batch_size else model.predict_on_batch  # one batch is not worth a trace
+    outputs = [np.asarray(call(batch[..., None].astype(np.float32)))[:, 0] for batch in batches]
+    return np.concatenate(outputs).astype(np.float64)
+
+
+def build_predictions(part: pd.DataFrame, y_prob: np.ndarray, threshold: float) -> pd.DataFrame:
+    """Return the table of ``predictions_*.csv``: path, group, y_true, y_prob (P(Fractured)), y_pred."""
+    table = part[["path", "group", "y_true"]].assign(y_prob=y_prob)
+    return table.assign(y_pred=(table["y_prob"] >= threshold).astype(int))
