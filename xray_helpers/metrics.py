@@ -136,7 +136,7 @@ def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
         if "validation" in scores:
             texts["validation"] = describe(scores["validation"][name])
         rows.append({"metric": name} | texts | {"interval": scores[name].get("method", "")})
-    return pd.DataFrame(rows).set_index("metric")
+    return pd.DataFrame(rows)
 
 
 def _checked(y_true: Any, y_prob: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -44,9 +44,9 @@ def show_banner(*weights: str) -> HTML | None:
     return HTML(f'<div class="banner warn" style="border-left:6px solid;padding:.7rem 1rem">{RANDOM_BANNER}</div>')
 
 
-def show_table(rows: list[dict[str, Any]]) -> HTML:
-    """Return rows of texts as a table for a notebook."""
-    return HTML(pd.DataFrame(rows).to_html(index=False, border=0))
+def show_table(rows: pd.DataFrame | list[dict[str, Any]]) -> HTML:
+    """Return a table for a notebook: no index, missing values blank, texts escaped."""
+    return HTML(pd.DataFrame(rows).to_html(index=False, border=0, na_rep="", justify="left"))
 
 
 def list_scores(comparison: pd.DataFrame, metric: str) -> str:
@@ -70,7 +70,7 @@ def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     return (
         f"{len(used)} images in {used['group'].nunique()} groups are used, {parts['fractured'].sum()} of them "
         f"fractured. {level} Always naming the commoner class would be right for "
-        f"{test['majority_accuracy']:.0%} of the {test['n']} test images: no model below that is of use."
+        f"{test['majority_accuracy']:.0%} of the {int(test['n'])} test images: no model below that is of use."
     )
 
 
@@ -114,9 +114,8 @@ def write_html(notebook: Path, target: Path | None = None, *, error: str = "") -
     """
     nb = nbformat.read(notebook, as_version=4)
     for cell in nb.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = last_of_line(output.text)
+        if cell.cell_type == "code":
+            cell.outputs = _join_streams(cell.outputs)
     heading = next(
         (c.source.splitlines()[0] for c in nb.cells if c.cell_type == "markdown" and c.source), notebook.stem
     )
@@ -133,6 +132,20 @@ def write_html(notebook: Path, target: Path | None = None, *, error: str = "") -
     exporter = HTMLExporter(template_file=str(_TEMPLATES / "report.html.j2"))
     body, _ = exporter.from_notebook_node(nb, resources={"report": report})
     return write_text(target or notebook.with_suffix(".html"), body)
+
+
+def _join_streams(outputs: list[Any]) -> list[Any]:
+    """Return the outputs with neighbouring pieces of one stream joined, as a terminal would show them."""
+    joined: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = last_of_line(output.text)
+    return joined
 
 
 def last_of_line(text: str) -> str:
@@ -208,7 +221,8 @@ def write_index(folder: Path) -> Path:
         figures=[
             {"path": f"figures/{path.name}", "caption": path.stem.replace("_", " ")}
             for path in sorted(
-                (folder / "figures").glob("*.png"), key=lambda p: (not p.stem.startswith("models_"), p.stem)
+                (folder / "figures").glob("*.png"),
+                key=lambda p: (not p.stem.startswith("models_"), "confusion_grid" in p.stem, p.stem),
             )
         ],
         files=[

@@ -122,7 +122,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "use_subset": 1.0,
         "epochs": 20,
         "patience": 5,
-        "augment_views": 1,
+        "augment_views": 0,
         "weights": "auto",
     },
 }

@@ -1,0 +1,17 @@
+"""The README names every parameter and every command there is."""
+
+from pathlib import Path
+
+from xray_helpers.backbones import BACKBONES
+from xray_helpers.cli import main
+from xray_helpers.settings import PROFILES, Settings
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_parameters_profiles_models_and_commands_are_told():
+    for name, field in Settings.model_fields.items():
+        assert f"| `{name}` |" in README, name
+        assert field.description in README, name
+    for word in [*PROFILES, *BACKBONES, *main.commands]:
+        assert word in README, word
