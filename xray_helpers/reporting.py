@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import nbformat
 import pandas as pd
 from IPython.display import HTML, Markdown
-from nbconvert import HTMLExporter
-from pygments.formatters import HtmlFormatter
 
 from xray_helpers.comparison import conclude
 from xray_helpers.metrics import describe
@@ -112,6 +109,10 @@ def write_html(notebook: Path, target: Path | None = None, *, error: str = "") -
     error : str
         One sentence for the banner of a notebook that stopped.
     """
+    import nbformat  # two seconds that no notebook should pay for
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+
     nb = nbformat.read(notebook, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code":

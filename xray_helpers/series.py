@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +34,8 @@ from xray_helpers.studies import (
 )
 
 log = logging.getLogger("xray_helpers")
+_AT_ONCE = max(1, min(2, os.cpu_count() or 1))  # steps; each has TensorFlow in memory
+_ENDED = ("done", "failed", "not run")
 
 
 class Step(NamedTuple):
@@ -47,7 +50,7 @@ class Step(NamedTuple):
     parameters : dict
         Beyond the study's settings.
     needs : tuple of str
-        Names of the steps that must have succeeded.
+        Names of the steps that come before: all of them must have succeeded, or, where `any_need`, one.
     writes : tuple of str
         What it makes, relative to the study; removed before it runs, so that nothing old is believed.
     """
@@ -57,6 +60,7 @@ class Step(NamedTuple):
     parameters: dict[str, Any]
     needs: tuple[str, ...]
     writes: tuple[str, ...]
+    any_need: bool = False
 
 
 def build_steps(models: tuple[str, ...]) -> list[Step]:
@@ -79,8 +83,11 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
         judged = (f"{model}/metrics.json", *(f"figures/{model}_{figure}.png" for figure in figures))
         steps.append(Step(judge, "03_evaluate_model", {"model": model}, (train,), judged))
     grids = ("figures/models_evaluation_grid.png", "figures/models_confusion_grid.png")
-    # the comparison needs any one model: `run_study` sees to that
-    return [*steps, Step("04_compare_models", "04_compare_models", {}, (), ("comparison.csv", *grids))]
+    judges = tuple(step.name for step in steps if step.notebook == "03_evaluate_model")
+    return [
+        *steps,
+        Step("04_compare_models", "04_compare_models", {}, judges, ("comparison.csv", *grids), any_need=True),
+    ]
 
 
 def run_study(settings: Settings, *, overwrite: bool = False) -> Path:
@@ -106,9 +113,7 @@ def run_study(settings: Settings, *, overwrite: bool = False) -> Path:
         state = {"settings": shareable(settings), **provenance(), "state": "running"}
         state["steps"] = [{"name": s.name, "report": s.name, "state": "waiting"} for s in steps]
         started = time.monotonic()
-        for step, record in zip(steps, state["steps"], strict=True):
-            _run_or_skip(step, record, state, settings, folder)
-            _save(folder, state)
+        _run_steps(steps, state, settings, folder)
         failed = [record["name"] for record in state["steps"] if record["state"] != "done"]
         state["state"] = "failed" if failed else "done"
         index = _save(folder, state)
@@ -174,35 +179,52 @@ def notebook_parameters(step: Step, settings: Settings) -> dict[str, Any]:
     return {name: values[name] for name in declared_parameters(notebooks_folder() / f"{step.notebook}.ipynb")}
 
 
-def _run_or_skip(step: Step, record: dict, state: dict, settings: Settings, folder: Path) -> None:
-    done = {other["name"] for other in state["steps"] if other["state"] == "done"}
-    for path in step.writes:
-        (folder / path).unlink(missing_ok=True)
-    missing = [name for name in step.needs if name not in done]
-    if step.notebook == "04_compare_models" and not any(name.endswith("03_evaluate_model") for name in done):
-        missing = ["any evaluated model"]
-    if missing:
-        record["state"] = "not run"
-        record["error"] = f"It needs {', '.join(missing)}."
-        log.warning("%s not run: it needs %s", step.name, ", ".join(missing))
-        return
-    record |= {"state": "running", "started": now()}
-    _save(folder, state)
-    place = state["steps"].index(record) + 1
-    log.info("[%d/%d] %s", place, len(state["steps"]), step.name)
-    started = time.monotonic()
-    error = _execute(step, settings, folder)
-    record["seconds"] = round(time.monotonic() - started, 1)
-    record["state"] = "failed" if error else "done"
+def _run_steps(steps: list[Step], state: dict, settings: Settings, folder: Path) -> None:
+    """Run each step once those it needs have ended, a few at a time: one step alone leaves cores idle."""
+    records = {record["name"]: record for record in state["steps"]}
+    waiting, running = list(steps), {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while waiting or running:
+            for step in list(waiting):
+                ended = [records[name]["state"] for name in step.needs if records[name]["state"] in _ENDED]
+                if len(running) == _AT_ONCE or len(ended) < len(step.needs):
+                    continue
+                waiting.remove(step)
+                enough = any if step.any_need else all
+                if not enough(word == "done" for word in ended):
+                    _skip(step, records)
+                    continue
+                for path in step.writes:
+                    (folder / path).unlink(missing_ok=True)
+                records[step.name] |= {"state": "running", "started": now()}
+                log.info("[%d/%d] %s", steps.index(step) + 1, len(steps), step.name)
+                running[pool.submit(_execute, step, settings, folder)] = (step, time.monotonic())
+            _save(folder, state)
+            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                step, started = running.pop(future)
+                _finish(step, records[step.name], future.result(), time.monotonic() - started)
+                if step.notebook == "01_data_exploration" and records[step.name]["state"] == "done":
+                    state["data"] = _fingerprint(folder)
+
+
+def _skip(step: Step, records: dict[str, dict]) -> None:
+    missing = [name for name in step.needs if records[name]["state"] != "done"]
+    records[step.name] |= {"state": "not run", "error": f"It needs {', '.join(missing)}."}
+    log.warning("%s not run: it needs %s", step.name, ", ".join(missing))
+
+
+def _finish(step: Step, record: dict, error: str, seconds: float) -> None:
+    record |= {"seconds": round(seconds, 1), "state": "failed" if error else "done"}
     if error:
         record["error"] = error
-        log.error("%s failed after %.0f s: %s", step.name, record["seconds"], error)
+        log.error("%s failed after %.0f s: %s", step.name, seconds, error)
     else:
-        log.info("[%d/%d] %s done in %.0f s", place, len(state["steps"]), step.name, record["seconds"])
-        if step.notebook == "01_data_exploration":
-            manifest = read_csv(folder / "manifest.csv")
-            readable = manifest["sha256"].dropna()
-            state["data"] = {"files": len(manifest), "fingerprint": hash_of(sorted(readable))}
+        log.info("%s done in %.0f s", step.name, seconds)
+
+
+def _fingerprint(folder: Path) -> dict[str, Any]:
+    manifest = read_csv(folder / "manifest.csv")
+    return {"files": len(manifest), "fingerprint": hash_of(sorted(manifest["sha256"].dropna()))}
 
 
 def _execute(step: Step, settings: Settings, folder: Path) -> str:
@@ -258,7 +280,7 @@ class _ConsoleLines:
             last = line.rstrip("\r").split("\r")[-1].strip()
             if last:
                 self._end_live()
-                log.info("  %s", last)
+                log.info("  %s: %s", self.step, last)
         progress = [part.strip() for part in self.pending.split("\r") if part.strip()]
         self.pending = self.pending[self.pending.rfind("\r") + 1 :] if progress else self.pending
         if progress:
@@ -272,7 +294,7 @@ class _ConsoleLines:
         if time.monotonic() - self.logged > self.every:
             self.logged = time.monotonic()
             self._end_live()
-            log.info("  %s", line)
+            log.info("  %s: %s", self.step, line)
 
     def _end_live(self) -> None:
         if self.live:

@@ -91,7 +91,8 @@ def test_log_holds_hyperparameters_progress_and_results_with_times(study):
     text = next(study.glob("log-*.log")).read_text()
     for words in (
         "learning_rate      0.001",
-        "[12/12] 04_compare_models done",
+        "[12/12] 04_compare_models",
+        "04_compare_models done in",
         "AUROC",
         "Complete in",
         "Random weights",
