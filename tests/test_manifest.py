@@ -145,6 +145,7 @@ def test_patient_pattern(root, tmp_path, make_images):
     make_images(tmp_path / "set" / "Fractured" / "pat7", 12, seed=1)
     make_images(tmp_path / "set" / "normal" / "pat8", 12, seed=2)
     table, _ = build_manifest(build_settings(name="s", data="set", patient_pattern=r"(pat\d+)/"))
+    table = assign_groups(table, table["path"])
     assert table.groupby("patient").size().to_dict() == {"pat7": 12, "pat8": 12}
     assert table["group"].nunique() == 2
 
@@ -157,7 +158,7 @@ def test_groups_are_the_union_of_bytes_and_patients():
             "status": ["readable"] * 5 + ["unreadable"],
         }
     )  # fmt: skip
-    grouped = assign_groups(table)
+    grouped = assign_groups(table, pd.Series(["a", "a", "c", "d", "e", None]))
     assert grouped["group"].tolist()[:5] == ["a", "a", "a", "d", "e"]
     assert grouped["source_group"].tolist()[:5] == ["a", "a", "c", "d", "e"]
     assert pd.isna(grouped["group"].iloc[5])

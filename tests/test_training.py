@@ -85,8 +85,9 @@ def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
     assert predict_pixels(model, pixels) == pytest.approx(predict_head(head, features[0]), abs=1e-4)
     assert predict_pixels(model, pixels[:3]) == pytest.approx(predict_head(head, features[0][:3]), abs=1e-4)
     views = extract_features(part, pixels, extractor, key, (1, 2))
-    assert views.shape == (2, 40, 1280)
-    assert np.abs(views[0] - views[1]).max() > 0.01
+    assert views.shape == (3, 40, 1280)
+    assert (views[0] == features[0]).all()
+    assert np.abs(views[1] - views[2]).max() > 0.01
     assert key != extractor_key("MobileNetV2", (64, 64), "random", "unit")
 
 

@@ -132,6 +132,20 @@ def resolve_weights(weights: str, models: tuple[str, ...]) -> str:
     return weights
 
 
+def embedder_weights(weights: str) -> str | None:
+    """Return where ImageNet weights of MobileNetV2, for the search for same-source images, can be had, if anywhere."""
+    if weights == "random":
+        return None
+    if weights in ("imagenet", "auto"):
+        there = _keras_file("MobileNetV2").exists() or _reachable(_URL + BACKBONES["MobileNetV2"].weights_file)
+        return "imagenet" if there else None
+    try:
+        find_weights("MobileNetV2", from_root(weights))
+    except InputError:
+        return None
+    return weights
+
+
 def find_weights(name: str, place: Path) -> Path:
     """Return the weights file of a backbone: `place` itself, or the file in it that starts with its name.
 

@@ -71,6 +71,35 @@ def demo(**options: object) -> None:
     _run("demo", {}, **options)
 
 
+@main.command()
+@click.argument("data", metavar="DIR|CSV")
+@click.option("--out", metavar="FOLDER", help="Where the page and the tables go; by default reports/audit-NAME.")
+@click.option(
+    "--weights",
+    default="auto",
+    show_default=True,
+    help="Of MobileNetV2: auto, random (none), or a path.",
+)
+@click.option(
+    "--corrections", default="data/corrections.csv", show_default=True, help="A CSV of files to join or separate."
+)
+@click.option("--patient-pattern", default="", help="A regular expression on the path; group 1 is the patient.")
+def audit(data: str, out: str | None, weights: str, corrections: str, patient_pattern: str) -> None:
+    """Find the copies and leaks of a folder; exit status 1 when its train and test share sources."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from xray_helpers.audit import audit_folder
+    from xray_helpers.studies import from_root
+
+    place = from_root(out or f"reports/audit-{Path(data).name or 'data'}")
+    found = audit_folder(data, place, weights=weights, corrections=corrections, patient_pattern=patient_pattern)
+    width = max(len(key) for key in found.facts)
+    for key, value in found.facts.items():
+        click.echo(f"{key:<{width}}  {value}")
+    click.echo(os.path.relpath(found.page))
+    if found.leaked:
+        sys.exit(1)
+
+
 @main.command("list")
 def list_() -> None:
     """List the studies and their state."""

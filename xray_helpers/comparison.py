@@ -30,7 +30,8 @@ def compare_models(study: Path, models: list[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        rank, model, n, n_groups, threshold, validation_auroc, then for each metric its value,
+        rank, model, n, n_groups, leak (share of the test images
+        with a sibling in train or validation), threshold, validation_auroc, then for each metric its value,
         ``<metric>_low`` and ``<metric>_high`` (95 %), then tp, fp, tn, fn.
 
     Raises
@@ -60,7 +61,7 @@ def check_same_images(study: Path, models: list[str]) -> None:
 
 def flatten_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return ``metrics.json`` as one flat row: value, low and high of each metric."""
-    row = {key: metrics[key] for key in ("n", "n_groups", "threshold")}
+    row = {key: metrics[key] for key in ("n", "n_groups", "leak", "threshold")}
     row["validation_auroc"] = metrics["validation"]["auroc"]["value"]
     for name in METRICS:
         entry = metrics[name]
@@ -87,6 +88,8 @@ def conclude(table: pd.DataFrame, baseline: float) -> str:
         f"{best['n_groups']} groups, and accuracy {best['accuracy']:.2f} where the majority class alone gives "
         f"{baseline:.2f}. "
     )
+    if best["leak"]:
+        return text + f"But {best['leak']:.0%} of the test images have a sibling in train: the scores are inflated."
     if best["auroc_low"] <= 0.5:
         return text + "Its interval includes 0.5: on these images no model is told from chance."
     rivals = table.iloc[1:]

@@ -1,6 +1,7 @@
 """Frozen-backbone features: one forward pass an image and view, kept on disk."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,15 @@ from tqdm import tqdm
 
 from xray_helpers.backbones import find_weights
 from xray_helpers.pixels import augment
+from xray_helpers.settings import SPLITS, InputError
+from xray_helpers.splits import used_part
 from xray_helpers.studies import cache_folder, from_root, hash_of, write_whole
 
 if TYPE_CHECKING:
     import keras
 
-_VERSION = 1  # part of every key: raise it when the same inputs would give other features
-_BATCH = 32
+_VERSION = 2  # part of every key: raise it when the same inputs would give other features
+_BATCH, _CHUNK = 8, 32  # images a forward pass, and between two updates of the progress line
 
 
 def extractor_key(name: str, img_size: tuple[int, int], weights: str, normalization: str) -> str:
@@ -46,28 +49,104 @@ def extract_features(
     key : str
         Its `extractor_key`.
     view_seeds : tuple of int
-        A seed an augmented view; none means the pictures as they are.
+        A seed an augmented view.
 
     Returns
     -------
-    ndarray of float32, shape (views, n, d); views is 1 without seeds
+    ndarray of float32, shape (1 + views, n, d): the pictures as they are, then their views
     """
-    layers = [_extract_view(part, pixels, extractor, key, seed) for seed in view_seeds or (None,)]
-    return np.stack(layers)
+    return np.stack([_extract_view(part, pixels, extractor, key, seed) for seed in (None, *view_seeds)])
+
+
+def load_features(part: pd.DataFrame, key: str) -> np.ndarray | None:
+    """Return the cached features of the pictures as they are, float32 (n, d), or None; needs no TensorFlow."""
+    path = _cache_path(part, key, None)
+    return np.load(path, mmap_mode="r") if path.exists() else None
+
+
+def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tuple[str, np.ndarray, pd.DataFrame]:
+    """Return model, features (n, d) and rows of all images used, of the first model whose features are cached.
+
+    Parameters
+    ----------
+    records : dict
+        A model's name to its ``training.json``; MobileNetV2 goes first, as the features are cheap to check.
+    manifest : DataFrame
+
+    Raises
+    ------
+    InputError
+        When the cache was cleared since training.
+    """
+    parts = [used_part(manifest, split) for split in SPLITS]
+    for name in sorted(records, key=lambda name: name != "MobileNetV2"):
+        found = [load_features(part, records[name]["key"]) for part in parts]
+        if all(features is not None for features in found):
+            return name, np.concatenate(found), pd.concat(parts, ignore_index=True)
+    raise InputError("No model's features are in data/cache any more: run 02_train_model again for one model.")
+
+
+def build_embedder(weights: str | None) -> tuple[Callable[[np.ndarray], np.ndarray] | None, str]:
+    """Return the embedder for `duplicates.find_same_source` and its key; (None, "") without weights.
+
+    The network is built at the first call: where all signatures are cached, TensorFlow is never imported.
+    """
+    if weights is None:
+        return None, ""
+    passes: list[Callable[[np.ndarray], np.ndarray]] = []
+
+    def embed(pictures: np.ndarray) -> np.ndarray:
+        if not passes:
+            from xray_helpers.backbones import build_extractor
+
+            passes.append(forward_pass(build_extractor("MobileNetV2", pictures.shape[1:], weights)))
+        return passes[0](pictures)
+
+    return embed, extractor_key("MobileNetV2", (0, 0), weights, "imagenet")
+
+
+def _cache_path(part: pd.DataFrame, key: str, seed: int | None) -> Path:
+    return cache_folder() / f"features-{hash_of(key, list(part['sha256']), seed)}.npy"
+
+
+def forward_pass(extractor: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from uint8 pictures (n, height, width) to features (n, d), traced once.
+
+    Batches are small and of one size: measured on a CPU, 8 images stay in its cache, where 32 do not.
+    """
+    import tensorflow as tf
+
+    shape = extractor.input_shape[1:3]
+    traced = tf.function(
+        lambda batch: extractor(tf.cast(batch[..., None], tf.float32), training=False),
+        input_signature=[tf.TensorSpec((_BATCH, *shape), tf.uint8)],
+    )
+
+    def run(pictures: np.ndarray) -> np.ndarray:
+        outputs = []
+        for start in range(0, len(pictures), _BATCH):
+            batch = np.asarray(pictures[start : start + _BATCH])
+            missing = _BATCH - len(batch)
+            padded = np.concatenate([batch, np.zeros((missing, *shape), np.uint8)]) if missing else batch
+            outputs.append(traced(padded).numpy()[: len(batch)])
+        return np.concatenate(outputs)
+
+    return run
 
 
 def _extract_view(
     part: pd.DataFrame, pixels: np.ndarray, extractor: "keras.Model", key: str, seed: int | None
 ) -> np.ndarray:
-    path = cache_folder() / f"features-{hash_of(key, list(part['sha256']), seed)}.npy"
+    path = _cache_path(part, key, seed)
     if not path.exists():
-        features = np.empty((len(pixels), extractor.output.shape[-1]), np.float32)
+        features = np.empty((len(pixels), extractor.output_shape[-1]), np.float32)
         name = "features" if seed is None else "features, augmented"
-        for start in tqdm(range(0, len(pixels), _BATCH), name, mininterval=1, leave=False, unit="batch"):
-            batch = np.asarray(pixels[start : start + _BATCH])
+        run = forward_pass(extractor)
+        for start in tqdm(range(0, len(pixels), _CHUNK), name, mininterval=1, leave=False, unit="chunk"):
+            chunk = np.asarray(pixels[start : start + _CHUNK])
             if seed is not None:
-                batch = augment(batch, seed * 1_000_003 + start)
-            features[start : start + len(batch)] = extractor.predict_on_batch(batch[..., None].astype(np.float32))
+                chunk = augment(chunk, seed * 1_000_003 + start)
+            features[start : start + len(chunk)] = run(chunk)
         write_whole(path, lambda partial: _save(partial, features))
     return np.load(path, mmap_mode="r")
 

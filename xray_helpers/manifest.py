@@ -68,7 +68,7 @@ def read_label(word: object) -> str | None:
     return None
 
 
-def list_data(data: str, patient_pattern: str = "") -> Listing:
+def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) -> Listing:
     """List the images of a folder or CSV with their labels, opening none of them.
 
     Parameters
@@ -78,6 +78,8 @@ def list_data(data: str, patient_pattern: str = "") -> Listing:
         label, and optionally patient, split, and any others. Relative to the repository's root.
     patient_pattern : str
         A regular expression on the relative path whose first group is the patient.
+    labelled : bool
+        Whether both classes must be there.
 
     Raises
     ------
@@ -94,7 +96,8 @@ def list_data(data: str, patient_pattern: str = "") -> Listing:
     if patient_pattern:
         found = listing.table["path"].str.extract(patient_pattern)[0]
         listing.table["patient"] = found.fillna(listing.table["patient"])
-    _check_classes(listing.table["label"], f"{'phantoms' if data == PHANTOMS else data}")
+    if labelled or not len(listing.table):
+        _check_classes(listing.table["label"], "phantoms" if data == PHANTOMS else data)
     return listing
 
 
@@ -221,8 +224,8 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     Returns
     -------
     manifest : DataFrame
-        HOUSE columns: path (relative to the data folder), label, source_group, patient, group, split, fold
-        (both empty until `splits` fills them), sha256, width, height (pixels), mode (Pillow's), status
+        path (relative to the data folder), label, source_group, patient, group (`assign_groups` fills them),
+        split, fold (`splits` fills them), sha256, width, height (pixels), mode (Pillow's), status
         (``readable``, ``unreadable`` or ``excluded``), reason, then folder_split and the user's own.
     notes : list of str
 
@@ -232,23 +235,28 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
         As `list_data`; also when too few files of a class are readable.
     """
     source = local_path(study_folder(settings.name), "data", settings.data)
-    folder, table, notes = list_data(source, settings.patient_pattern)
-    with ThreadPoolExecutor() as pool:
-        read = pool.map(_inspect, [folder / path for path in table["path"]])
-        found = pd.DataFrame(list(tqdm(read, "reading", len(table), mininterval=1, leave=False, unit="file")))
-    manifest = pd.concat([table.reset_index(drop=True), found], axis=1)
+    listing = list_data(source, settings.patient_pattern)
+    manifest = inspect_files(listing)
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
+    _check_classes(manifest.loc[manifest["status"] == "readable", "label"], "the readable files")
+    return manifest, listing.notes
+
+
+def inspect_files(listing: Listing) -> pd.DataFrame:
+    """Open every listed file, in parallel, and return the manifest's columns, groups and parts still missing."""
+    with ThreadPoolExecutor() as pool:
+        read = pool.map(_inspect, [listing.folder / path for path in listing.table["path"]])
+        bar = tqdm(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
+        found = pd.DataFrame(list(bar), columns=["sha256", "width", "height", "mode", "status", "reason"])
+    manifest = pd.concat([listing.table.reset_index(drop=True), found], axis=1)
     repeated = manifest["path"].duplicated() & (manifest["status"] == "readable")
     manifest.loc[repeated, ["status", "reason"]] = ["excluded", "listed twice"]
-    readable = manifest["status"] == "readable"
-    _check_classes(manifest.loc[readable, "label"], "the readable files")
-    manifest = assign_groups(manifest)
-    for column in ("split", "fold"):
+    for column in ("source_group", "group", "split", "fold"):
         manifest[column] = pd.NA
     manifest["patient"] = manifest["patient"].astype("string")
     others = [column for column in manifest.columns if column not in COLUMNS]
-    return manifest[[*COLUMNS, *others]], notes
+    return manifest[[*COLUMNS, *others]]
 
 
 def data_folder(study: Path) -> Path:
@@ -280,14 +288,21 @@ def _inspect(path: Path) -> dict:
     }
 
 
-def assign_groups(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Fill ``source_group`` (equal bytes) and ``group``, the union of source and patient.
+def assign_groups(manifest: pd.DataFrame, source: pd.Series) -> pd.DataFrame:
+    """Fill ``source_group`` and ``group``, the union of source and patient.
 
     Groups are named by the smallest path in them, so that they do not depend on the files' order.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        path, patient, status.
+    source : Series of str
+        The source group of each row (`duplicates.find_same_source`).
     """
     manifest = manifest.copy()
     readable = manifest["status"] == "readable"
-    manifest["source_group"] = _first_path(manifest, manifest["sha256"]).where(readable)
+    manifest["source_group"] = source.astype("string").where(readable)
     both = pd.concat([manifest["source_group"], "patient:" + manifest["patient"].astype("string")], axis=1)
     manifest["group"] = _first_path(manifest, connected_components(both)).where(readable)
     return manifest

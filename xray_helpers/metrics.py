@@ -111,7 +111,7 @@ def compute_metrics(
 
 
 def judge(
-    test: pd.DataFrame, validation: pd.DataFrame, threshold: float, rule: str, *, seed: int = 0
+    test: pd.DataFrame, validation: pd.DataFrame, threshold: float, rule: str, *, leak: float = 0.0, seed: int = 0
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``: scores on test, and under ``validation`` the same there.
 
@@ -122,10 +122,12 @@ def judge(
     threshold : float
     rule : str
         How it was chosen.
+    leak : float
+        Share of the test images with a sibling in train or validation: it stands beside every score.
     seed : int
     """
     both = [compute_metrics(t["y_true"], t["y_prob"], threshold, t["group"], seed=seed) for t in (test, validation)]
-    return both[0] | {"threshold_rule": rule, "validation": both[1]}
+    return both[0] | {"threshold_rule": rule, "leak": leak, "validation": both[1]}
 
 
 def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
@@ -135,6 +137,8 @@ def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
         texts = {"test": describe(scores[name])}
         if "validation" in scores:
             texts["validation"] = describe(scores["validation"][name])
+        if scores.get("leak"):
+            texts["leaked test images"] = f"{scores['leak']:.0%}"
         rows.append({"metric": name} | texts | {"interval": scores[name].get("method", "")})
     return pd.DataFrame(rows)
 

@@ -1,5 +1,6 @@
 """A table in, axes out. Nothing here shows or saves, but for `show`, which a notebook's cell ends with."""
 
+import base64
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -56,13 +57,22 @@ def show(drawn: Figure | Axes, alt: str, path: Path | None = None) -> Image:
     path : Path, optional
         A PNG file.
     """
-    figure = drawn if isinstance(drawn, Figure) else drawn.figure
+    data = _png(drawn if isinstance(drawn, Figure) else drawn.figure)
+    if path is not None:
+        write_whole(path, lambda partial: partial.write_bytes(data))
+    return Image(data=data, format="png", alt=alt, metadata={"alt": alt})
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white", metadata={"Software": None})
     plt.close(figure)
-    if path is not None:
-        write_whole(path, lambda partial: partial.write_bytes(buffer.getvalue()))
-    return Image(data=buffer.getvalue(), format="png", alt=alt, metadata={"alt": alt})
+    return buffer.getvalue()
+
+
+def embed_picture(figure: Figure) -> str:
+    """Return a figure as the address of a picture within a page; the figure is closed."""
+    return "data:image/png;base64," + base64.b64encode(_png(figure)).decode()
 
 
 def model_color(name: str) -> str:
@@ -310,3 +320,55 @@ def plot_sample_predictions(
         colors.append("#2e7d4f" if right else "#c22d2d")
     title = f"{model}: {len(sample)} random test images, threshold {threshold:.2f}"
     return plot_radiographs(pixels, captions, title=title, colors=colors)
+
+
+def plot_inflation(inflation: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
+    """Draw what a leak is worth; `inflation` is `inflation.measure_inflation`'s table."""
+    ax = _axes(ax, figsize=(7.6, 3.4))
+    splits = list(dict.fromkeys(inflation["split"]))
+    looks = {"true": ("o", "#2f4858", "labels as they are"), "shuffled": ("X", "#b2432f", "labels shuffled per source")}
+    for labels, (marker, color, words) in looks.items():
+        rows = inflation[inflation["labels"] == labels]
+        places = [splits.index(name) + (0.12 if labels == "shuffled" else -0.12) for name in rows["split"]]
+        ax.errorbar(
+            rows["auroc"],
+            places,
+            xerr=rows["auroc_sd"].fillna(0),
+            fmt=marker,
+            ms=9,
+            color=color,
+            capsize=3,
+            label=words,
+        )
+        for place, row in zip(places, rows.itertuples(), strict=True):
+            ax.annotate(
+                f"{row.auroc:.2f}",
+                (row.auroc, place),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+    ax.axvline(0.5, color="#8a8a8a", linestyle=":", label="chance")
+    ax.set_yticks(range(len(splits)), splits)
+    ax.set(xlim=(0.2, 1.03), ylim=(len(splits) - 0.5, -0.6), xlabel="AUROC, lines are one standard deviation over folds",
+           title=f"What a leak is worth: {model} features, n = {int(inflation['n'].iloc[0])}")  # fmt: skip
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    return ax
+
+
+def plot_groups(groups: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]], *, columns: int = 8) -> Figure:
+    """Draw groups of same-source pictures, a strip each: (title, pictures, captions); at most `columns` a strip."""
+    figure, axes = plt.subplots(len(groups), columns, figsize=(1.5 * columns, 2.0 * len(groups)), layout="constrained",
+                                squeeze=False)  # fmt: skip
+    for row, (title, pictures, captions) in zip(axes, groups, strict=True):
+        for index, ax in enumerate(row):
+            if index >= len(pictures):
+                ax.set_axis_off()
+                continue
+            ax.imshow(pictures[index], cmap="gray", vmin=0, vmax=255)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            ax.set_xlabel(_plain(captions[index]), fontsize=7)
+        row[0].set_title(_plain(title), fontsize=9)
+    return figure

@@ -2,18 +2,22 @@
 
 import html
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
+from markupsafe import Markup
 
 from xray_helpers.comparison import conclude
+from xray_helpers.duplicates import Search
 from xray_helpers.metrics import describe
 from xray_helpers.plots import METRIC_TITLES
 from xray_helpers.settings import Settings
-from xray_helpers.splits import class_balance
+from xray_helpers.splits import class_balance, describe_leak, measure_leak
 from xray_helpers.studies import now, read_csv, read_json, write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -34,11 +38,18 @@ def show_text(text: str) -> Markdown:
     return Markdown(text)
 
 
-def show_banner(*weights: str) -> HTML | None:
-    """Return the warning a notebook opens with when its weights are random, else None."""
-    if "random" not in weights:
-        return None
-    return HTML(f'<div class="banner warn" style="border-left:6px solid;padding:.7rem 1rem">{RANDOM_BANNER}</div>')
+def show_banner(*weights: str, manifest: pd.DataFrame | None = None) -> HTML | None:
+    """Return the warnings a notebook opens with: a split that leaks, random weights; None where there are none."""
+    texts = []
+    if manifest is not None and (leak := measure_leak(manifest, manifest["split"]))["groups"]:
+        texts.append(("bad", "#fde7e7", describe_leak(leak)))
+    if "random" in weights:
+        texts.append(("warn", "#fff1d6", RANDOM_BANNER))
+    style = "border-left:6px solid;padding:.7rem 1rem;margin:.5rem 0;color:#3a1010;background:"
+    divs = [
+        f'<div class="banner {kind}" style="{style}{color}">{html.escape(text)}</div>' for kind, color, text in texts
+    ]
+    return HTML("".join(divs)) if divs else None
 
 
 def show_table(rows: pd.DataFrame | list[dict[str, Any]]) -> HTML:
@@ -62,13 +73,45 @@ def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     elif known.any():
         level = f"Patients are known for {known.sum()} of {len(used)} images only; the others are kept apart by source."
     else:
-        level = "Patients are unknown: the parts are disjoint at image-source level (equal files) only."
+        level = "Patients are unknown: the parts are disjoint at image-source level, patients unknown."
     test = parts.loc["test"]
     return (
         f"{len(used)} images in {used['group'].nunique()} groups are used, {parts['fractured'].sum()} of them "
         f"fractured. {level} Always naming the commoner class would be right for "
         f"{test['majority_accuracy']:.0%} of the {int(test['n'])} test images: no model below that is of use."
     )
+
+
+def describe_search(search: Search, manifest: pd.DataFrame, notes: list[str], weights: str | None) -> str:
+    """Return what was found among the files, as a list in Markdown."""
+    readable = manifest["status"].isin(["used", "not sampled"])
+    sources = manifest.loc[readable, "source_group"].nunique()
+    how = (
+        "MobileNetV2 with ImageNet weights"
+        if weights
+        else (
+            "Fourier-Mellin signatures, since there are no ImageNet weights: single rotations, flips and re-encodings are "
+            "found, combined crops and shears may be missed"
+        )
+    )
+    joined = search.links[search.links["decision"] == "joined"]["kind"].value_counts()
+    kinds = ", ".join(f"{count} by {kind}" for kind, count in joined.items()) or "none"
+    lines = [
+        *(escape(note) for note in notes),
+        f"{readable.sum()} readable files show {search.unique} different pictures from {sources} sources.",
+        f"Files joined to another: {kinds}. Pairs were proposed by {how}; alignment decided.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def build_strips(groups: list[pd.DataFrame], read: Callable[[list[str]], list[np.ndarray]]) -> list[tuple]:
+    """Return title, pictures and captions of each group for `plots.plot_groups`: its different files, at most eight."""
+    strips = []
+    for group in groups:
+        some = group.drop_duplicates("sha256").head(8)
+        title = f"{len(group)} files, {len(set(group['sha256']))} different"
+        strips.append((title, read(list(some["path"])), [str(label) for label in some["label"].fillna("")]))
+    return strips
 
 
 def describe_training(model: str, history: pd.DataFrame, threshold: float, settings: Settings) -> str:
@@ -95,6 +138,8 @@ def describe_scores(model: str, scores: dict[str, Any], baseline: float) -> str:
     text += "above" if accuracy["ci_low"] > baseline else "not clearly above"
     text += f" the {baseline:.2f} of the majority class. "
     fractures = scores["tp"] + scores["fn"]
+    if scores["leak"]:
+        text += f"All this is inflated: {scores['leak']:.0%} of the test images have a sibling in train. "
     return text + f"It finds {scores['tp']} of {fractures} fractures: sensitivity {describe(recall)}."
 
 
@@ -168,6 +213,8 @@ def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
             value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
             interval = f" ({low:.2f} to {high:.2f})" if pd.notna(low) else ""
             text[METRIC_TITLES[name]] = f"{value:.2f}{interval}" if pd.notna(value) else "not defined"
+        if row.get("leak"):
+            text["test leaked"] = f"{row['leak']:.0%}"
         rows.append(text | {"n": f"{row['n']} in {row['n_groups']} groups"})
     return rows
 
@@ -183,6 +230,9 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
     if study["settings"]["normalization"] == "unit":
         banners.append(("warn", "normalization = unit: all backbones were fed [0, 1], not what they were trained on."))
     if manifest is not None:
+        leak = measure_leak(manifest, manifest["split"])
+        if leak["groups"]:
+            banners.insert(0, ("bad", describe_leak(leak) + " Scores below are inflated."))
         balance = class_balance(manifest).set_index("split")
         if "test" in balance.index and balance.loc["test", "n"] < 100:
             banners.append(
@@ -208,13 +258,9 @@ def write_index(folder: Path) -> Path:
     if comparison is not None and manifest is not None:
         balance = class_balance(manifest).set_index("split")
         verdict = conclude(comparison, balance.loc["test", "majority_accuracy"])
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=jinja2.select_autoescape(default=True, default_for_string=True),
-    )
-    page = environment.get_template("index.html.j2").render(
+    page = _render(
+        "index.html.j2",
         study=study,
-        css=jinja2.utils.markupsafe.Markup(_css()),
         verdict=verdict,
         banners=study_banners(study, manifest),
         headline=headline_table(comparison) if comparison is not None else [],
@@ -233,6 +279,36 @@ def write_index(folder: Path) -> Path:
         changed=now()[:16].replace("T", " "),
     )
     return write_text(folder / "index.html", page)
+
+
+def write_audit(
+    out: Path,
+    facts: dict[str, str],
+    leak: dict,
+    conflicts: pd.DataFrame,
+    links: pd.DataFrame,
+    strips: list,
+    notes: list,
+) -> Path:
+    """Write the page of `audit.audit_folder`: what was found, the largest groups as pictures, doubtful pairs."""
+    doubtful = links[links["decision"] == "for review"].sort_values("correlation", ascending=False)
+    page = _render(
+        "audit.html.j2",
+        facts=facts,
+        leak=leak,
+        verdict=describe_leak(leak).replace("The split leaks", "Its own folders leak") if leak["groups"] else "",
+        conflicts=conflicts.head(50).to_dict("records"),
+        doubtful=doubtful.head(50).to_dict("records"),
+        strips=strips,
+        notes=notes,
+        changed=now()[:16].replace("T", " "),
+    )
+    return write_text(out / "index.html", page)
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
+    return environment.get_template(template).render(css=Markup(_css()), **values)
 
 
 def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:

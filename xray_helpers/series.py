@@ -65,7 +65,7 @@ class Step(NamedTuple):
 
 def build_steps(models: tuple[str, ...]) -> list[Step]:
     """Return the steps of a study in an order that respects their needs."""
-    explore = Step("01_data_exploration", "01_data_exploration", {}, (), ("manifest.csv",))
+    explore = Step("01_data_exploration", "01_data_exploration", {}, (), ("manifest.csv", "links.csv"))
     steps = [explore]
     for model in models:
         train, judge = f"{model}/02_train_model", f"{model}/03_evaluate_model"
@@ -82,11 +82,18 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
         figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
         judged = (f"{model}/metrics.json", *(f"figures/{model}_{figure}.png" for figure in figures))
         steps.append(Step(judge, "03_evaluate_model", {"model": model}, (train,), judged))
-    grids = ("figures/models_evaluation_grid.png", "figures/models_confusion_grid.png")
+    grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
     judges = tuple(step.name for step in steps if step.notebook == "03_evaluate_model")
     return [
         *steps,
-        Step("04_compare_models", "04_compare_models", {}, judges, ("comparison.csv", *grids), any_need=True),
+        Step(
+            "04_compare_models",
+            "04_compare_models",
+            {},
+            judges,
+            ("comparison.csv", "inflation.csv", *grids),
+            any_need=True,
+        ),
     ]
 
 

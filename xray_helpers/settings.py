@@ -34,6 +34,11 @@ class Settings(BaseModel):
     split: Literal["grouped", "folders"] = Field(
         "grouped", description="'grouped' draws the parts; 'folders' takes the set's own train/val/test"
     )
+    accept_leak: bool = Field(False, description="go on although train and test share sources or patients")
+    corrections: str = Field(
+        "data/corrections.csv", description="a CSV of files to join or separate by hand, where there is one"
+    )
+    folds: int = Field(5, ge=2, le=50, description="group-aware parts for cross-validation")
     models: tuple[str, ...] = Field(
         ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"), description="the backbones"
     )
@@ -41,7 +46,7 @@ class Settings(BaseModel):
     normalization: Literal["imagenet", "unit"] = Field(
         "imagenet", description="each backbone's own preprocessing, or [0, 1] for all (a known mistake)"
     )
-    augment_views: int = Field(3, ge=0, le=64, description="augmented views of each training image")
+    augment_views: int = Field(3, ge=0, le=64, description="augmented views of each training image, beside itself")
     batch_size: int = Field(16, ge=1, le=4096, description="images a step of the head's training")
     epochs: int = Field(3, ge=1, le=10_000, description="passes over the training images, at most")
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's")

@@ -1,8 +1,10 @@
 """Train, validation and test, with no source or patient on two sides; and which images a subset takes."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from xray_helpers.settings import POSITIVE, SPLITS, InputError, Settings
 
@@ -46,7 +48,124 @@ def assign_splits(manifest: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         parts[_hold_out(used[parts == "train"], VALIDATION_SHARE, settings.seed + 1)] = "validation"
     manifest.loc[used.index, "split"] = parts
     check_parts(manifest)
+    manifest["fold"] = assign_folds(manifest, settings.folds, settings.seed)
     return manifest
+
+
+def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
+    """Return a fold (0, 1, ...) for each image used: stratified by label, whole groups; missing for the others.
+
+    With fewer groups of a class than `folds`, there are as many folds as groups.
+    """
+    used = manifest[manifest["status"] == "used"]
+    fold = pd.Series(pd.NA, index=manifest.index, dtype="Int64")
+    count = min(folds, *used.groupby("label")["group"].nunique())
+    splitter = StratifiedGroupKFold(max(2, count), shuffle=True, random_state=seed)
+    for number, (_, rows) in enumerate(splitter.split(used, used["label"], used["group"])):
+        fold.loc[used.index[rows]] = number
+    return fold
+
+
+def draw_random_files(manifest: pd.DataFrame, seed: int) -> pd.Series:
+    """Return what the usual script does: train and test drawn by file, stratified, groups ignored."""
+    used = manifest[manifest["status"] == "used"]
+    _, test = train_test_split(used.index, test_size=TEST_SHARE, stratify=used["label"], random_state=seed)
+    parts = pd.Series(pd.NA, index=manifest.index, dtype="string")
+    parts[used.index] = "train"
+    parts[test] = "test"
+    return parts
+
+
+def measure_leak(manifest: pd.DataFrame, split: pd.Series, by: str = "group") -> dict[str, Any]:
+    """Measure what a split shares between its parts.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        path and the column `by`.
+    split : Series
+        train, validation or test, or missing.
+    by : str
+        What must not be on two sides.
+
+    Returns
+    -------
+    dict
+        ``test`` and ``test_leaked``: files in test, and those with a sibling in train or validation;
+        ``share``, their ratio (None without test files); ``groups``: how many are on two sides;
+        ``examples``: up to three pairs of paths, test first.
+    """
+    table = manifest[["path", by]].assign(split=split).dropna()
+    sides = table.groupby(by)["split"].agg(set)
+    shared = sides.index[sides.map(len) > 1]
+    test = table[table["split"] == "test"]
+    outside = set(table.loc[table["split"] != "test", by])
+    leaked = test[test[by].isin(outside)]
+    examples = []
+    for name in sorted(shared)[:3]:
+        members = table[table[by] == name].sort_values("path").drop_duplicates("split")
+        members = members.set_index("split").reindex(SPLITS[::-1]).dropna()
+        examples.append([f"{part}: {path}" for part, path in members["path"].items()][:2])
+    return {
+        "test": len(test),
+        "test_leaked": len(leaked),
+        "share": len(leaked) / len(test) if len(test) else None,
+        "groups": len(shared),
+        "examples": examples,
+    }
+
+
+def compare_leaks(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Measure the leak of the set's own folders, of files drawn at random, and of the study's split.
+
+    Returns
+    -------
+    DataFrame
+        split, test_files, leaked_files, leak (share of test files with a sibling in train or validation),
+        groups_on_two_sides.
+    """
+    splits = {"random files": draw_random_files(manifest, seed), "this study": manifest["split"]}
+    if (manifest["folder_split"] == "test").any() and (manifest["folder_split"] != "test").any():
+        own = manifest["folder_split"].where(manifest["status"] == "used")
+        splits = {"the set's own folders": own} | splits
+    rows = []
+    for name, split in splits.items():
+        leak = measure_leak(manifest, split)
+        rows.append(
+            {
+                "split": name,
+                "test_files": leak["test"],
+                "leaked_files": leak["test_leaked"],
+                "leak": leak["share"],
+                "groups_on_two_sides": leak["groups"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def check_gate(manifest: pd.DataFrame, *, accept_leak: bool = False) -> dict[str, Any]:
+    """Stop a study whose parts share a source or patient; return `measure_leak` of its split.
+
+    Raises
+    ------
+    InputError
+        With the count and three examples, unless the leak is accepted.
+    """
+    leak = measure_leak(manifest, manifest["split"])
+    if leak["groups"] and not accept_leak:
+        raise InputError(
+            f"{describe_leak(leak)} Use -p split=grouped, or -p accept_leak=true to go on, marked as leaky."
+        )
+    return leak
+
+
+def describe_leak(leak: dict[str, Any]) -> str:
+    """Return the leak in two sentences, with examples."""
+    examples = "; ".join(" and ".join(pair) for pair in leak["examples"])
+    return (
+        f"The split leaks: {leak['test_leaked']} of {leak['test']} test images ({leak['share'] or 0:.0%}) have a sibling "
+        f"from the same source or patient in train or validation, {leak['groups']} groups in all (such as {examples})."
+    )
 
 
 def _sample(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
