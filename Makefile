@@ -30,7 +30,7 @@ $(STAMP): requirements.lock requirements.txt pyproject.toml
 	touch $(STAMP)
 
 lock:  ## pin what requirements-dev.txt asks for, for every platform and Python from 3.11
-	uv pip compile --universal --python-version 3.11 --no-header -o requirements.lock requirements-dev.txt
+	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.lock requirements-dev.txt
 
 clean:
 	rm -rf $(VENV) data/cache

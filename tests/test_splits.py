@@ -5,7 +5,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from xray_helpers.settings import NEGATIVE, POSITIVE, SPLITS, InputError, build_settings
-from xray_helpers.splits import assign_splits, check_parts, class_balance, used_part
+from xray_helpers.splits import (
+    assign_folds,
+    assign_splits,
+    check_gate,
+    check_parts,
+    class_balance,
+    compare_leaks,
+    measure_leak,
+    used_part,
+)
 
 
 def table_of(groups):
@@ -91,3 +100,49 @@ def test_used_part_is_in_path_order_with_positive_one():
     part = used_part(split, "test")
     assert part["path"].is_monotonic_increasing
     assert ((part["y_true"] == 1) == (part["label"] == POSITIVE)).all()
+
+
+def split_table():
+    table = table_of([(2, 1.0), (2, 0.0)] * 30)
+    return assign_splits(table, build_settings(use_subset=1))
+
+
+def test_leak_is_counted_by_hand():
+    table = pd.DataFrame({"path": list("abcdef"), "group": ["1", "1", "2", "3", "3", "4"]})
+    leak = measure_leak(table, pd.Series(["train", "test", "test", "train", "validation", None]))
+    assert (leak["test"], leak["test_leaked"], leak["groups"]) == (2, 1, 2)
+    assert leak["share"] == 0.5
+    assert leak["examples"][0] == ["test: b", "train: a"]
+    assert measure_leak(table, pd.Series(["train"] * 6))["share"] is None
+
+
+def test_the_gate_stops_a_leaky_split_unless_it_is_accepted():
+    table = split_table()
+    assert check_gate(table)["groups"] == 0
+    table.loc[table["group"] == "g0000", "split"] = ["train", "test"]
+    with pytest.raises(InputError, match=r"The split leaks: 1 of \d+ test images.*g0000/.*accept_leak=true"):
+        check_gate(table)
+    assert check_gate(table, accept_leak=True)["groups"] == 1
+
+
+def test_random_files_leak_where_the_study_does_not():
+    table = split_table().assign(folder_split=pd.NA)
+    leaks = compare_leaks(table, 42).set_index("split")
+    assert leaks.loc["this study", "leak"] == 0
+    assert leaks.loc["random files", "leak"] > 0.5
+    assert "the set's own folders" not in leaks.index
+    table["folder_split"] = np.where(np.arange(len(table)) % 2, "train", "test")
+    assert compare_leaks(table, 42).set_index("split").loc["the set's own folders", "leak"] == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.sampled_from([0.0, 0.5, 1.0])), min_size=4, max_size=50), st.integers(2, 8)
+)
+def test_folds_keep_groups_whole(groups, folds):
+    table = table_of(groups).assign(status="used")
+    assume(table.groupby("label")["group"].nunique().min() >= 2 and table["label"].nunique() == 2)
+    fold = assign_folds(table, folds, 0)
+    assert fold.notna().all()
+    assert fold.groupby(table["group"]).nunique().max() == 1
+    assert fold.nunique() <= folds

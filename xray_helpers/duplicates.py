@@ -9,6 +9,7 @@ embedder is an argument.
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from os import cpu_count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,16 +29,16 @@ from xray_helpers.studies import cache_folder, from_root, hash_of, write_whole
 
 SIDE = 256  # pictures are compared at this size
 EMBED_SIDE = 96  # and embedded at this one
-NEIGHBOURS = 10
+NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposals a picture and signature; more in small sets, where they cost little
 MIN_INLIERS, MIN_CORRELATION, DOUBTFUL_CORRELATION = 10, 0.90, 0.75
-NEARLY_CORRELATION, MANY_INLIERS = 0.87, 25
+_NEEDED = ((25, 0.87), (15, MIN_CORRELATION), (12, 0.96), (0, 2.0))  # inliers from here on need this correlation
 MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the pair is judged
 MIN_EXTENT = 0.22  # of the side: inliers crowded into a marker are no evidence
 LINK_COLUMNS = (
     "path_a", "path_b", "kind", "decision", "inliers", "correlation", "mirrored", "transform", "sha256_a", "sha256_b",
 )  # fmt: skip
-_VERSION = 4  # of what is cached per picture: signatures and local features
-_POINTS, _RATIO, _REPROJECTION = 300, 0.8, 4.0
+_VERSION = 5  # of what is cached per picture: signatures and local features
+_POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
 
 Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
 
@@ -88,6 +89,10 @@ def find_same_source(
         When the corrections cannot be understood.
     """
     known = manifest.dropna(subset=["sha256"]).sort_values(["sha256", "path"])
+    if known.empty:
+        return Search(
+            pd.Series(pd.NA, index=manifest.index, dtype="string"), pd.DataFrame(columns=list(LINK_COLUMNS)), 0
+        )
     first = known.drop_duplicates("sha256").reset_index(drop=True)  # sorted by content: order-independent
     images = load_pixels(first, folder, (SIDE, SIDE))
     wishes = read_corrections(corrections, set(first["sha256"]))
@@ -99,7 +104,8 @@ def find_same_source(
     pictures, shas = images[order], first["sha256"].to_numpy()[order]
 
     signatures = _signatures(pictures, shas, embed, embed_key)
-    found = _verify(pictures, shas, _candidates(signatures), wishes)
+    number = dict(zip(first["sha256"], picture_of[representative], strict=True))
+    found = _verify(pictures, shas, _candidates(signatures), _separated(wishes, number))
     links = _describe_links(known, first, picture_of[representative], order, found, wishes)
     source = _group(manifest, first, links)
     return Search(source, links, len(order))
@@ -218,7 +224,7 @@ def _candidates(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
     """Return pairs (i < j) of nearest neighbours, most alike first; exact, a block of rows at a time."""
     best: dict[tuple[int, int], float] = {}
     n = len(signatures[0])
-    wanted = min(NEIGHBOURS, n - 1)
+    wanted = min(max(NEIGHBOURS, min(MOST_NEIGHBOURS, 15_000 // n)), n - 1)
     for rows in signatures if wanted else []:
         for start in range(0, n, block):
             likeness = rows[start : start + block] @ rows.T
@@ -231,6 +237,18 @@ def _candidates(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
                     best[pair] = max(best.get(pair, -2.0), float(likeness[i, j]))
     ordered = sorted(best, key=lambda pair: (-round(best[pair], 5), pair))
     return np.array(ordered, dtype=int).reshape(-1, 2)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Leave the cores to the pool of workers: OpenCV and BLAS start no threads of their own meanwhile."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 # --- verification: are two pictures one source? -------------------------------------------------------
@@ -257,14 +275,14 @@ class _Forest:
         return True
 
 
-def _verify(pictures: np.ndarray, shas: np.ndarray, pairs: np.ndarray, wishes: pd.DataFrame) -> list[dict[str, Any]]:
+def _separated(wishes: pd.DataFrame, number: dict[str, int]) -> list[tuple[int, int]]:
+    return [(number[w.sha256_a], number[w.sha256_b]) for w in wishes.itertuples() if w.action == "separate"]
+
+
+def _verify(
+    pictures: np.ndarray, shas: np.ndarray, pairs: np.ndarray, apart: list[tuple[int, int]]
+) -> list[dict[str, Any]]:
     """Return the evidence of every pair that is joined or doubtful; pairs already joined are skipped."""
-    number = {sha: i for i, sha in enumerate(shas)}
-    apart = [
-        (number[w.sha256_a], number[w.sha256_b])
-        for w in wishes.itertuples()
-        if w.action == "separate" and w.sha256_a in number and w.sha256_b in number
-    ]
     forest, found = _Forest(len(pictures), apart), []
     points, descriptors, counts = _local_features(pictures, shas)
 
@@ -275,7 +293,7 @@ def _verify(pictures: np.ndarray, shas: np.ndarray, pairs: np.ndarray, wishes: p
         return _compare(pictures[i], a, pictures[j], b) | {"i": i, "j": j}
 
     blocks = tqdm(range(0, len(pairs), 128), "comparing", mininterval=1, leave=False, unit="block")
-    with threadpool_limits(1), ThreadPoolExecutor(cpu_count()) as pool:
+    with _one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
         for start in blocks:
             todo = [p for p in pairs[start : start + 128] if forest.find(p[0]) != forest.find(p[1])]
             for evidence in pool.map(check, todo):
@@ -287,9 +305,13 @@ def _verify(pictures: np.ndarray, shas: np.ndarray, pairs: np.ndarray, wishes: p
 
 
 def _is_sure(evidence: dict[str, Any]) -> bool:
-    """Alike enough; or nearly so, with many points to say it (saturated or cropped copies)."""
-    likeness, points = evidence["correlation"], evidence["inliers"]
-    return likeness >= MIN_CORRELATION or (likeness >= NEARLY_CORRELATION and points >= MANY_INLIERS)
+    """Whether the correlation is high enough for how many points say so.
+
+    Saturated or cropped copies correlate less but share many points; plain limbs of two people can be aligned by
+    a few points on their outlines and then look alike.
+    """
+    needed = next(correlation for points, correlation in _NEEDED if evidence["inliers"] >= points)
+    return evidence["correlation"] >= needed
 
 
 def _local_features(pictures: np.ndarray, shas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -307,9 +329,14 @@ def _write_local_features(pictures: np.ndarray, names: list[Path]) -> None:
     points, counts = np.zeros((n, _POINTS, 2), np.float32), np.zeros(n, np.int32)
 
     def fill(store: np.ndarray, indices: range) -> None:
-        sift, clahe = cv2.SIFT_create(_POINTS, contrastThreshold=0.02), cv2.createCLAHE(3, (8, 8))
+        detectors = [cv2.SIFT_create(_POINTS, contrastThreshold=threshold) for threshold in (0.02, 0.004)]
+        clahe = cv2.createCLAHE(3, (8, 8))
         for i in indices:
-            keypoints, found = sift.detectAndCompute(clahe.apply(np.asarray(pictures[i])), None)
+            picture = clahe.apply(np.asarray(pictures[i]))
+            for detector in detectors:  # the second, keener one for plain pictures
+                keypoints, found = detector.detectAndCompute(picture, None)
+                if len(keypoints) >= _FEW_POINTS:
+                    break
             if found is None:
                 continue
             k = min(_POINTS, len(keypoints))
@@ -321,7 +348,7 @@ def _write_local_features(pictures: np.ndarray, names: list[Path]) -> None:
     def write(partial: Path) -> None:
         store = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(n, _POINTS, 128))
         blocks = [range(a, min(a + 64, n)) for a in range(0, n, 64)]
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        with _one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
             list(
                 tqdm(
                     pool.map(lambda block: fill(store, block), blocks),

@@ -82,8 +82,10 @@ def _parts(
     groups = table["group"].to_numpy()
     folds = min(5, *(len(np.unique(groups[y == c])) for c in (0, 1)))
     for repeat in range(repeats if folds > 1 else 0):
-        kind = StratifiedKFold if split == "random files" else StratifiedGroupKFold
-        yield from kind(folds, shuffle=True, random_state=seed + repeat).split(y, y, groups)
+        if split == "random files":
+            yield from StratifiedKFold(folds, shuffle=True, random_state=seed + repeat).split(y, y)
+        else:
+            yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat).split(y, y, groups)
 
 
 def _score(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float] | None:
