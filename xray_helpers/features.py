@@ -70,7 +70,7 @@ def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tup
     Parameters
     ----------
     records : dict
-        A model's name to its ``training.json``; MobileNetV2 goes first, as the features are cheap to check.
+        A model's name to its ``training.json``, the preferred model first.
     manifest : DataFrame
 
     Raises
@@ -79,7 +79,7 @@ def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tup
         When the cache was cleared since training.
     """
     parts = [used_part(manifest, split) for split in SPLITS]
-    for name in sorted(records, key=lambda name: name != "MobileNetV2"):
+    for name in records:
         found = [load_features(part, records[name]["key"]) for part in parts]
         if all(features is not None for features in found):
             return name, np.concatenate(found), pd.concat(parts, ignore_index=True)

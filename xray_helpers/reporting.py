@@ -162,9 +162,8 @@ def write_html(notebook: Path, target: Path | None = None, *, error: str = "") -
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = _join_streams(cell.outputs)
-    heading = next(
-        (c.source.splitlines()[0] for c in nb.cells if c.cell_type == "markdown" and c.source), notebook.stem
-    )
+    titles = (cell.source for cell in nb.cells if cell.cell_type == "markdown" and cell.source.startswith("# "))
+    heading = next(titles, notebook.stem).splitlines()[0]
     folder = notebook.parent
     study = folder if (folder / "study.json").exists() else folder.parent
     own = f" · {folder.name}" if study != folder else ""
