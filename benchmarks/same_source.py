@@ -90,7 +90,7 @@ def search(table: pd.DataFrame, folder: Path, weights: str) -> tuple[pd.Series, 
     place = embedder_weights(weights)
     embed, key = build_embedder(place)
     if embed is not None:  # importing TensorFlow and tracing the network are not part of the speed
-        from xray_helpers.duplicates import EMBED_SIDE
+        from xray_helpers.signatures import EMBED_SIDE
 
         embed(np.zeros((64, EMBED_SIDE, EMBED_SIDE), np.uint8))
     started = time.perf_counter()

@@ -7,7 +7,7 @@ embedder is an argument.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import cpu_count
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from scipy import fft
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
@@ -25,11 +24,10 @@ from tqdm import tqdm
 
 from xray_helpers.pixels import load_pixels
 from xray_helpers.settings import InputError
+from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
 from xray_helpers.studies import cache_folder, from_root, hash_of, write_whole
 
 SIDE = 256  # pictures are compared at this size
-EMBED_SIDE = 96  # and embedded at this one
-NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposals a picture and signature; more in small sets, where they cost little
 MIN_INLIERS, MIN_CORRELATION, DOUBTFUL_CORRELATION = 10, 0.90, 0.75
 _NEEDED = ((25, 0.87), (15, MIN_CORRELATION), (12, 0.96), (0, 2.0))  # inliers from here on need this correlation
 MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the pair is judged
@@ -37,10 +35,8 @@ MIN_EXTENT = 0.22  # of the side: inliers crowded into a marker are no evidence
 LINK_COLUMNS = (
     "path_a", "path_b", "kind", "decision", "inliers", "correlation", "mirrored", "transform", "sha256_a", "sha256_b",
 )  # fmt: skip
-_VERSION = 5  # of what is cached per picture: signatures and local features
+_VERSION = 5  # of the local features that are cached
 _POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
-
-Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
 
 
 class Search(NamedTuple):
@@ -103,9 +99,9 @@ def find_same_source(
     picture_of[representative[order]] = np.arange(len(order))
     pictures, shas = images[order], first["sha256"].to_numpy()[order]
 
-    signatures = _signatures(pictures, shas, embed, embed_key)
+    signatures = compute_signatures(pictures, shas, embed, embed_key)
     number = dict(zip(first["sha256"], picture_of[representative], strict=True))
-    found = _verify(pictures, shas, _candidates(signatures), _separated(wishes, number))
+    found = _verify(pictures, shas, propose_pairs(signatures), _separated(wishes, number))
     links = _describe_links(known, first, picture_of[representative], order, found, wishes)
     source = _group(manifest, first, links)
     return Search(source, links, len(order))
@@ -133,110 +129,6 @@ def read_corrections(path: str, known: set[str]) -> pd.DataFrame:
     if bad:
         raise InputError(f"The corrections {Path(path).name} name the action {bad.pop()!r}: write join or separate.")
     return table[table["sha256_a"].isin(known) & table["sha256_b"].isin(known)].reset_index(drop=True)
-
-
-# --- signatures: which pairs to look at ---------------------------------------------------------------
-
-
-def _signatures(pictures: np.ndarray, shas: np.ndarray, embed: Embedder | None, key: str) -> list[np.ndarray]:
-    """Return matrices of unit rows, a row a picture: each is blind to other transforms."""
-    spectra = _unit(_cached(pictures, shas, "fourier-mellin", _fourier_mellin))
-    if embed is None:
-        return [spectra]
-    raw = _cached(pictures, shas, f"embedding-{key}", lambda batch: _embed_views(batch, embed))
-    return [*(_whiten(part) for part in np.split(raw.astype(np.float32), 2, axis=1)), spectra]
-
-
-def _cached(
-    pictures: np.ndarray, shas: np.ndarray, name: str, compute: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Return what `compute` gives for each picture, computing only those whose content is new."""
-    stem = f"signature-{hash_of(_VERSION, name)}"
-    known: dict[str, np.ndarray] = {}
-    for file in sorted(cache_folder().glob(f"{stem}-*.npz")):
-        with np.load(file) as stored:
-            known |= dict(zip(stored["sha256"].tolist(), stored["value"], strict=True))
-    new = [i for i, sha in enumerate(shas) if sha not in known]
-    if new:
-        parts = [
-            compute(np.stack([pictures[i] for i in new[start : start + 64]]))
-            for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch")
-        ]
-        value = np.concatenate(parts).astype(np.float16)
-        names = np.array([shas[i] for i in new])
-        path = cache_folder() / f"{stem}-{hash_of(names.tolist())}.npz"
-        write_whole(path, lambda partial: np.savez(partial, sha256=names, value=value))
-        known |= dict(zip(names.tolist(), value, strict=True))
-    return np.stack([known[sha] for sha in shas])
-
-
-def _embed_views(batch: np.ndarray, embed: Embedder) -> np.ndarray:
-    """Mean over four flips; and over the picture unrolled about its centre and its mirror: rotation is a shift there."""
-    small = [cv2.resize(x, (EMBED_SIDE, EMBED_SIDE), interpolation=cv2.INTER_AREA) for x in batch]
-    polar = [_polar(x) for x in small]
-    mirrored = [_polar(np.ascontiguousarray(x[:, ::-1])) for x in small]
-    upright = np.stack(small)
-    flips = [upright, upright[:, :, ::-1], upright[:, ::-1], upright[:, ::-1, ::-1]]
-    views = [flips, [np.stack(polar), np.stack(mirrored)]]
-    return np.concatenate([sum(_unit(embed(np.ascontiguousarray(v))) for v in vs) for vs in views], axis=1)
-
-
-def _polar(picture: np.ndarray) -> np.ndarray:
-    middle = (EMBED_SIDE - 1) / 2
-    return cv2.warpPolar(picture, (EMBED_SIDE,) * 2, (middle, middle), EMBED_SIDE / 2, cv2.INTER_LINEAR)
-
-
-def _fourier_mellin(batch: np.ndarray) -> np.ndarray:
-    """Spectrum of the log-polar spectrum: blind to shift, rotation, zoom and mirror (Reddy and Chatterji 1996)."""
-    side = 128
-    window = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
-    out = []
-    for picture in batch:
-        small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-        spectrum = fft.fftshift(np.log1p(np.abs(fft.fft2((small - small.mean()) * window))))
-        unrolled = cv2.warpPolar(
-            spectrum.astype(np.float32), (64, 180), (side / 2,) * 2, side / 2, cv2.INTER_LINEAR + cv2.WARP_POLAR_LOG
-        )[:, 20:]
-        twice = np.abs(fft.fft2(unrolled - unrolled.mean(axis=0)))
-        second = twice[:45, :16]
-        second[1:] += twice[:-45:-1, :16]  # the mirror's
-        out.append(np.log1p(second).ravel())
-    table = np.stack(out)
-    return table - table.mean(axis=1, keepdims=True)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float32)
-    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
-
-
-def _whiten(rows: np.ndarray) -> np.ndarray:
-    """Rotate to principal axes and give each the same spread, so that what all radiographs share counts less."""
-    rows = _unit(rows)
-    rows = rows - rows.mean(axis=0)
-    dimensions = max(1, min(256, len(rows) // 4, rows.shape[1]))
-    values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
-    kept = vectors[:, ::-1][:, :dimensions] / np.sqrt(values[::-1][:dimensions] + 1e-8)
-    return _unit(rows @ kept)
-
-
-def _candidates(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
-    """Return pairs (i < j) of nearest neighbours, most alike first; exact, a block of rows at a time."""
-    best: dict[tuple[int, int], float] = {}
-    n = len(signatures[0])
-    wanted = min(max(NEIGHBOURS, min(MOST_NEIGHBOURS, 15_000 // n)), n - 1)
-    for rows in signatures if wanted else []:
-        for start in range(0, n, block):
-            likeness = rows[start : start + block] @ rows.T
-            own = np.arange(len(likeness))
-            likeness[own, start + own] = -2
-            nearest = np.argpartition(-likeness, wanted - 1, axis=1)[:, :wanted]
-            for i, columns in enumerate(nearest):
-                for j in columns:
-                    pair = (min(start + i, int(j)), max(start + i, int(j)))
-                    best[pair] = max(best.get(pair, -2.0), float(likeness[i, j]))
-    ordered = sorted(best, key=lambda pair: (-round(best[pair], 5), pair))
-    return np.array(ordered, dtype=int).reshape(-1, 2)
 
 
 @contextmanager

@@ -1,0 +1,128 @@
+"""Which pairs of pictures to look at: signatures that single transforms leave alone, and their neighbours."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from scipy import fft
+from tqdm import tqdm
+
+from xray_helpers.studies import cache_folder, hash_of, write_whole
+
+EMBED_SIDE = 96  # pixels at which pictures are embedded
+NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposals a picture and signature; more in small sets, where they cost little
+_VERSION = 5  # of what is cached a picture
+
+Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
+
+
+def compute_signatures(pictures: np.ndarray, shas: np.ndarray, embed: Embedder | None, key: str) -> list[np.ndarray]:
+    """Return matrices of unit rows, a row a picture: each is blind to other transforms.
+
+    Parameters
+    ----------
+    pictures : ndarray of uint8, shape (n, side, side), 0-255
+    shas : ndarray of str, shape (n,)
+        What each picture's signatures are cached under.
+    embed : callable or None
+        Without it, Fourier-Mellin signatures alone.
+    key : str
+        Names the embedder in the cache.
+    """
+    spectra = _unit(_cached(pictures, shas, "fourier-mellin", _fourier_mellin))
+    if embed is None:
+        return [spectra]
+    raw = _cached(pictures, shas, f"embedding-{key}", lambda batch: _embed_views(batch, embed))
+    return [*(_whiten(part) for part in np.split(raw.astype(np.float32), 2, axis=1)), spectra]
+
+
+def _cached(
+    pictures: np.ndarray, shas: np.ndarray, name: str, compute: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return what `compute` gives for each picture, computing only those whose content is new."""
+    stem = f"signature-{hash_of(_VERSION, name)}"
+    known: dict[str, np.ndarray] = {}
+    for file in sorted(cache_folder().glob(f"{stem}-*.npz")):
+        with np.load(file) as stored:
+            known |= dict(zip(stored["sha256"].tolist(), stored["value"], strict=True))
+    new = [i for i, sha in enumerate(shas) if sha not in known]
+    if new:
+        parts = [
+            compute(np.stack([pictures[i] for i in new[start : start + 64]]))
+            for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch")
+        ]
+        value = np.concatenate(parts).astype(np.float16)
+        names = np.array([shas[i] for i in new])
+        path = cache_folder() / f"{stem}-{hash_of(names.tolist())}.npz"
+        write_whole(path, lambda partial: np.savez(partial, sha256=names, value=value))
+        known |= dict(zip(names.tolist(), value, strict=True))
+    return np.stack([known[sha] for sha in shas])
+
+
+def _embed_views(batch: np.ndarray, embed: Embedder) -> np.ndarray:
+    """Mean over four flips; and over the picture unrolled about its centre and its mirror: rotation is a shift there."""
+    small = [cv2.resize(x, (EMBED_SIDE, EMBED_SIDE), interpolation=cv2.INTER_AREA) for x in batch]
+    polar = [_polar(x) for x in small]
+    mirrored = [_polar(np.ascontiguousarray(x[:, ::-1])) for x in small]
+    upright = np.stack(small)
+    flips = [upright, upright[:, :, ::-1], upright[:, ::-1], upright[:, ::-1, ::-1]]
+    views = [flips, [np.stack(polar), np.stack(mirrored)]]
+    return np.concatenate([sum(_unit(embed(np.ascontiguousarray(v))) for v in vs) for vs in views], axis=1)
+
+
+def _polar(picture: np.ndarray) -> np.ndarray:
+    middle = (EMBED_SIDE - 1) / 2
+    return cv2.warpPolar(picture, (EMBED_SIDE,) * 2, (middle, middle), EMBED_SIDE / 2, cv2.INTER_LINEAR)
+
+
+def _fourier_mellin(batch: np.ndarray) -> np.ndarray:
+    """Spectrum of the log-polar spectrum: blind to shift, rotation, zoom and mirror (Reddy and Chatterji 1996)."""
+    side = 128
+    window = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
+    out = []
+    for picture in batch:
+        small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+        spectrum = fft.fftshift(np.log1p(np.abs(fft.fft2((small - small.mean()) * window))))
+        unrolled = cv2.warpPolar(
+            spectrum.astype(np.float32), (64, 180), (side / 2,) * 2, side / 2, cv2.INTER_LINEAR + cv2.WARP_POLAR_LOG
+        )[:, 20:]
+        twice = np.abs(fft.fft2(unrolled - unrolled.mean(axis=0)))
+        second = twice[:45, :16]
+        second[1:] += twice[:-45:-1, :16]  # the mirror's
+        out.append(np.log1p(second).ravel())
+    table = np.stack(out)
+    return table - table.mean(axis=1, keepdims=True)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float32)
+    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
+
+
+def _whiten(rows: np.ndarray) -> np.ndarray:
+    """Rotate to principal axes and give each the same spread, so that what all radiographs share counts less."""
+    rows = _unit(rows)
+    rows = rows - rows.mean(axis=0)
+    dimensions = max(1, min(256, len(rows) // 4, rows.shape[1]))
+    values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
+    kept = vectors[:, ::-1][:, :dimensions] / np.sqrt(values[::-1][:dimensions] + 1e-8)
+    return _unit(rows @ kept)
+
+
+def propose_pairs(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
+    """Return pairs (i < j) of nearest neighbours, most alike first; exact, a block of rows at a time."""
+    best: dict[tuple[int, int], float] = {}
+    n = len(signatures[0])
+    wanted = min(max(NEIGHBOURS, min(MOST_NEIGHBOURS, 15_000 // n)), n - 1)
+    for rows in signatures if wanted else []:
+        for start in range(0, n, block):
+            likeness = rows[start : start + block] @ rows.T
+            own = np.arange(len(likeness))
+            likeness[own, start + own] = -2
+            nearest = np.argpartition(-likeness, wanted - 1, axis=1)[:, :wanted]
+            for i, columns in enumerate(nearest):
+                for j in columns:
+                    pair = (min(start + i, int(j)), max(start + i, int(j)))
+                    best[pair] = max(best.get(pair, -2.0), float(likeness[i, j]))
+    ordered = sorted(best, key=lambda pair: (-round(best[pair], 5), pair))
+    return np.array(ordered, dtype=int).reshape(-1, 2)
