@@ -45,8 +45,8 @@ def study(home, phantom_csv):
 def test_every_file_of_the_contract_is_there(study):
     models = build_settings().models
     names = {p.relative_to(study).as_posix() for p in study.rglob("*") if p.is_file()}
-    expected = {"index.html", "study.json", "manifest.csv", "comparison.csv", "figures/models_evaluation_grid.png",
-                "figures/models_confusion_grid.png"}  # fmt: skip
+    expected = {"index.html", "study.json", "manifest.csv", "links.csv", "comparison.csv", "inflation.csv"}
+    expected |= {f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation")}
     expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
     for model in models:
         own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json")
@@ -204,3 +204,24 @@ def test_raw_papermill_refuses_an_unknown_parameter(home, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "did you mean epochs?" in done.stderr
+
+
+def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, phantom_csv):
+    """The set's own folders, drawn by file: 01 ends at the gate, and nothing is trained."""
+    table = pd.read_csv(phantom_csv)
+    table["split"] = ["test" if i % 4 == 0 else "train" for i in range(len(table))]
+    leaky = phantom_csv.with_name("leaky.csv")
+    table.to_csv(leaky, index=False)
+    settings = build_settings(**SMALL, name="leaky", data=str(leaky), models=["MobileNetV2"], split="folders")
+    index = run_study(settings)
+    record = read_json(index.parent / "study.json")
+    assert [step["state"] for step in record["steps"]] == ["failed", "not run", "not run", "not run"]
+    assert re.search(r"The split leaks: \d+ of \d+ test images", record["steps"][0]["error"])
+    assert "accept_leak=true" in record["steps"][0]["error"]
+    index = run_study(settings.model_copy(update={"accept_leak": True}), overwrite=True)
+    assert read_json(index.parent / "study.json")["state"] == "done"
+    for page in [index, *index.parent.rglob("0*.html")]:
+        assert 'class="banner bad"' in page.read_text(), page
+        assert "The split leaks" in page.read_text()
+    assert read_json(index.parent / "MobileNetV2" / "metrics.json")["leak"] > 0.3
+    assert "test leaked" in index.read_text()
