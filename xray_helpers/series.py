@@ -242,7 +242,7 @@ def _execute(step: Step, settings: Settings, folder: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.stem}.partial.ipynb")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    output = _ConsoleLines(step.name)
+    printed, progress = _ConsoleLines(step.name), _ConsoleLines(step.name)
     error = ""
     try:
         papermill.execute_notebook(
@@ -252,7 +252,8 @@ def _execute(step: Step, settings: Settings, folder: Path) -> str:
             kernel_name="python3",
             cwd=root(),
             progress_bar=False,
-            stdout_file=output,
+            stdout_file=printed,
+            stderr_file=progress,
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warning about TCP helps nobody here
         )
     except papermill.exceptions.PapermillExecutionError as problem:
@@ -261,7 +262,8 @@ def _execute(step: Step, settings: Settings, folder: Path) -> str:
             error = f"{problem.ename}: {error}"
     except Exception as problem:
         error = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else 'the kernel died'}"
-    output.close()
+    printed.close()
+    progress.close()
     for path in (target, target.with_suffix(".html")):
         path.unlink(missing_ok=True)
     if partial.exists():
