@@ -146,13 +146,14 @@ def test_one_picture_and_none(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_planted_copies_of_the_demo_are_found_without_weights(root, phantom_csv):
+def test_planted_copies_of_the_demo_are_found_without_weights(root):
     """At least 90 % without weights, and no two patients in one group."""
-    listing = list_data(str(phantom_csv))
+    listing = list_data("phantoms")
     found = find_same_source(inspect_files(listing), listing.folder)
-    groups = pd.Series(sources(listing, found))
+    groups = sources(listing, found)
     planted = listing.table[listing.table["planted"].notna()]
     hits = [groups[row.path] == groups[row.copy_of] for row in planted.itertuples()]
+    assert len(hits) == 40
     assert np.mean(hits) >= 0.9
     assert listing.table["patient"].groupby(found.source.to_numpy()).nunique().max() == 1
 

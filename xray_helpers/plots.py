@@ -239,7 +239,8 @@ def plot_model_metric(comparison: pd.DataFrame, metric: str, *, baseline: float 
     n = int(comparison["n"].iloc[0])
     missing = len(comparison) - len(defined)
     note = f", not defined for {missing}" if missing else ""
-    ax.set(ylim=(0, 1.05), title=f"{METRIC_TITLES[metric]}, test, n = {n}{note}")
+    slots = max(len(defined), 4)  # so that one model's bar is no wall
+    ax.set(xlim=(-0.6, slots - 0.4), ylim=(0, 1.05), title=f"{METRIC_TITLES[metric]}, test, n = {n}{note}")
     ax.grid(visible=False, axis="x")
     return ax
 
