@@ -12,10 +12,11 @@ from urllib import error, request
 
 import numpy as np
 
+from xray_helpers.cache import cache_folder
 from xray_helpers.phantoms import VERSION as PHANTOM_VERSION
 from xray_helpers.phantoms import calibration_phantoms
 from xray_helpers.settings import InputError, nearest
-from xray_helpers.studies import cache_folder, from_root, hash_of, write_whole
+from xray_helpers.studies import from_root, hash_of, write_whole
 
 if TYPE_CHECKING:
     import keras

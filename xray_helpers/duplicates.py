@@ -22,10 +22,11 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from xray_helpers.cache import new_array, read_array, release
 from xray_helpers.pixels import load_pixels
 from xray_helpers.settings import InputError
 from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
-from xray_helpers.studies import cache_folder, from_root, hash_of, write_whole
+from xray_helpers.studies import from_root, hash_of
 
 SIDE = 256  # pictures are compared at this size
 MIN_INLIERS, MIN_CORRELATION, DOUBTFUL_CORRELATION = 10, 0.90, 0.75
@@ -35,8 +36,9 @@ MIN_EXTENT = 0.22  # of the side: inliers crowded into a marker are no evidence
 LINK_COLUMNS = (
     "path_a", "path_b", "kind", "decision", "inliers", "correlation", "mirrored", "transform", "sha256_a", "sha256_b",
 )  # fmt: skip
-_VERSION = 5  # of the local features that are cached
+_VERSION = 6  # of the local features that are cached
 _POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
+_STRONGEST, _PROMISING = 96, 7  # points looked at first, and clear matches among them from which all are matched
 
 
 class Search(NamedTuple):
@@ -97,7 +99,7 @@ def find_same_source(
     order = np.sort(np.unique(representative, return_index=True)[1])  # one file a picture, in sha256's order
     picture_of = np.empty(len(content), int)
     picture_of[representative[order]] = np.arange(len(order))
-    pictures, shas = images[order], first["sha256"].to_numpy()[order]
+    pictures, shas = _Rows(images, order), first["sha256"].to_numpy()[order]
 
     signatures = compute_signatures(pictures, shas, embed, embed_key)
     number = dict(zip(first["sha256"], picture_of[representative], strict=True))
@@ -105,6 +107,19 @@ def find_same_source(
     links = _describe_links(known, first, picture_of[representative], order, found, wishes)
     source = _group(manifest, first, links)
     return Search(source, links, len(order))
+
+
+class _Rows:
+    """Some rows of an array on disk, in an order, without a copy of them all."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array, self.rows = array, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return np.array(self.array[self.rows[i]])
 
 
 def read_corrections(path: str, known: set[str]) -> pd.DataFrame:
@@ -171,28 +186,33 @@ def _separated(wishes: pd.DataFrame, number: dict[str, int]) -> list[tuple[int, 
     return [(number[w.sha256_a], number[w.sha256_b]) for w in wishes.itertuples() if w.action == "separate"]
 
 
-def _verify(
-    pictures: np.ndarray, shas: np.ndarray, pairs: np.ndarray, apart: list[tuple[int, int]]
-) -> list[dict[str, Any]]:
+def _verify(pictures: _Rows, shas: np.ndarray, pairs: np.ndarray, apart: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """Return the evidence of every pair that is joined or doubtful; pairs already joined are skipped."""
     forest, found = _Forest(len(pictures), apart), []
     points, descriptors, counts = _local_features(pictures, shas)
 
-    def check(pair: np.ndarray) -> dict[str, Any] | None:
-        i, j = (int(v) for v in pair)
+    def check(job: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+        (i, j), promising = job[0].tolist(), job[1]
         a = (points[i, : counts[i]], descriptors[i, : counts[i]])
         b = (points[j, : counts[j]], descriptors[j, : counts[j]])
-        return _compare(pictures[i], a, pictures[j], b) | {"i": i, "j": j}
+        return _compare(pictures[i], a, pictures[j], b, promising) | {"i": i, "j": j}
 
-    blocks = tqdm(range(0, len(pairs), 128), "comparing", mininterval=1, leave=False, unit="block")
+    blocks = tqdm(range(0, len(pairs), 256), "comparing", mininterval=1, leave=False, unit="block")
     with _one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
         for start in blocks:
-            todo = [p for p in pairs[start : start + 128] if forest.find(p[0]) != forest.find(p[1])]
-            for evidence in pool.map(check, todo):
+            todo = np.array([p for p in pairs[start : start + 256] if forest.find(p[0]) != forest.find(p[1])])
+            parts = [todo[at : at + 32] for at in range(0, len(todo), 32)]
+            promising = [*pool.map(lambda part: _find_promising(descriptors, part), parts)]
+            jobs = [
+                job for part in zip(parts, promising, strict=True) for job in zip(*part, strict=True) if job[1].any()
+            ]
+            for evidence in pool.map(check, jobs):
                 if evidence["correlation"] >= DOUBTFUL_CORRELATION:
                     evidence["sure"] = _is_sure(evidence)
                     evidence["joined"] = evidence["sure"] and forest.join(evidence["i"], evidence["j"])
                     found.append(evidence)
+            release(descriptors)
+            release(pictures.array)
     return [e for e in found if e["joined"] or forest.find(e["i"]) != forest.find(e["j"])]
 
 
@@ -206,25 +226,29 @@ def _is_sure(evidence: dict[str, Any]) -> bool:
     return evidence["correlation"] >= needed
 
 
-def _local_features(pictures: np.ndarray, shas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _local_features(pictures: _Rows, shas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return SIFT points (n, 300, 2), root descriptors as uint8 (n, 300, 128), both on disk, and counts (n,)."""
-    path = cache_folder() / f"sift-{hash_of(_VERSION, shas.tolist())}"
-    names = [Path(f"{path}-{part}.npy") for part in ("descriptors", "points", "counts")]
-    if not all(name.exists() for name in names):
-        _write_local_features(pictures, names)
-    descriptors, points, counts = (np.load(name, mmap_mode="r") for name in names)
-    return points, descriptors, counts
+    name = f"sift-{hash_of(_VERSION, shas.tolist())}"
+    names = {part: f"{name}-{part}" for part in ("points", "descriptors", "counts")}
+    known = [read_array(name) for name in names.values()]
+    if any(array is None for array in known):
+        n = len(pictures)
+        with (
+            new_array(names["points"], (n, _POINTS, 2), np.float32) as points,
+            new_array(names["descriptors"], (n, _POINTS, 128), np.uint8) as descriptors,
+            new_array(names["counts"], (n,), np.int32) as counts,
+        ):
+            _fill_local_features(pictures, points, descriptors, counts)
+        known = [read_array(name) for name in names.values()]
+    return tuple(known)
 
 
-def _write_local_features(pictures: np.ndarray, names: list[Path]) -> None:
-    n = len(pictures)
-    points, counts = np.zeros((n, _POINTS, 2), np.float32), np.zeros(n, np.int32)
-
-    def fill(store: np.ndarray, indices: range) -> None:
+def _fill_local_features(pictures: _Rows, points: np.ndarray, descriptors: np.ndarray, counts: np.ndarray) -> None:
+    def fill(indices: range) -> None:
         detectors = [cv2.SIFT_create(_POINTS, contrastThreshold=threshold) for threshold in (0.02, 0.004)]
         clahe = cv2.createCLAHE(3, (8, 8))
         for i in indices:
-            picture = clahe.apply(np.asarray(pictures[i]))
+            picture = clahe.apply(pictures[i])
             for detector in detectors:  # the second, keener one for plain pictures
                 keypoints, found = detector.detectAndCompute(picture, None)
                 if len(keypoints) >= _FEW_POINTS:
@@ -232,48 +256,41 @@ def _write_local_features(pictures: np.ndarray, names: list[Path]) -> None:
             if found is None:
                 continue
             k = min(_POINTS, len(keypoints))
+            strongest = np.argsort([-point.response for point in keypoints], kind="stable")[:k]
+            keypoints, found = [keypoints[j] for j in strongest], found[strongest]
             rooted = np.sqrt(found[:k] / (found[:k].sum(axis=1, keepdims=True) + 1e-7))  # RootSIFT
-            store[i, :k] = np.minimum(np.round(rooted * 512), 255)
+            descriptors[i, :k] = np.minimum(np.round(rooted * 512), 255)
             points[i, :k] = [point.pt for point in keypoints[:k]]
             counts[i] = k
 
-    def write(partial: Path) -> None:
-        store = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(n, _POINTS, 128))
-        blocks = [range(a, min(a + 64, n)) for a in range(0, n, 64)]
-        with _one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
-            list(
-                tqdm(
-                    pool.map(lambda block: fill(store, block), blocks),
-                    "local features",
-                    len(blocks),
-                    mininterval=1,
-                    leave=False,
-                )
-            )
-        store.flush()
-
-    write_whole(names[0], write)
-    write_whole(names[1], lambda partial: np.save(partial, points))
-    write_whole(names[2], lambda partial: np.save(partial, counts))
+    blocks = [range(a, min(a + 64, len(pictures))) for a in range(0, len(pictures), 64)]
+    with _one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
+        for _ in tqdm(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
+            release(descriptors)
+            release(pictures.array)
 
 
 _MIRRORED_BINS = np.array([(-i) % 8 for i in range(8)])
 
 
 def _mirror(points: np.ndarray, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the local features of the mirrored picture: SIFT's cells and angles permuted."""
-    points = points * np.float32([-1, 1]) + np.float32([SIDE - 1, 0])
-    cells = descriptors.reshape(-1, 4, 4, 8)[:, ::-1][..., _MIRRORED_BINS]
-    return points, cells.reshape(-1, 128)
+    """Return the local features of the mirrored picture."""
+    return points * np.float32([-1, 1]) + np.float32([SIDE - 1, 0]), _mirror_descriptors(descriptors)
 
 
-def _compare(x: np.ndarray, a: tuple, y: np.ndarray, b: tuple) -> dict[str, Any]:
+def _mirror_descriptors(descriptors: np.ndarray) -> np.ndarray:
+    """Permute SIFT's cells and angles (last axis, 128) as if the picture had been mirrored."""
+    cells = descriptors.reshape(*descriptors.shape[:-1], 4, 4, 8)[..., ::-1, :, :][..., _MIRRORED_BINS]
+    return cells.reshape(descriptors.shape)
+
+
+def _compare(x: np.ndarray, a: tuple, y: np.ndarray, b: tuple, promising: np.ndarray) -> dict[str, Any]:
     """Return inliers, correlation, mirrored and transform of the better of x and mirrored x onto y."""
     best: tuple[int, np.ndarray | None, bool] = (0, None, False)
-    for mirrored in (False, True):
+    for mirrored in np.flatnonzero(promising):
         inliers, transform = _fit(_mirror(*a) if mirrored else a, b)
         if inliers > best[0]:
-            best = (inliers, transform, mirrored)
+            best = (inliers, transform, bool(mirrored))
         if inliers >= 25:
             break
     inliers, transform, mirrored = best
@@ -299,11 +316,25 @@ def _refine(x: np.ndarray, y: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return cv2.invertAffineTransform(inverse)
 
 
+def _find_promising(descriptors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return for each pair (n, 2), as it is and mirrored, whether enough of the strongest points match clearly.
+
+    A pair of one source passes, most others do not; many pairs at once, for they are many.
+    """
+    a, b = (descriptors[pairs[:, side], :_STRONGEST].astype(np.float32) / 512 for side in (0, 1))
+    promising = np.empty((len(pairs), 2), bool)
+    for mirrored in (0, 1):
+        likeness = (_mirror_descriptors(a) if mirrored else a) @ b.transpose(0, 2, 1)
+        top = likeness.max(axis=2)
+        likeness[likeness == top[..., None]] = -1
+        clear = 1 - top < _RATIO**2 * (1 - likeness.max(axis=2))
+        promising[:, mirrored] = clear.sum(axis=1) >= _PROMISING
+    return promising
+
+
 def _fit(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[int, np.ndarray | None]:
     """Return how many distinct points one affine map explains, and the map; none where it is implausible."""
     (points_a, features_a), (points_b, features_b) = a, b
-    if len(points_a) < 8 or len(points_b) < 8:
-        return 0, None
     likeness = (features_a.astype(np.float32) @ features_b.astype(np.float32).T) / 512**2
     rows = np.arange(len(likeness))
     match = likeness.argmax(axis=1)

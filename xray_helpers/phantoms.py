@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from xray_helpers.cache import cache_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE
-from xray_helpers.studies import cache_folder, hash_of, write_csv, write_whole
+from xray_helpers.studies import hash_of, write_csv, write_whole
 
 VERSION = 1  # part of the cache's name: raise it when the pictures change
 FRACTURE_TYPES = ("hairline", "transverse", "oblique", "displaced", "comminuted")

@@ -7,7 +7,8 @@ import numpy as np
 from scipy import fft
 from tqdm import tqdm
 
-from xray_helpers.studies import cache_folder, hash_of, write_whole
+from xray_helpers.cache import cache_folder
+from xray_helpers.studies import hash_of, write_whole
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
 NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposals a picture and signature; more in small sets, where they cost little
@@ -33,7 +34,7 @@ def compute_signatures(pictures: np.ndarray, shas: np.ndarray, embed: Embedder |
     if embed is None:
         return [spectra]
     raw = _cached(pictures, shas, f"embedding-{key}", lambda batch: _embed_views(batch, embed))
-    return [*(_whiten(part) for part in np.split(raw.astype(np.float32), 2, axis=1)), spectra]
+    return [*(_whiten(part.astype(np.float32)) for part in np.split(raw, 2, axis=1)), spectra]
 
 
 def _cached(
@@ -48,10 +49,10 @@ def _cached(
     new = [i for i, sha in enumerate(shas) if sha not in known]
     if new:
         parts = [
-            compute(np.stack([pictures[i] for i in new[start : start + 64]]))
+            compute(np.stack([pictures[i] for i in new[start : start + 64]])).astype(np.float16)
             for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch")
         ]
-        value = np.concatenate(parts).astype(np.float16)
+        value = np.concatenate(parts)
         names = np.array([shas[i] for i in new])
         path = cache_folder() / f"{stem}-{hash_of(names.tolist())}.npz"
         write_whole(path, lambda partial: np.savez(partial, sha256=names, value=value))
@@ -66,8 +67,9 @@ def _embed_views(batch: np.ndarray, embed: Embedder) -> np.ndarray:
     mirrored = [_polar(np.ascontiguousarray(x[:, ::-1])) for x in small]
     upright = np.stack(small)
     flips = [upright, upright[:, :, ::-1], upright[:, ::-1], upright[:, ::-1, ::-1]]
-    views = [flips, [np.stack(polar), np.stack(mirrored)]]
-    return np.concatenate([sum(_unit(embed(np.ascontiguousarray(v))) for v in vs) for vs in views], axis=1)
+    views = _unit(embed(np.concatenate([*flips, np.stack(polar), np.stack(mirrored)])))  # at once: a full queue
+    views = views.reshape(6, len(batch), -1)
+    return np.concatenate([views[:4].sum(axis=0), views[4:].sum(axis=0)], axis=1)
 
 
 def _polar(picture: np.ndarray) -> np.ndarray:
@@ -111,18 +113,19 @@ def _whiten(rows: np.ndarray) -> np.ndarray:
 
 def propose_pairs(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
     """Return pairs (i < j) of nearest neighbours, most alike first; exact, a block of rows at a time."""
-    best: dict[tuple[int, int], float] = {}
     n = len(signatures[0])
     wanted = min(max(NEIGHBOURS, min(MOST_NEIGHBOURS, 15_000 // n)), n - 1)
+    codes, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for rows in signatures if wanted else []:
         for start in range(0, n, block):
             likeness = rows[start : start + block] @ rows.T
             own = np.arange(len(likeness))
             likeness[own, start + own] = -2
-            nearest = np.argpartition(-likeness, wanted - 1, axis=1)[:, :wanted]
-            for i, columns in enumerate(nearest):
-                for j in columns:
-                    pair = (min(start + i, int(j)), max(start + i, int(j)))
-                    best[pair] = max(best.get(pair, -2.0), float(likeness[i, j]))
-    ordered = sorted(best, key=lambda pair: (-round(best[pair], 5), pair))
-    return np.array(ordered, dtype=int).reshape(-1, 2)
+            nearest = np.argpartition(likeness, n - wanted, axis=1)[:, n - wanted :]
+            i, j = np.broadcast_arrays(start + own[:, None], nearest)
+            codes.append((np.minimum(i, j) * n + np.maximum(i, j)).ravel())
+            values.append(np.take_along_axis(likeness, nearest, axis=1).ravel())
+    code, value = np.concatenate(codes), np.round(np.concatenate(values), 5)
+    order = np.lexsort((code, -value))  # a pair may be proposed several times: its best comes first
+    _, first = np.unique(code[order], return_index=True)
+    return np.column_stack(np.divmod(code[order][np.sort(first)], max(n, 1)))

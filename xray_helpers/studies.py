@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -33,13 +34,6 @@ def notebooks_folder() -> Path:
 def from_root(path: str | Path) -> Path:
     """Return `path` as it is when absolute, else from the repository's root."""
     return Path(os.path.normpath(root() / Path(path).expanduser()))
-
-
-def cache_folder() -> Path:
-    """Return (and make) the folder of derived files, safe to delete."""
-    folder = root() / "data" / "cache"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def study_folder(name: str) -> Path:
@@ -110,17 +104,24 @@ def local_path(folder: Path, key: str, value: str) -> str:
     return local[key]
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it: what exists is whole."""
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` to fill; renamed when the block ends well: what exists is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid4().hex}.partial{''.join(path.suffixes[-1:])}")
     try:
-        write(partial)
+        yield partial
         with open(partial, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it."""
+    with writing(path) as partial:
+        write(partial)
     return path
 
 
@@ -197,6 +198,7 @@ def provenance() -> dict[str, Any]:
         "xray-helpers",
         "tensorflow",
         "keras",
+        "openvino",
         "scikit-learn",
         "numpy",
         "pandas",
