@@ -2,96 +2,67 @@
 
 import hashlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.backbones import find_weights
-from xray_helpers.cache import cache_folder, new_array, read_array
-from xray_helpers.engines import Engine, ForwardPass, choose_engine
-from xray_helpers.pixels import augment, stream_pixels
+from xray_helpers.cache import cache_folder
+from xray_helpers.pixels import augment
 from xray_helpers.settings import SPLITS, InputError
 from xray_helpers.splits import used_part
-from xray_helpers.studies import from_root, hash_of, read_json, write_json
+from xray_helpers.studies import from_root, hash_of, write_whole
 
-_VERSION = 3  # part of every key: raise it when the same inputs would give other features
+if TYPE_CHECKING:
+    import keras
+
+_VERSION = 2  # part of every key: raise it when the same inputs would give other features
+_BATCH, _CHUNK = 8, 32  # images a forward pass, and between two updates of the progress line
 
 
-def extractor_key(
-    name: str, img_size: tuple[int, int], weights: str, normalization: str, engine: Engine | None = None
-) -> str:
-    """Return a hash of everything about the extractor that changes its features; `engine` None: float32 TensorFlow."""
+def extractor_key(name: str, img_size: tuple[int, int], weights: str, normalization: str) -> str:
+    """Return a hash of everything about the extractor that changes its features."""
     if weights not in ("imagenet", "random"):
         file = find_weights(name, from_root(weights))
         weights = hashlib.sha256(file.read_bytes()).hexdigest()
-    engine = engine or Engine("tensorflow", "float32")
-    return hash_of("extractor", _VERSION, name, img_size, weights, normalization, engine)
+    return hash_of("extractor", _VERSION, name, img_size, weights, normalization)
 
 
 def extract_features(
     part: pd.DataFrame,
-    folder: Path,
-    run: Callable[[], ForwardPass],
+    pixels: np.ndarray,
+    extractor: "keras.Model",
     key: str,
     view_seeds: tuple[int, ...] = (),
-) -> list[np.ndarray]:
-    """Run the frozen backbone once over the pictures, and once over each augmented view of them.
-
-    What is cached is not computed again; pictures are decoded meanwhile where they are not cached either.
+) -> np.ndarray:
+    """Run the frozen backbone once over the pictures, or once over each augmented view of them.
 
     Parameters
     ----------
     part : DataFrame
-        With path and sha256, a row a picture.
-    folder : Path
-        What the paths are relative to.
-    run : callable
-        Returns the `engines.ForwardPass`; called only if something has to be computed.
+        With sha256, a row a picture: part of the cache's key.
+    pixels : ndarray of uint8, shape (n, height, width), 0-255
+    extractor : keras.Model
+        Of `backbones.build_extractor`.
     key : str
-        The `extractor_key`: what features are cached under.
+        Its `extractor_key`.
     view_seeds : tuple of int
         A seed an augmented view.
 
     Returns
     -------
-    list of ndarray of float32, shape (n, d), memory-mapped: the pictures as they are, then each view of them
+    ndarray of float32, shape (1 + views, n, d): the pictures as they are, then their views
     """
-    seeds = (None, *view_seeds)
-    missing = [seed for seed in seeds if read_array(_name(part, key, seed)) is None]
-    if missing:
-        _compute(part, folder, run(), key, missing)
-    return [read_array(_name(part, key, seed)) for seed in seeds]
-
-
-def _compute(part: pd.DataFrame, folder: Path, run: ForwardPass, key: str, seeds: list[int | None]) -> None:
-    with ExitStack() as stack:
-        shape = (len(part), run.features)
-        stores = [stack.enter_context(new_array(_name(part, key, seed), shape, np.float32)) for seed in seeds]
-        bar = stack.enter_context(
-            tqdm(total=len(part) * len(seeds), desc="features", mininterval=1, leave=False, unit="image")
-        )
-        for start, chunk in stream_pixels(part, folder, run.shape):
-            if start == 0:
-                run.check(chunk)
-                write_json(cache_folder() / f"engine-{key}.json", run.record())
-            for seed, store in zip(seeds, stores, strict=True):
-                pictures = chunk if seed is None else augment(chunk, seed, start)
-                run.submit(pictures, store[start : start + len(chunk)])
-                bar.update(len(chunk))
-        run.wait()
+    return np.stack([_extract_view(part, pixels, extractor, key, seed) for seed in (None, *view_seeds)])
 
 
 def load_features(part: pd.DataFrame, key: str) -> np.ndarray | None:
     """Return the cached features of the pictures as they are, float32 (n, d), or None; needs no TensorFlow."""
-    return read_array(_name(part, key, None))
-
-
-def engine_record(key: str) -> dict:
-    """Return engine, precision and difference of the forward pass that made the features, as far as it is known."""
-    return read_json(cache_folder() / f"engine-{key}.json", default={})
+    path = _cache_path(part, key, None)
+    return np.load(path, mmap_mode="r") if path.exists() else None
 
 
 def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tuple[str, np.ndarray, pd.DataFrame]:
@@ -116,28 +87,71 @@ def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tup
     raise InputError("No model's features are in data/cache any more: run 02_train_model again for one model.")
 
 
-def build_embedder(
-    weights: str | None, engine: Engine | None = None
-) -> tuple[Callable[[np.ndarray], np.ndarray] | None, str]:
+def build_embedder(weights: str | None) -> tuple[Callable[[np.ndarray], np.ndarray] | None, str]:
     """Return the embedder for `duplicates.find_same_source` and its key; (None, "") without weights.
 
     The network is built at the first call: where all signatures are cached, TensorFlow is never imported.
     """
     if weights is None:
         return None, ""
-    engine = engine or choose_engine()
-    passes: list[ForwardPass] = []
+    passes: list[Callable[[np.ndarray], np.ndarray]] = []
 
     def embed(pictures: np.ndarray) -> np.ndarray:
         if not passes:
             from xray_helpers.backbones import build_extractor
 
-            passes.append(ForwardPass(build_extractor("MobileNetV2", pictures.shape[1:], weights), engine))
-            passes[0].check(pictures)
+            passes.append(forward_pass(build_extractor("MobileNetV2", pictures.shape[1:], weights)))
         return passes[0](pictures)
 
-    return embed, extractor_key("MobileNetV2", (0, 0), weights, "imagenet", engine)
+    return embed, extractor_key("MobileNetV2", (0, 0), weights, "imagenet")
 
 
-def _name(part: pd.DataFrame, key: str, seed: int | None) -> str:
-    return f"features-{hash_of(key, list(part['sha256']), seed)}"
+def _cache_path(part: pd.DataFrame, key: str, seed: int | None) -> Path:
+    return cache_folder() / f"features-{hash_of(key, list(part['sha256']), seed)}.npy"
+
+
+def forward_pass(extractor: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from uint8 pictures (n, height, width) to features (n, d), traced once.
+
+    Batches are small and of one size: measured on a CPU, 8 images stay in its cache, where 32 do not.
+    """
+    import tensorflow as tf
+
+    shape = extractor.input_shape[1:3]
+    traced = tf.function(
+        lambda batch: extractor(tf.cast(batch[..., None], tf.float32), training=False),
+        input_signature=[tf.TensorSpec((_BATCH, *shape), tf.uint8)],
+    )
+
+    def run(pictures: np.ndarray) -> np.ndarray:
+        outputs = []
+        for start in range(0, len(pictures), _BATCH):
+            batch = np.asarray(pictures[start : start + _BATCH])
+            missing = _BATCH - len(batch)
+            padded = np.concatenate([batch, np.zeros((missing, *shape), np.uint8)]) if missing else batch
+            outputs.append(traced(padded).numpy()[: len(batch)])
+        return np.concatenate(outputs)
+
+    return run
+
+
+def _extract_view(
+    part: pd.DataFrame, pixels: np.ndarray, extractor: "keras.Model", key: str, seed: int | None
+) -> np.ndarray:
+    path = _cache_path(part, key, seed)
+    if not path.exists():
+        features = np.empty((len(pixels), extractor.output_shape[-1]), np.float32)
+        name = "features" if seed is None else "features, augmented"
+        run = forward_pass(extractor)
+        for start in tqdm(range(0, len(pixels), _CHUNK), name, mininterval=1, leave=False, unit="chunk"):
+            chunk = np.asarray(pixels[start : start + _CHUNK])
+            if seed is not None:
+                chunk = augment(chunk, seed * 1_000_003 + start)
+            features[start : start + len(chunk)] = run(chunk)
+        write_whole(path, lambda partial: _save(partial, features))
+    return np.load(path, mmap_mode="r")
+
+
+def _save(path: Path, features: np.ndarray) -> None:
+    with open(path, "wb") as handle:
+        np.save(handle, features)

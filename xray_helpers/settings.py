@@ -47,12 +47,6 @@ class Settings(BaseModel):
         "imagenet", description="each backbone's own preprocessing, or [0, 1] for all (a known mistake)"
     )
     augment_views: int = Field(3, ge=0, le=64, description="augmented views of each training image, beside itself")
-    engine: Literal["auto", "tensorflow", "openvino"] = Field(
-        "auto", description="what computes features: the fastest, 'tensorflow', or 'openvino'"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of features: bfloat16 where the processor has it, or as told"
-    )
     batch_size: int = Field(16, ge=1, le=4096, description="images a step of the head's training")
     epochs: int = Field(3, ge=1, le=10_000, description="passes over the training images, at most")
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's")

@@ -69,7 +69,7 @@ def build_head(features: int, settings: Settings) -> "keras.Model":
 
 
 def train_head(
-    train: tuple[list[np.ndarray], np.ndarray], validation: tuple[np.ndarray, np.ndarray], settings: Settings
+    train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray], settings: Settings
 ) -> tuple["keras.Model", pd.DataFrame]:
     """Train the head; early stopping, learning-rate reduction and the best epoch look at validation only.
 
@@ -129,7 +129,7 @@ def train_head(
     return head, history
 
 
-def _view_batches(features: list[np.ndarray], y_true: np.ndarray, settings: Settings) -> "keras.utils.PyDataset":
+def _view_batches(features: np.ndarray, y_true: np.ndarray, settings: Settings) -> "keras.utils.PyDataset":
     import keras
 
     class ViewBatches(keras.utils.PyDataset):
@@ -145,12 +145,11 @@ def _view_batches(features: list[np.ndarray], y_true: np.ndarray, settings: Sett
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             rows = self.order[index * settings.batch_size : (index + 1) * settings.batch_size]
-            drawn = np.stack([features[view][row] for view, row in zip(self.views[rows], rows, strict=True)])
-            return drawn, y_true[rows].astype("float32")
+            return np.asarray(features[self.views[rows], rows]), y_true[rows].astype("float32")
 
         def on_epoch_end(self) -> None:
             self.order = self.rng.permutation(len(y_true))
-            self.views = self.rng.integers(len(features), size=len(y_true))
+            self.views = self.rng.integers(features.shape[0], size=len(y_true))
 
     return ViewBatches()
 
