@@ -175,7 +175,7 @@ def scale(sizes: tuple[int, ...], weights: str) -> None:
 @click.option("--weights", default="random")
 def one_size(size: int, weights: str) -> None:
     """Find the variants among `size` files made from phantoms."""
-    from xray_helpers.phantoms import build_patient, render_view
+    from xray_helpers.anatomy import build_patient, render_view
 
     folder = Path(tempfile.mkdtemp(prefix="scale-"))
     files, truth = [], []

@@ -18,7 +18,7 @@ def sources(listing, search):
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory):
     """Twelve phantoms, and of three of them a copy, a re-encoding, a rotation, a mirror and a brighter crop."""
-    from xray_helpers.phantoms import build_patient, render_view
+    from xray_helpers.anatomy import build_patient, render_view
 
     folder = tmp_path_factory.mktemp("variants")
     for name in ("Fractured", "normal"):

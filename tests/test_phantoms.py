@@ -3,20 +3,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.phantoms import FRACTURE_TYPES, build_patient, calibration_phantoms, render_view, write_phantoms
+from xray_helpers.anatomy import FRACTURE_TYPES, build_patient, render_view
+from xray_helpers.phantoms import calibration_phantoms, write_phantoms
 
 
 @pytest.mark.parametrize("kind", FRACTURE_TYPES)
 def test_a_fracture_is_seen_where_its_box_is(kind):
-    from xray_helpers import phantoms
+    from xray_helpers import anatomy
 
     inside, hits = [], 0
     for seed in range(6):
         patient = build_patient(np.random.default_rng([seed, 8]), kind)
         shape = patient.bones[patient.fracture.bone]
         v, u = np.mgrid[-70:71, -40:41].astype(np.float32)
-        whole = phantoms._tube(shape, 0.0, u, v + patient.fracture.along, np.zeros_like(u))
-        broken = phantoms._bone(shape, patient.fracture, 0.0, u, v + patient.fracture.along, np.zeros_like(u))
+        whole = anatomy._tube(shape, 0.0, u, v + patient.fracture.along, np.zeros_like(u))
+        broken = anatomy._bone(shape, patient.fracture, 0.0, u, v + patient.fracture.along, np.zeros_like(u))
         change = np.abs(broken - whole)
         assert change.max() > 0.02  # in units of attenuation: a visible difference
         rows = np.abs(v) < patient.fracture.gap / 2 + abs(patient.fracture.slope) * shape["shaft"] + 10
@@ -31,14 +32,14 @@ def test_a_fracture_is_seen_where_its_box_is(kind):
 
 
 def test_bone_attenuates_more_than_soft_tissue_and_cortex_more_than_marrow():
-    from xray_helpers import phantoms
+    from xray_helpers import anatomy
 
     bone = build_patient(np.random.default_rng(0), None).bones[0]
     u = np.linspace(-40, 40, 801, dtype=np.float32)[None]
-    profile = phantoms._tube(bone, 0.0, u, np.zeros_like(u), np.zeros_like(u))[0]
-    outside = np.abs(u[0] - phantoms._axis(bone, 0.0, 0.0)) > bone["shaft"] + 0.01
+    profile = anatomy._tube(bone, 0.0, u, np.zeros_like(u), np.zeros_like(u))[0]
+    outside = np.abs(u[0] - anatomy._axis(bone, 0.0, 0.0)) > bone["shaft"] + 0.01
     assert (profile[outside] == 0).all()
-    centre = profile[np.argmin(np.abs(u[0] - phantoms._axis(bone, 0.0, 0.0)))]
+    centre = profile[np.argmin(np.abs(u[0] - anatomy._axis(bone, 0.0, 0.0)))]
     assert profile.max() > 1.5 * centre > 0  # the cortex stands out on both sides of the marrow
 
 

@@ -3,12 +3,11 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from xray_helpers.settings import InputError
 from xray_helpers.studies import root, writing
@@ -81,6 +80,30 @@ def read_array(name: str) -> np.memmap | None:
     return np.load(path, mmap_mode="r")
 
 
+def cached_array(name: str, shape: tuple[int, ...], dtype: type, fill: Callable[[np.ndarray], None]) -> np.memmap:
+    """Return `read_array` of the name, after `fill` has filled a `new_array` where there is none."""
+    known = read_array(name)
+    if known is None:
+        with new_array(name, shape, dtype) as store:
+            fill(store)
+        known = read_array(name)
+    assert known is not None, "the cache was cleared this very moment"
+    return known
+
+
+class Rows:
+    """Some rows of an array on disk, in an order, without a copy of them all."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array, self.rows = array, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return np.array(self.array[self.rows[i]])
+
+
 def release(array: np.ndarray) -> None:
     """Give the memory of the pages read so far of a memory-mapped array back; the array stays usable."""
     mapped = getattr(array, "_mmap", None)
@@ -101,7 +124,7 @@ def _seal(path: Path, size: int) -> bytes:
 def _files() -> list[tuple[Path, os.stat_result]]:
     found = []
     for path in cache_folder().iterdir():
-        if path.is_file() and path.name != "salt":  # what patients' hashes depend on is no derived file
+        if path.is_file():
             try:
                 found.append((path, path.stat()))
             except FileNotFoundError:  # another process dropped it
@@ -119,35 +142,3 @@ def shrink_cache() -> None:
         if path not in _used and ".partial" not in path.name:
             path.unlink(missing_ok=True)
             excess -= stat.st_size
-
-
-def list_cache() -> pd.DataFrame:
-    """Return what the cache holds: kind, files, mib, last_used (local time), a kind a row."""
-    rows = [
-        {"kind": path.name.lstrip(".").split("-")[0], "bytes": s.st_size, "used": s.st_mtime} for path, s in _files()
-    ]
-    table = pd.DataFrame(rows, columns=["kind", "bytes", "used"])
-    kinds = (
-        table.groupby("kind").agg(files=("kind", "size"), bytes=("bytes", "sum"), used=("used", "max")).reset_index()
-    )
-    local = pd.to_datetime(kinds["used"], unit="s", utc=True).dt.tz_convert(pd.Timestamp.now().astimezone().tzinfo)
-    kinds["mib"], kinds["last_used"] = (kinds["bytes"] / 2**20).round(1), local.dt.strftime("%Y-%m-%d %H:%M")
-    return kinds[["kind", "files", "mib", "last_used"]]
-
-
-def clear_cache(kind: str = "") -> int:
-    """Delete the files of one kind of `list_cache`, or all; return how many. Runs that use them go on, and remake them.
-
-    Raises
-    ------
-    InputError
-        When there is no such kind.
-    """
-    files = [path for path, _ in _files()]
-    chosen = [path for path in files if not kind or path.name.lstrip(".").split("-")[0] == kind]
-    if kind and not chosen:
-        known = ", ".join(sorted({path.name.lstrip(".").split("-")[0] for path in files})) or "nothing"
-        raise InputError(f"data/cache holds no {kind!r}; it holds {known}.")
-    for path in chosen:
-        path.unlink(missing_ok=True)
-    return len(chosen)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +9,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.backbones import find_weights
-from xray_helpers.cache import cache_folder
+from xray_helpers.cache import cached_array, read_array
 from xray_helpers.pixels import augment
 from xray_helpers.settings import SPLITS, InputError
 from xray_helpers.splits import used_part
-from xray_helpers.studies import from_root, hash_of, write_whole
+from xray_helpers.studies import from_root, hash_of
 
 if TYPE_CHECKING:
     import keras
@@ -61,8 +60,7 @@ def extract_features(
 
 def load_features(part: pd.DataFrame, key: str) -> np.ndarray | None:
     """Return the cached features of the pictures as they are, float32 (n, d), or None; needs no TensorFlow."""
-    path = _cache_path(part, key, None)
-    return np.load(path, mmap_mode="r") if path.exists() else None
+    return read_array(_cache_name(part, key, None))
 
 
 def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tuple[str, np.ndarray, pd.DataFrame]:
@@ -106,8 +104,8 @@ def build_embedder(weights: str | None) -> tuple[Callable[[np.ndarray], np.ndarr
     return embed, extractor_key("MobileNetV2", (0, 0), weights, "imagenet")
 
 
-def _cache_path(part: pd.DataFrame, key: str, seed: int | None) -> Path:
-    return cache_folder() / f"features-{hash_of(key, list(part['sha256']), seed)}.npy"
+def _cache_name(part: pd.DataFrame, key: str, seed: int | None) -> str:
+    return f"features-{hash_of(key, list(part['sha256']), seed)}"
 
 
 def forward_pass(extractor: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
@@ -138,20 +136,13 @@ def forward_pass(extractor: "keras.Model") -> Callable[[np.ndarray], np.ndarray]
 def _extract_view(
     part: pd.DataFrame, pixels: np.ndarray, extractor: "keras.Model", key: str, seed: int | None
 ) -> np.ndarray:
-    path = _cache_path(part, key, seed)
-    if not path.exists():
-        features = np.empty((len(pixels), extractor.output_shape[-1]), np.float32)
+    def fill(store: np.ndarray) -> None:
         name = "features" if seed is None else "features, augmented"
         run = forward_pass(extractor)
         for start in tqdm(range(0, len(pixels), _CHUNK), name, mininterval=1, leave=False, unit="chunk"):
             chunk = np.asarray(pixels[start : start + _CHUNK])
             if seed is not None:
                 chunk = augment(chunk, seed * 1_000_003 + start)
-            features[start : start + len(chunk)] = run(chunk)
-        write_whole(path, lambda partial: _save(partial, features))
-    return np.load(path, mmap_mode="r")
+            store[start : start + len(chunk)] = run(chunk)
 
-
-def _save(path: Path, features: np.ndarray) -> None:
-    with open(path, "wb") as handle:
-        np.save(handle, features)
+    return cached_array(_cache_name(part, key, seed), (len(pixels), extractor.output_shape[-1]), np.float32, fill)

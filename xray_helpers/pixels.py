@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.cache import cache_folder
+from xray_helpers.cache import cached_array, release
 from xray_helpers.radiographs import read_radiograph
-from xray_helpers.studies import hash_of, write_whole
+from xray_helpers.studies import hash_of
 
 ROTATION, SHIFT, SHEAR, ZOOM = 15.0, 0.10, 0.10, 0.10  # degrees; shares of the side
 
@@ -38,23 +38,22 @@ def load_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> np.n
     -------
     ndarray of uint8, shape (n, height, width), 0-255; memory-mapped, in the order of `part`
     """
-    key = hash_of("pixels", list(part["sha256"]), size)
-    path = cache_folder() / f"pixels-{key}.npy"
-    if not path.exists():
-        write_whole(path, lambda partial: _decode(part, folder, size, partial))
-    return np.load(path, mmap_mode="r")
+    name = f"pixels-{hash_of('pixels', list(part['sha256']), size)}"
+    return cached_array(name, (len(part), *size), np.uint8, lambda store: _decode(part, folder, store))
 
 
-def _decode(part: pd.DataFrame, folder: Path, size: tuple[int, int], target: Path) -> None:
-    store = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(part), *size))
-
+def _decode(part: pd.DataFrame, folder: Path, store: np.ndarray) -> None:
     def fill(job: tuple[int, str]) -> None:
-        store[job[0]] = resize(read_radiograph(folder / job[1]).pixels, size)
+        store[job[0]] = resize(read_radiograph(folder / job[1]).pixels, store.shape[1:])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = pool.map(fill, enumerate(part["path"]))
-        list(tqdm(jobs, "decoding", len(part), mininterval=1, leave=False, unit="image"))
-    store.flush()
+        for done, _ in enumerate(
+            tqdm(
+                pool.map(fill, enumerate(part["path"])), "decoding", len(part), mininterval=1, leave=False, unit="image"
+            )
+        ):
+            if done % 1000 == 999:
+                release(store)
 
 
 def augment(pixels: np.ndarray, seed: int) -> np.ndarray:

@@ -198,7 +198,6 @@ def provenance() -> dict[str, Any]:
         "xray-helpers",
         "tensorflow",
         "keras",
-        "openvino",
         "scikit-learn",
         "numpy",
         "pandas",

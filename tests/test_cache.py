@@ -1,0 +1,121 @@
+import os
+
+import numpy as np
+import pytest
+
+from xray_helpers import cache
+from xray_helpers.cache import Rows, cache_folder, cached_array, new_array, read_array, release
+from xray_helpers.settings import InputError
+from xray_helpers.signatures import propose_pairs
+
+
+def write(name, value, n=200_000):
+    with new_array(name, (n,), np.uint8) as store:
+        store[:] = value
+
+
+def test_an_array_is_read_back_and_made_once(root):
+    made = []
+
+    def fill(store):
+        made.append(1)
+        store[:] = np.arange(12).reshape(3, 4)
+
+    for _ in range(2):
+        assert (cached_array("numbers", (3, 4), np.float32, fill) == np.arange(12).reshape(3, 4)).all()
+    assert len(made) == 1
+
+
+def test_a_failure_leaves_nothing(root):
+    with pytest.raises(RuntimeError), new_array("half", (10,), np.uint8) as store:
+        store[:5] = 1
+        raise RuntimeError
+    assert read_array("half") is None
+    assert not list(cache_folder().iterdir())
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size - 1000)
+
+
+def lose_a_stretch(path):  # as after a power loss: the length is right, the content never reached the disk
+    with open(path, "r+b") as handle:
+        handle.seek(60_000)
+        handle.write(bytes(50_000))
+
+
+def drop_the_seal(path):
+    os.truncate(path, path.stat().st_size - 32)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("damage", [cut, lose_a_stretch, drop_the_seal, empty])
+def test_a_damaged_array_is_not_believed(root, damage):
+    write("numbers", 7)
+    assert (read_array("numbers") == 7).all()
+    damage(cache_folder() / "numbers.npy")
+    assert read_array("numbers") is None
+    assert not (cache_folder() / "numbers.npy").exists()
+
+
+def test_what_was_not_used_for_the_longest_goes_first(root, monkeypatch):
+    for age, name in enumerate(("new", "middle", "old")):
+        write(name, 1, n=400_000)
+        os.utime(cache_folder() / f"{name}.npy", (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(cache, "_used", set())  # as another process sees them
+    read_array("old")  # now the last that was used
+    monkeypatch.setattr(cache, "_used", set())
+    monkeypatch.setenv("XRAY_HELPERS_CACHE_GIB", str(1_300_000 / 2**30))
+    write("newest", 1, n=400_000)
+    assert {path.stem for path in cache_folder().iterdir()} == {"new", "old", "newest"}
+
+
+def test_what_this_process_uses_is_kept(root, monkeypatch):
+    monkeypatch.setenv("XRAY_HELPERS_CACHE_GIB", "1e-6")
+    write("one", 1)
+    write("two", 2)
+    assert (read_array("one") == 1).all()
+
+
+@pytest.mark.parametrize("limit", ["much", "0", "-1", "nan"])
+def test_a_senseless_limit_is_refused(root, monkeypatch, limit):
+    monkeypatch.setenv("XRAY_HELPERS_CACHE_GIB", limit)
+    with pytest.raises(InputError, match="XRAY_HELPERS_CACHE_GIB"):
+        cache.cache_limit()
+
+
+def test_rows_of_a_released_array_can_still_be_read(root):
+    with new_array("squares", (100, 8), np.float32) as store:
+        store[:] = np.arange(100)[:, None] ** 2
+    rows = Rows(read_array("squares"), np.array([30, 4]))
+    release(rows.array)
+    assert len(rows) == 2
+    assert [row[0] for row in (rows[0], rows[1])] == [900, 16]
+
+
+def test_proposed_pairs_are_the_nearest_neighbours_best_first():
+    rng = np.random.default_rng(1)
+    n = 2_000  # more than a block, and so many that only ten neighbours are taken
+    signatures = []
+    for _ in range(2):
+        rows = rng.normal(size=(n, 8)).astype(np.float32)
+        signatures.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    best = {}
+    for rows in signatures:
+        likeness = rows @ rows.T
+        np.fill_diagonal(likeness, -2)
+        for i in range(n):
+            for j in np.argsort(-likeness[i])[:10]:
+                pair = (min(i, j), max(i, j))
+                best[pair] = max(best.get(pair, -2), likeness[i, j])
+    pairs = propose_pairs(signatures)
+    assert {tuple(pair) for pair in pairs.tolist()} == set(best)
+    values = np.array([best[tuple(pair)] for pair in pairs.tolist()])
+    assert (np.diff(values) < 2e-5).all()
+
+
+def test_a_single_picture_has_no_pairs():
+    assert propose_pairs([np.ones((1, 4), np.float32)]).shape == (0, 2)
