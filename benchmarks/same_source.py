@@ -83,12 +83,13 @@ def search(table: pd.DataFrame, folder: Path, weights: str) -> tuple[pd.Series, 
     """Run the search on files that exist and return the groups, with time and speed."""
     from xray_helpers.backbones import embedder_weights
     from xray_helpers.duplicates import find_same_source
+    from xray_helpers.engines import choose_engine
     from xray_helpers.features import build_embedder
     from xray_helpers.manifest import Listing, inspect_files
 
     listing = Listing(folder, table.assign(label=None, patient=None, folder_split=None), [])
     place = embedder_weights(weights)
-    embed, key = build_embedder(place)
+    embed, key = build_embedder(place, choose_engine(os.environ.get("ENGINE", "auto"), images=len(table)))
     if embed is not None:  # importing TensorFlow and tracing the network are not part of the speed
         from xray_helpers.signatures import EMBED_SIDE
 

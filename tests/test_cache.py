@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from xray_helpers import cache
-from xray_helpers.cache import Rows, cache_folder, cached_array, new_array, read_array, release
+from xray_helpers.cache import (
+    Rows,
+    cache_folder,
+    clear_cache,
+    list_cache,
+    new_array,
+    new_rows,
+    read_array,
+    read_rows,
+    release,
+)
 from xray_helpers.settings import InputError
 from xray_helpers.signatures import propose_pairs
 
@@ -14,16 +24,48 @@ def write(name, value, n=200_000):
         store[:] = value
 
 
-def test_an_array_is_read_back_and_made_once(root):
-    made = []
+def fill_rows(ids, kind="squares-1"):
+    """Fill what is missing with the square of the id; return the ids that were."""
+    with new_rows(kind, ids, (2,), np.float32) as (store, missing):
+        known = np.unique(ids)
+        store[missing] = known[missing].astype(int)[:, None] ** 2
+        return known[missing].tolist()
 
-    def fill(store):
-        made.append(1)
-        store[:] = np.arange(12).reshape(3, 4)
 
-    for _ in range(2):
-        assert (cached_array("numbers", (3, 4), np.float32, fill) == np.arange(12).reshape(3, 4)).all()
-    assert len(made) == 1
+def test_rows_are_kept_by_content_and_computed_once(root):
+    assert read_rows("squares-1", ["3", "1"]) is None
+    assert fill_rows(["3", "1", "3"]) == ["1", "3"]
+    rows = read_rows("squares-1", ["3", "1", "3"])
+    assert rows.shape == (3, 2)
+    assert np.asarray(rows)[:, 0].tolist() == [9, 1, 9]
+    assert rows[1:].tolist() == [[1, 1], [9, 9]]
+    assert (read_rows("squares-1", ["1", "3"])[0] == 1).all()  # another order is the same array
+    assert fill_rows(["2", "3", "5", "1"]) == ["2", "5"]  # a larger set computes only what is new
+    assert np.asarray(read_rows("squares-1", ["5", "3", "2", "1"]))[:, 0].tolist() == [25, 9, 4, 1]
+    assert fill_rows(["3", "5"]) == []
+    assert fill_rows(["3"], kind="squares-2") == ["3"]  # nothing of another kind
+
+
+def test_rows_of_a_damaged_array_are_computed_again(root):
+    fill_rows(["1", "2"])
+    cut(next(path for path in cache_folder().glob("*.npy") if ".ids" not in path.name))
+    assert read_rows("squares-1", ["1", "2"]) is None
+    assert fill_rows(["1", "2", "4"]) == ["1", "2", "4"]
+
+
+def test_the_cache_is_listed_and_cleared_by_kind(root):
+    write("pixels-1", 1)
+    write("features-1", 1)
+    write("features-2", 1)
+    table = list_cache().set_index("kind")
+    assert table["files"].to_dict() == {"features": 2, "pixels": 1}
+    assert table.loc["features", "mib"] == pytest.approx(0.4, abs=0.05)
+    with pytest.raises(InputError, match="no 'feature'; it holds features, pixels"):
+        clear_cache("feature")
+    assert clear_cache("features") == 2
+    assert read_array("pixels-1") is not None
+    assert clear_cache() == 1
+    assert list_cache().empty
 
 
 def test_a_failure_leaves_nothing(root):
@@ -35,7 +77,7 @@ def test_a_failure_leaves_nothing(root):
 
 
 def cut(path):
-    os.truncate(path, path.stat().st_size - 1000)
+    os.truncate(path, path.stat().st_size - 10)
 
 
 def lose_a_stretch(path):  # as after a power loss: the length is right, the content never reached the disk

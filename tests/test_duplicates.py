@@ -160,6 +160,7 @@ def test_planted_copies_of_the_demo_are_found_without_weights(root):
 
 @pytest.mark.slow
 def test_the_real_sample_is_grouped_as_in_its_sources_file(root, shared):
+    from xray_helpers.engines import choose_engine
     from xray_helpers.features import build_embedder
     from xray_helpers.splits import measure_leak
 
@@ -167,7 +168,7 @@ def test_the_real_sample_is_grouped_as_in_its_sources_file(root, shared):
     truth = pd.read_csv(shared / "data" / "fracture-multi-region-sample-sources.csv").set_index("path")["source"]
     listing = list_data(str(folder))
     table = inspect_files(listing)
-    found = find_same_source(table, folder, *build_embedder(str(shared / "weights")))
+    found = find_same_source(table, folder, *build_embedder(str(shared / "weights"), choose_engine()))
     known = found.source.notna()
     group, source = found.source[known].to_numpy(), listing.table.loc[known, "path"].map(truth).to_numpy()
 

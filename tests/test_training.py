@@ -69,26 +69,19 @@ def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
     import keras
 
     from xray_helpers.backbones import build_extractor
-    from xray_helpers.features import extract_features, extractor_key
+    from xray_helpers.engines import EXACT, ForwardPass
     from xray_helpers.training import build_head, join_model, load_model, predict_head, predict_pixels, save_model
 
     pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 64), dtype=np.uint8)
-    part = pd.DataFrame({"sha256": [str(i) for i in range(40)]})
     extractor = build_extractor("MobileNetV2", (64, 64), "random")
-    key = extractor_key("MobileNetV2", (64, 64), "random", "imagenet")
-    features = extract_features(part, pixels, extractor, key)
-    assert features.shape == (1, 40, 1280)
+    features = ForwardPass(extractor, EXACT)(pixels)
+    assert features.shape == (40, 1280)
     head = build_head(1280, build_settings())
     model = load_model(save_model(join_model(extractor, head), tmp_path / "model.keras"))
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert model.input_shape == (None, 64, 64, 1)
-    assert predict_pixels(model, pixels) == pytest.approx(predict_head(head, features[0]), abs=1e-4)
-    assert predict_pixels(model, pixels[:3]) == pytest.approx(predict_head(head, features[0][:3]), abs=1e-4)
-    views = extract_features(part, pixels, extractor, key, (1, 2))
-    assert views.shape == (3, 40, 1280)
-    assert (views[0] == features[0]).all()
-    assert np.abs(views[1] - views[2]).max() > 0.01
-    assert key != extractor_key("MobileNetV2", (64, 64), "random", "unit")
+    assert predict_pixels(model, pixels) == pytest.approx(predict_head(head, features), abs=1e-4)
+    assert predict_pixels(model, pixels[:3]) == pytest.approx(predict_head(head, features[:3]), abs=1e-4)
 
 
 def test_transfer_learning_on_real_radiographs(root, shared, tmp_path):

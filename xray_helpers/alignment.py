@@ -11,16 +11,18 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from xray_helpers.cache import Rows, new_array, read_array, release
+from xray_helpers.cache import Rows, new_rows, read_rows, release
 from xray_helpers.studies import hash_of
 
 SIDE = 256  # pictures are compared at this size
 MIN_INLIERS, MIN_CORRELATION = 10, 0.90
 MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the pair is judged
 MIN_EXTENT = 0.22  # of the side: inliers crowded into a marker are no evidence
-_VERSION = 6  # of the local features that are cached
+_VERSION = 7  # of the local features that are cached
 _POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
-_STRONGEST, _PROMISING = 96, 7  # points looked at first, and clear matches among them from which all are matched
+_KEEN, _STRONG = 0.004, 0.02 / 3  # contrast a point needs; response (a third of it) from which it is a strong one
+_LOCAL = np.dtype([("points", "f4", (_POINTS, 2)), ("descriptors", "u1", (_POINTS, 128)), ("count", "i4")])
+_STRONGEST, _PROMISING = 96, 10  # points looked at first, and clear matches among them from which all are matched
 
 
 class Aligner:
@@ -31,12 +33,12 @@ class Aligner:
     pictures : Rows
         Uint8, 256 x 256, 0-255.
     shas : ndarray of str, shape (n,)
-        What the local features are cached under.
+        What the local features are cached under, in rising order.
     """
 
     def __init__(self, pictures: Rows, shas: np.ndarray) -> None:
         self.pictures = pictures
-        self.points, self.descriptors, self.counts = _local_features(pictures, shas)
+        self.local = _local_features(pictures, shas)
 
     def compare(self, pairs: np.ndarray) -> list[dict[str, Any]]:
         """Return the evidence on each pair (n, 2) that shows any: i, j, inliers, correlation, mirrored, transform.
@@ -45,17 +47,17 @@ class Aligner:
         """
         with one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
             parts = [pairs[at : at + 32] for at in range(0, len(pairs), 32)]
-            promising = [*pool.map(lambda part: _find_promising(self.descriptors, part), parts)]
+            promising = [*pool.map(lambda part: _find_promising(self.local["descriptors"], part), parts)]
             flags = np.concatenate(promising) if promising else np.empty((0, 2), bool)
             chosen = flags.any(axis=1)
             found = [*pool.map(self._compare_pair, pairs[chosen], flags[chosen])]
-        release(self.descriptors)
+        release(self.local)
         release(self.pictures.array)
         return found
 
     def _compare_pair(self, pair: np.ndarray, promising: np.ndarray) -> dict[str, Any]:
         i, j = pair.tolist()
-        a, b = ((self.points[k, : self.counts[k]], self.descriptors[k, : self.counts[k]]) for k in (i, j))
+        a, b = ((row["points"][: row["count"]], row["descriptors"][: row["count"]]) for row in self.local[pair])
         return _compare(self.pictures[i], a, self.pictures[j], b, promising) | {"i": i, "j": j}
 
 
@@ -71,47 +73,39 @@ def one_thread_each() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _local_features(pictures: Rows, shas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return SIFT points (n, 300, 2), root descriptors as uint8 (n, 300, 128), both on disk, and counts (n,)."""
-    name = f"sift-{hash_of(_VERSION, shas.tolist())}"
-    names = {part: f"{name}-{part}" for part in ("points", "descriptors", "counts")}
-    known = [read_array(name) for name in names.values()]
-    if any(array is None for array in known):
-        n = len(pictures)
-        with (
-            new_array(names["points"], (n, _POINTS, 2), np.float32) as points,
-            new_array(names["descriptors"], (n, _POINTS, 128), np.uint8) as descriptors,
-            new_array(names["counts"], (n,), np.int32) as counts,
-        ):
-            _fill_local_features(pictures, points, descriptors, counts)
-        known = [read_array(name) for name in names.values()]
-    return tuple(known)
+def _local_features(pictures: Rows, shas: np.ndarray) -> np.ndarray:
+    """Return the local features of each picture, on disk: a `_LOCAL` a row."""
+    kind = f"sift-{hash_of(_VERSION)}"
+    known = read_rows(kind, shas)
+    if known is None:
+        with new_rows(kind, shas, (), _LOCAL) as (store, new):
+            _fill_local_features(pictures, new, store)
+        known = read_rows(kind, shas)
+    return known.array
 
 
-def _fill_local_features(pictures: Rows, points: np.ndarray, descriptors: np.ndarray, counts: np.ndarray) -> None:
-    def fill(indices: range) -> None:
-        detectors = [cv2.SIFT_create(_POINTS, contrastThreshold=threshold) for threshold in (0.02, 0.004)]
+def _fill_local_features(pictures: Rows, new: np.ndarray, store: np.ndarray) -> None:
+    def fill(rows: np.ndarray) -> None:
+        detector = cv2.SIFT_create(_POINTS, contrastThreshold=_KEEN)
         clahe = cv2.createCLAHE(3, (8, 8))
-        for i in indices:
-            picture = clahe.apply(pictures[i])
-            for detector in detectors:  # the second, keener one for plain pictures
-                keypoints, found = detector.detectAndCompute(picture, None)
-                if len(keypoints) >= _FEW_POINTS:
-                    break
+        for i in rows:
+            keypoints, found = detector.detectAndCompute(clahe.apply(pictures[i]), None)
             if found is None:
                 continue
-            k = min(_POINTS, len(keypoints))
-            strongest = np.argsort([-point.response for point in keypoints], kind="stable")[:k]
+            response = np.array([point.response for point in keypoints])
+            strong = int((response >= _STRONG).sum())
+            k = min(_POINTS, strong if strong >= _FEW_POINTS else len(keypoints))  # weak ones on plain pictures only
+            strongest = np.argsort(-response, kind="stable")[:k]
             found = found[strongest]
             rooted = np.sqrt(found / (found.sum(axis=1, keepdims=True) + 1e-7))  # RootSIFT
-            descriptors[i, :k] = np.minimum(np.round(rooted * 512), 255)
-            points[i, :k] = [keypoints[j].pt for j in strongest]
-            counts[i] = k
+            store["descriptors"][i, :k] = np.minimum(np.round(rooted * 512), 255)
+            store["points"][i, :k] = [keypoints[j].pt for j in strongest]
+            store["count"][i] = k
 
-    blocks = [range(a, min(a + 64, len(pictures))) for a in range(0, len(pictures), 64)]
+    blocks = [new[start : start + 64] for start in range(0, len(new), 64)]
     with one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
         for _ in tqdm(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
-            release(descriptors)
+            release(store)
             release(pictures.array)
 
 

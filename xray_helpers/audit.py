@@ -7,6 +7,7 @@ import pandas as pd
 
 from xray_helpers.backbones import embedder_weights
 from xray_helpers.duplicates import Search, find_label_conflicts, find_same_source, iterate_groups
+from xray_helpers.engines import choose_engine
 from xray_helpers.features import build_embedder
 from xray_helpers.manifest import assign_groups, inspect_files, list_data, read_pictures
 from xray_helpers.plots import embed_picture, plot_groups, set_theme
@@ -59,7 +60,7 @@ def audit_folder(
     listing = list_data(data, patient_pattern, labelled=False)
     table = inspect_files(listing)
     place = embedder_weights(weights)
-    embed, key = build_embedder(place)
+    embed, key = build_embedder(place, choose_engine(images=len(table)))
     search = find_same_source(table, listing.folder, embed, key, corrections)
     table = assign_groups(table, search.source)
     conflicts = find_label_conflicts(table)

@@ -3,14 +3,17 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from xray_helpers.settings import InputError
-from xray_helpers.studies import root, writing
+from xray_helpers.studies import hash_of, root, writing
 
 _BLOCKS, _BLOCK = 64, 4096  # of a file: what its seal looks at
 _SEAL = hashlib.sha256().digest_size
@@ -80,28 +83,70 @@ def read_array(name: str) -> np.memmap | None:
     return np.load(path, mmap_mode="r")
 
 
-def cached_array(name: str, shape: tuple[int, ...], dtype: type, fill: Callable[[np.ndarray], None]) -> np.memmap:
-    """Return `read_array` of the name, after `fill` has filled a `new_array` where there is none."""
-    known = read_array(name)
-    if known is None:
-        with new_array(name, shape, dtype) as store:
-            fill(store)
-        known = read_array(name)
-    assert known is not None, "the cache was cleared this very moment"
-    return known
-
-
 class Rows:
-    """Some rows of an array on disk, in an order, without a copy of them all."""
+    """Some rows of an array on disk, in an order, without a copy of them all; `np.asarray` makes one."""
 
     def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
         self.array, self.rows = array, rows
+        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> np.ndarray:
-        return np.array(self.array[self.rows[i]])
+    def __getitem__(self, at: Any) -> np.ndarray:
+        return np.array(self.array[self.rows[at]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)  # a copy already
+
+
+def read_rows(kind: str, ids: Sequence[str]) -> Rows | None:
+    """Return the cached row of each content (sha256), in this order, or None; see `new_rows`."""
+    known, rows = np.unique(np.asarray(ids, "S64"), return_inverse=True)
+    array = read_array(f"{kind}-{hash_of(known.tolist())}")
+    return None if array is None else Rows(array, rows)
+
+
+@contextmanager
+def new_rows(
+    kind: str, ids: Sequence[str], shape: tuple[int, ...], dtype: type
+) -> Iterator[tuple[np.memmap, np.ndarray]]:
+    r"""Give an array on disk with a row a content, and which rows have to be filled; sealed like a `new_array`.
+
+    Rows that another array of this kind holds are there already: another subset or split of the same images
+    computes only what is new.
+
+    Parameters
+    ----------
+    kind : str
+        What a row is, with a hash of all it depends on besides the content.
+    ids : sequence of str
+        A sha256 a row; rows are in their sorted order, each content once.
+    shape, dtype
+        Of a row.
+
+    Yields
+    ------
+    store : memmap of shape (different contents, \*shape)
+    missing : ndarray of int
+        Rows of it that are not filled.
+    """
+    known = np.unique(np.asarray(ids, "S64"))
+    name = f"{kind}-{hash_of(known.tolist())}"
+    with new_array(name, (len(known), *shape), dtype) as store:
+        missing = np.ones(len(known), bool)
+        for donor in sorted(cache_folder().glob(f"{kind}-*.ids.npy")):
+            theirs, array = read_array(donor.stem), read_array(donor.stem.removesuffix(".ids"))
+            if theirs is not None and array is not None and missing.any():
+                _, mine, rows = np.intersect1d(known[missing], theirs, assume_unique=True, return_indices=True)
+                mine = np.flatnonzero(missing)[mine]
+                for start in range(0, len(mine), 1000):
+                    store[mine[start : start + 1000]] = array[rows[start : start + 1000]]
+                    release(store), release(array)
+                missing[mine] = False
+        yield store, np.flatnonzero(missing)
+        with new_array(f"{name}.ids", known.shape, known.dtype) as index:
+            index[:] = known
 
 
 def release(array: np.ndarray) -> None:
@@ -142,3 +187,35 @@ def shrink_cache() -> None:
         if path not in _used and ".partial" not in path.name:
             path.unlink(missing_ok=True)
             excess -= stat.st_size
+
+
+def list_cache() -> pd.DataFrame:
+    """Return what the cache holds: kind, files, mib, last_used (local time), a kind a row."""
+    rows = [
+        {"kind": path.name.lstrip(".").split("-")[0], "bytes": s.st_size, "used": s.st_mtime} for path, s in _files()
+    ]
+    table = pd.DataFrame(rows, columns=["kind", "bytes", "used"])
+    kinds = (
+        table.groupby("kind").agg(files=("kind", "size"), bytes=("bytes", "sum"), used=("used", "max")).reset_index()
+    )
+    kinds["mib"] = (kinds["bytes"] / 2**20).round(1)
+    kinds["last_used"] = [datetime.fromtimestamp(used).strftime("%Y-%m-%d %H:%M") for used in kinds["used"]]
+    return kinds[["kind", "files", "mib", "last_used"]]
+
+
+def clear_cache(kind: str = "") -> int:
+    """Delete the files of one kind of `list_cache`, or all; return how many. Runs that use them go on, and remake them.
+
+    Raises
+    ------
+    InputError
+        When there is no such kind.
+    """
+    files = [path for path, _ in _files()]
+    chosen = [path for path in files if not kind or path.name.lstrip(".").split("-")[0] == kind]
+    if kind and not chosen:
+        known = ", ".join(sorted({path.name.lstrip(".").split("-")[0] for path in files})) or "nothing"
+        raise InputError(f"data/cache holds no {kind!r}; it holds {known}.")
+    for path in chosen:
+        path.unlink(missing_ok=True)
+    return len(chosen)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m xray_helpers run | demo | list | html``; thin over the rooms below."""
+"""The command line, ``python -m xray_helpers COMMAND``: thin over the rooms below."""
 
 import os
 import sys
@@ -112,6 +112,24 @@ def list_() -> None:
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in [dict.fromkeys(rows[0]) | {key: key for key in rows[0]}, *rows]:
         click.echo("  ".join(row[key].ljust(widths[key]) for key in widths).rstrip())
+
+
+@main.command()
+@click.option("--clear", is_flag=True, help="Delete what is kept, or only the kinds named.")
+@click.argument("kinds", nargs=-1)
+def cache(clear: bool, kinds: tuple[str, ...]) -> None:
+    """List what data/cache keeps so that it is not computed twice (pixels, features, …), or clear it."""
+    from xray_helpers.cache import cache_folder, cache_limit, clear_cache, list_cache
+
+    if clear:
+        click.echo(f"Deleted {sum(clear_cache(kind) for kind in kinds or [''])} files.")
+        return
+    table = list_cache()
+    table = table[table["kind"].isin(kinds)] if kinds else table
+    if len(table):
+        click.echo(table.to_string(index=False))
+    free = f"at most {cache_limit() / 2**30:g} GiB are kept (XRAY_HELPERS_CACHE_GIB)"
+    click.echo(f"{table['mib'].sum():.1f} MiB in {os.path.relpath(cache_folder())}; {free}.")
 
 
 @main.command()

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from xray_helpers.alignment import MIN_CORRELATION, SIDE, Aligner
-from xray_helpers.cache import Rows
+from xray_helpers.cache import Rows, release
 from xray_helpers.pixels import load_pixels
 from xray_helpers.settings import InputError
 from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
@@ -82,9 +82,13 @@ def find_same_source(
             pd.Series(pd.NA, index=manifest.index, dtype="string"), pd.DataFrame(columns=list(LINK_COLUMNS)), 0
         )
     first = known.drop_duplicates("sha256").reset_index(drop=True)  # sorted by content: order-independent
-    images = load_pixels(first, folder, (SIDE, SIDE))
+    images = load_pixels(first, folder, (SIDE, SIDE)).array  # in the order of `first`
     wishes = read_corrections(corrections, set(first["sha256"]))
-    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    digests = []
+    for image in images:
+        digests.append(hashlib.sha256(image.tobytes()).hexdigest())
+        if len(digests) % 1000 == 0:
+            release(images)
     content, representative = np.unique(digests, return_inverse=True)
     order = np.sort(np.unique(representative, return_index=True)[1])  # one file a picture, in sha256's order
     picture_of = np.empty(len(content), int)

@@ -2,65 +2,97 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.backbones import find_weights
-from xray_helpers.cache import cached_array, read_array
-from xray_helpers.pixels import augment
+from xray_helpers.cache import Rows, cache_folder, new_rows, read_rows
+from xray_helpers.engines import Engine, ForwardPass
+from xray_helpers.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.settings import SPLITS, InputError
 from xray_helpers.splits import used_part
-from xray_helpers.studies import from_root, hash_of
+from xray_helpers.studies import from_root, hash_of, read_json, write_json
 
-if TYPE_CHECKING:
-    import keras
-
-_VERSION = 2  # part of every key: raise it when the same inputs would give other features
-_BATCH, _CHUNK = 8, 32  # images a forward pass, and between two updates of the progress line
+_VERSION = 3  # part of every key: raise it when the same inputs would give other features
 
 
-def extractor_key(name: str, img_size: tuple[int, int], weights: str, normalization: str) -> str:
+def extractor_key(name: str, img_size: tuple[int, int], weights: str, normalization: str, engine: Engine) -> str:
     """Return a hash of everything about the extractor that changes its features."""
     if weights not in ("imagenet", "random"):
         file = find_weights(name, from_root(weights))
         weights = hashlib.sha256(file.read_bytes()).hexdigest()
-    return hash_of("extractor", _VERSION, name, img_size, weights, normalization)
+    return hash_of("extractor", _VERSION, name, img_size, weights, normalization, engine)
 
 
-def extract_features(
-    part: pd.DataFrame,
-    pixels: np.ndarray,
-    extractor: "keras.Model",
-    key: str,
-    view_seeds: tuple[int, ...] = (),
-) -> np.ndarray:
-    """Run the frozen backbone once over the pictures, or once over each augmented view of them.
+def extract_features(part: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, views: int = 0) -> list[Rows]:
+    """Run the frozen backbone once over the pictures, and once over each augmented view of them.
+
+    What is cached is not computed again, whichever split or subset it was computed for; pictures are decoded
+    meanwhile where they are not cached either.
 
     Parameters
     ----------
     part : DataFrame
-        With sha256, a row a picture: part of the cache's key.
-    pixels : ndarray of uint8, shape (n, height, width), 0-255
-    extractor : keras.Model
+        With path and sha256, a row a picture.
+    folder : Path
+        What the paths are relative to.
+    forward : engines.ForwardPass
         Of `backbones.build_extractor`.
     key : str
-        Its `extractor_key`.
-    view_seeds : tuple of int
-        A seed an augmented view.
+        Its `extractor_key`: what features are cached under.
+    views : int
+        How many augmented views: number 0, 1, … of each picture.
 
     Returns
     -------
-    ndarray of float32, shape (1 + views, n, d): the pictures as they are, then their views
+    list of Rows of float32, shape (n, d), memory-mapped: the pictures as they are, then each view of them
     """
-    return np.stack([_extract_view(part, pixels, extractor, key, seed) for seed in (None, *view_seeds)])
+    kinds = {_kind(key, view): view for view in (None, *range(views))}
+    missing = {kind: view for kind, view in kinds.items() if read_rows(kind, part["sha256"]) is None}
+    if missing:
+        _compute(unique_contents(part), folder, forward, key, missing)
+    return [read_rows(kind, part["sha256"]) for kind in kinds]
 
 
-def load_features(part: pd.DataFrame, key: str) -> np.ndarray | None:
+def _compute(
+    contents: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, kinds: dict[str, int | None]
+) -> None:
+    """Fill the arrays of several views in one pass over the pictures that any of them lacks."""
+    shas = contents["sha256"].to_numpy()
+    with ExitStack() as stack:
+        arrays = [stack.enter_context(new_rows(kind, shas, (forward.features,), np.float32)) for kind in kinds]
+        lacking = [np.isin(np.arange(len(shas)), missing) for _, missing in arrays]
+        rows = np.flatnonzero(np.any(lacking, axis=0))
+        work = int(np.sum(lacking))
+        bar = stack.enter_context(tqdm(total=work, desc="features", mininterval=1, leave=False, unit="image"))
+        done = 0
+        for pictures in stream_pixels(contents.iloc[rows], folder, forward.shape):
+            at = rows[done : done + len(pictures)]
+            done += len(pictures)
+            for view, (store, _), lacks in zip(kinds.values(), arrays, lacking, strict=True):
+                wanted = lacks[at]
+                if wanted.any():
+                    chunk = pictures[wanted]
+                    seen = chunk if view is None else augment(chunk, shas[at[wanted]], view)
+                    forward.submit(seen, store, at[wanted])
+                    bar.update(len(chunk))
+        forward.wait()
+    if forward.started:
+        write_json(cache_folder() / f"engine-{key}.json", forward.record())
+
+
+def load_features(part: pd.DataFrame, key: str) -> Rows | None:
     """Return the cached features of the pictures as they are, float32 (n, d), or None; needs no TensorFlow."""
-    return read_array(_cache_name(part, key, None))
+    return read_rows(_kind(key, None), part["sha256"])
+
+
+def engine_record(key: str) -> dict:
+    """Return engine, precision and difference of the forward pass that made the features, as far as it is known."""
+    return read_json(cache_folder() / f"engine-{key}.json", default={})
 
 
 def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tuple[str, np.ndarray, pd.DataFrame]:
@@ -81,68 +113,28 @@ def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tup
     for name in records:
         found = [load_features(part, records[name]["key"]) for part in parts]
         if all(features is not None for features in found):
-            return name, np.concatenate(found), pd.concat(parts, ignore_index=True)
+            return name, np.concatenate([np.asarray(part) for part in found]), pd.concat(parts, ignore_index=True)
     raise InputError("No model's features are in data/cache any more: run 02_train_model again for one model.")
 
 
-def build_embedder(weights: str | None) -> tuple[Callable[[np.ndarray], np.ndarray] | None, str]:
+def build_embedder(weights: str | None, engine: Engine) -> tuple[Callable[[np.ndarray], np.ndarray] | None, str]:
     """Return the embedder for `duplicates.find_same_source` and its key; (None, "") without weights.
 
     The network is built at the first call: where all signatures are cached, TensorFlow is never imported.
     """
     if weights is None:
         return None, ""
-    passes: list[Callable[[np.ndarray], np.ndarray]] = []
+    passes: list[ForwardPass] = []
 
     def embed(pictures: np.ndarray) -> np.ndarray:
         if not passes:
             from xray_helpers.backbones import build_extractor
 
-            passes.append(forward_pass(build_extractor("MobileNetV2", pictures.shape[1:], weights)))
+            passes.append(ForwardPass(build_extractor("MobileNetV2", pictures.shape[1:], weights), engine))
         return passes[0](pictures)
 
-    return embed, extractor_key("MobileNetV2", (0, 0), weights, "imagenet")
+    return embed, extractor_key("MobileNetV2", (0, 0), weights, "imagenet", engine)
 
 
-def _cache_name(part: pd.DataFrame, key: str, seed: int | None) -> str:
-    return f"features-{hash_of(key, list(part['sha256']), seed)}"
-
-
-def forward_pass(extractor: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from uint8 pictures (n, height, width) to features (n, d), traced once.
-
-    Batches are small and of one size: measured on a CPU, 8 images stay in its cache, where 32 do not.
-    """
-    import tensorflow as tf
-
-    shape = extractor.input_shape[1:3]
-    traced = tf.function(
-        lambda batch: extractor(tf.cast(batch[..., None], tf.float32), training=False),
-        input_signature=[tf.TensorSpec((_BATCH, *shape), tf.uint8)],
-    )
-
-    def run(pictures: np.ndarray) -> np.ndarray:
-        outputs = []
-        for start in range(0, len(pictures), _BATCH):
-            batch = np.asarray(pictures[start : start + _BATCH])
-            missing = _BATCH - len(batch)
-            padded = np.concatenate([batch, np.zeros((missing, *shape), np.uint8)]) if missing else batch
-            outputs.append(traced(padded).numpy()[: len(batch)])
-        return np.concatenate(outputs)
-
-    return run
-
-
-def _extract_view(
-    part: pd.DataFrame, pixels: np.ndarray, extractor: "keras.Model", key: str, seed: int | None
-) -> np.ndarray:
-    def fill(store: np.ndarray) -> None:
-        name = "features" if seed is None else "features, augmented"
-        run = forward_pass(extractor)
-        for start in tqdm(range(0, len(pixels), _CHUNK), name, mininterval=1, leave=False, unit="chunk"):
-            chunk = np.asarray(pixels[start : start + _CHUNK])
-            if seed is not None:
-                chunk = augment(chunk, seed * 1_000_003 + start)
-            store[start : start + len(chunk)] = run(chunk)
-
-    return cached_array(_cache_name(part, key, seed), (len(pixels), extractor.output_shape[-1]), np.float32, fill)
+def _kind(key: str, view: int | None) -> str:
+    return f"features-{hash_of(key, view)}"

@@ -1,6 +1,8 @@
 """The decoded, resized pictures of a study, made once; and their augmented views."""
 
 import os
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,10 +11,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.cache import cached_array, release
+from xray_helpers.cache import Rows, new_rows, read_rows, release
 from xray_helpers.radiographs import read_radiograph
 from xray_helpers.studies import hash_of
 
+_CHUNK, _AHEAD = 64, 4  # pictures, and how many chunks decoding may run ahead
 ROTATION, SHIFT, SHEAR, ZOOM = 15.0, 0.10, 0.10, 0.10  # degrees; shares of the side
 
 
@@ -22,60 +25,109 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def load_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> np.ndarray:
+def stream_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield the pictures of the rows of a manifest in chunks, as they are decoded or from the cache.
+
+    The first time, decoding runs ahead on its own threads while the caller computes; after the last chunk all
+    pictures are in the cache. Memory does not grow with their number.
+
+    Parameters
+    ----------
+    part : DataFrame
+        With path and sha256, each content once, sorted by sha256.
+    folder : Path
+        What the paths are relative to.
+    size : (int, int)
+        Height and width.
+
+    Yields
+    ------
+    ndarray of uint8, shape (up to 64, height, width), 0-255
+    """
+    kind = _kind(size)
+    known = read_rows(kind, part["sha256"])
+    if known is not None:
+        for start in range(0, len(part), _CHUNK):
+            yield known[start : start + _CHUNK]
+            release(known.array)
+        return
+
+    def decode(path: str) -> np.ndarray:
+        return resize(read_radiograph(folder / path).pixels, size)
+
+    with (
+        new_rows(kind, part["sha256"], size, np.uint8) as (store, missing),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        new = set(missing.tolist())
+        ahead: deque[tuple[int, dict]] = deque()
+        for start in range(0, len(part) + _AHEAD * _CHUNK, _CHUNK):
+            rows = range(start, min(start + _CHUNK, len(part)))
+            ahead.append((start, {row: pool.submit(decode, part["path"].iloc[row]) for row in rows if row in new}))
+            if len(ahead) > _AHEAD:
+                first, jobs = ahead.popleft()
+                for row, job in jobs.items():
+                    store[row] = job.result()
+                yield np.array(store[first : first + _CHUNK])
+                release(store)
+
+
+def load_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Rows:
     """Return the pictures of the rows of a manifest, decoded the first time, then read from the cache.
 
     Parameters
     ----------
     part : DataFrame
         With path and sha256.
-    folder : Path
-        What the paths are relative to.
-    size : (int, int)
-        Height and width.
+    folder, size
+        As for `stream_pixels`.
 
     Returns
     -------
-    ndarray of uint8, shape (n, height, width), 0-255; memory-mapped, in the order of `part`
+    Rows of uint8, shape (n, height, width), 0-255; memory-mapped, in the order of `part`
     """
-    name = f"pixels-{hash_of('pixels', list(part['sha256']), size)}"
-    return cached_array(name, (len(part), *size), np.uint8, lambda store: _decode(part, folder, store))
+    known = read_rows(_kind(size), part["sha256"])
+    if known is None:
+        contents = unique_contents(part)
+        chunks = stream_pixels(contents, folder, size)
+        total = -(-len(contents) // _CHUNK)
+        deque(tqdm(chunks, "decoding", total, mininterval=1, leave=False, unit="chunk"), maxlen=0)
+        known = read_rows(_kind(size), part["sha256"])
+    assert known is not None, "the cache was cleared this very moment"
+    return known
 
 
-def _decode(part: pd.DataFrame, folder: Path, store: np.ndarray) -> None:
-    def fill(job: tuple[int, str]) -> None:
-        store[job[0]] = resize(read_radiograph(folder / job[1]).pixels, store.shape[1:])
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(
-            tqdm(
-                pool.map(fill, enumerate(part["path"])), "decoding", len(part), mininterval=1, leave=False, unit="image"
-            )
-        ):
-            if done % 1000 == 999:
-                release(store)
+def unique_contents(part: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a content, sorted by sha256: the order of rows in the cache."""
+    return part.sort_values(["sha256", "path"]).drop_duplicates("sha256")
 
 
-def augment(pixels: np.ndarray, seed: int) -> np.ndarray:
+def _kind(size: tuple[int, int]) -> str:
+    return f"pixels-{hash_of('pixels', size)}"
+
+
+def augment(pixels: np.ndarray, contents: Sequence[str], view: int) -> np.ndarray:
     """Return one randomly moved view of each picture.
 
     Rotation to 15 degrees, shifts, shear and zoom to 10 %, and a horizontal flip half of the time; what
-    moves in from outside repeats the edge. View `seed` of a picture depends on its place and `seed` alone.
+    moves in from outside repeats the edge. A view depends on the picture's content and the view's number alone.
 
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, height, width)
-    seed : int
+    contents : sequence of str
+        The sha256 of each picture.
+    view : int
 
     Returns
     -------
     ndarray of uint8, shape (n, height, width)
     """
-    rng = np.random.default_rng([seed, 1])
     views = np.empty_like(pixels)
     height, width = pixels.shape[1:]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    for index, picture in enumerate(pixels):
+    for index, (picture, content) in enumerate(zip(pixels, contents, strict=True)):
+        rng = np.random.default_rng([view, int(hash_of(content), 16)])
         turn, shear = np.radians(rng.uniform(-ROTATION, ROTATION)), rng.uniform(-SHEAR, SHEAR)
         zoom, flip = rng.uniform(1 - ZOOM, 1 + ZOOM, 2), rng.choice([-1.0, 1.0])
         shift = rng.uniform(-SHIFT, SHIFT, 2) * (width, height)

@@ -155,7 +155,7 @@ def _plain(text: str) -> str:
 
 
 def plot_history(history: pd.DataFrame, *, measure: str = "loss", title: str = "", ax: Axes | None = None) -> Axes:
-    """Draw a learning curve on train and validation; columns epoch, best, and `measure` with ``val_``."""
+    """Draw a learning curve on train and validation; columns epoch, best, `measure` with ``val_``, and maybe phase."""
     ax = _axes(ax, figsize=(5.4, 3.4))
     ax.plot(history["epoch"], history[measure], color=SPLIT_COLORS["train"], marker="o", ms=4, label="train")
     ax.plot(history["epoch"], history[f"val_{measure}"], color=SPLIT_COLORS["validation"], marker="s", ms=4,
@@ -163,6 +163,9 @@ def plot_history(history: pd.DataFrame, *, measure: str = "loss", title: str = "
     best = history.loc[history["best"], "epoch"]
     if len(best):
         ax.axvline(best.iloc[0], color="#666666", linestyle=":", label=f"kept: epoch {int(best.iloc[0])}")
+    tuned = history.loc[history.get("phase") == "fine-tuning", "epoch"] if "phase" in history else ()
+    if len(tuned):
+        ax.axvspan(tuned.iloc[0] - 0.5, tuned.iloc[-1] + 0.5, color="#e9eef5", zorder=0, label="fine-tuning")
     ax.set(xlabel="epoch", ylabel=measure, title=title or f"Learning curve: {measure}")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()

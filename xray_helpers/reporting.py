@@ -117,14 +117,30 @@ def build_strips(groups: list[pd.DataFrame], read: Callable[[list[str]], list[np
 def describe_training(model: str, history: pd.DataFrame, threshold: float, settings: Settings) -> str:
     """Return how training ended, in a few sentences."""
     kept = history[history["best"]].iloc[0]
-    early = len(history) < settings.epochs
-    how = f"stopped early after {len(history)} of {settings.epochs}" if early else f"used all {len(history)}"
-    last = kept["epoch"] == len(history)
-    more = " The last epoch was the best: more epochs may help." if last and not early else ""
+    tuned = history["phase"] == "fine-tuning"
+    head = int((~tuned).sum())
+    early = head < settings.epochs
+    how = f"stopped early after {head} of {settings.epochs}" if early else f"used all {head}"
+    more = f" Fine-tuning took {tuned.sum()} epochs more" if tuned.any() else ""
+    if more:
+        more += "." if kept["phase"] == "fine-tuning" else " and brought nothing: the frozen backbone is kept."
+    last = kept["epoch"] == len(history) and not (early or tuned.any())
+    more += " The last epoch was the best: more epochs may help." if last else ""
     return (
         f"{model} {how} epochs; epoch {kept['epoch']:.0f} is kept, with validation loss {kept['val_loss']:.3f}.{more} "
         f"An image is called fractured from P = {threshold:.3f} upwards."
     )
+
+
+def describe_engine(record: dict[str, Any]) -> str:
+    """Return what computed the features (`features.engine_record`), and how far that was from float32 TensorFlow."""
+    if not record:
+        return "The features come from the cache."
+    text = f"Computed by {record['engine']} in {record['precision']}"
+    if record["asked"] != f"{record['engine']}, {record['precision']}":
+        return f"{text}, because {record['asked']} was off by {record['difference']:.2g} standard deviations."
+    exact = record["asked"] == "tensorflow, float32"
+    return f"{text}." if exact else f"{text}; {record['difference']:.1e} standard deviations off float32 TensorFlow."
 
 
 def describe_scores(model: str, scores: dict[str, Any], baseline: float) -> str:

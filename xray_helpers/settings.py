@@ -47,6 +47,12 @@ class Settings(BaseModel):
         "imagenet", description="each backbone's own preprocessing, or [0, 1] for all (a known mistake)"
     )
     augment_views: int = Field(3, ge=0, le=64, description="augmented views of each training image, beside itself")
+    engine: Literal["auto", "tensorflow", "openvino"] = Field(
+        "auto", description="what computes features: the fastest, 'tensorflow' or 'openvino'"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of features: the fastest, or as told"
+    )
     batch_size: int = Field(16, ge=1, le=4096, description="images a step of the head's training")
     epochs: int = Field(3, ge=1, le=10_000, description="passes over the training images, at most")
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's")
@@ -54,6 +60,11 @@ class Settings(BaseModel):
     patience: int = Field(2, ge=0, description="epochs without a better validation loss before stopping")
     lr_factor: float = Field(0.5, gt=0, lt=1, description="learning-rate reduction on a plateau")
     min_lr: float = Field(1e-7, ge=0, description="learning-rate floor")
+    fine_tune_epochs: int = Field(0, ge=0, le=10_000, description="of training the backbone's upper layers as well")
+    fine_tune_from: float | str = Field(
+        0.2, description="which layers: the upper share of them, or the name of the first"
+    )
+    fine_tune_learning_rate: float = Field(1e-5, gt=0, le=1, description="Adam's, for fine-tuning")
     threshold_rule: Literal["youden", "fixed"] = Field(
         "youden", description="operating threshold, chosen on validation: 'youden', or 'fixed' at 0.5"
     )
@@ -81,6 +92,13 @@ class Settings(BaseModel):
     def _side_range(cls, value: tuple[int, int]) -> tuple[int, int]:
         if not all(32 <= side <= 1024 for side in value):
             raise ValueError("both sides must lie between 32 and 1024 pixels")
+        return value
+
+    @field_validator("fine_tune_from")
+    @classmethod
+    def _share(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 < value <= 1:
+            raise ValueError("a share lies above 0 and up to 1")
         return value
 
     @field_validator("models", mode="before")

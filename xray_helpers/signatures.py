@@ -7,8 +7,8 @@ import numpy as np
 from scipy import fft
 from tqdm import tqdm
 
-from xray_helpers.cache import cache_folder
-from xray_helpers.studies import hash_of, write_whole
+from xray_helpers.cache import Rows, new_rows, read_rows, release
+from xray_helpers.studies import hash_of
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
 NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposals a picture and signature; more in small sets, where they cost little
@@ -17,14 +17,14 @@ _VERSION = 5  # of what is cached a picture
 Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
 
 
-def compute_signatures(pictures: np.ndarray, shas: np.ndarray, embed: Embedder | None, key: str) -> list[np.ndarray]:
+def compute_signatures(pictures: Rows, shas: np.ndarray, embed: Embedder | None, key: str) -> list[np.ndarray]:
     """Return matrices of unit rows, a row a picture: each is blind to other transforms.
 
     Parameters
     ----------
-    pictures : ndarray of uint8, shape (n, side, side), 0-255
+    pictures : Rows of uint8, shape (n, side, side), 0-255
     shas : ndarray of str, shape (n,)
-        What each picture's signatures are cached under.
+        What each picture's signatures are cached under, in rising order.
     embed : callable or None
         Without it, Fourier-Mellin signatures alone.
     key : str
@@ -37,27 +37,19 @@ def compute_signatures(pictures: np.ndarray, shas: np.ndarray, embed: Embedder |
     return [*(_whiten(part.astype(np.float32)) for part in np.split(raw, 2, axis=1)), spectra]
 
 
-def _cached(
-    pictures: np.ndarray, shas: np.ndarray, name: str, compute: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _cached(pictures: Rows, shas: np.ndarray, name: str, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Return what `compute` gives for each picture, computing only those whose content is new."""
-    stem = f"signature-{hash_of(_VERSION, name)}"
-    known: dict[str, np.ndarray] = {}
-    for file in sorted(cache_folder().glob(f"{stem}-*.npz")):
-        with np.load(file) as stored:
-            known |= dict(zip(stored["sha256"].tolist(), stored["value"], strict=True))
-    new = [i for i, sha in enumerate(shas) if sha not in known]
-    if new:
-        parts = [
-            compute(np.stack([pictures[i] for i in new[start : start + 64]])).astype(np.float16)
-            for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch")
-        ]
-        value = np.concatenate(parts)
-        names = np.array([shas[i] for i in new])
-        path = cache_folder() / f"{stem}-{hash_of(names.tolist())}.npz"
-        write_whole(path, lambda partial: np.savez(partial, sha256=names, value=value))
-        known |= dict(zip(names.tolist(), value, strict=True))
-    return np.stack([known[sha] for sha in shas])
+    kind = f"signature-{hash_of(_VERSION, name)}"
+    known = read_rows(kind, shas)
+    if known is None:
+        length = compute(pictures[:1]).shape[1:]
+        with new_rows(kind, shas, length, np.float16) as (store, new):
+            for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch"):
+                rows = new[start : start + 64]
+                store[rows] = compute(pictures[rows])
+                release(pictures.array)
+        known = read_rows(kind, shas)
+    return np.asarray(known)
 
 
 def _embed_views(batch: np.ndarray, embed: Embedder) -> np.ndarray:

@@ -198,6 +198,7 @@ def provenance() -> dict[str, Any]:
         "xray-helpers",
         "tensorflow",
         "keras",
+        "openvino",
         "scikit-learn",
         "numpy",
         "pandas",

@@ -1,7 +1,7 @@
 """The head: trained on features, joined with its backbone to one model that takes grey pixels."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from xray_helpers.studies import write_whole
 if TYPE_CHECKING:
     import keras
 
+Views = Sequence[np.ndarray]  # the pictures' features as they are, then each augmented view's
 HEAD_UNITS = 128
 SECOND_DROPOUT = 0.6  # of dropout_rate
 
@@ -69,14 +70,14 @@ def build_head(features: int, settings: Settings) -> "keras.Model":
 
 
 def train_head(
-    train: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray], settings: Settings
+    train: tuple[Views, np.ndarray], validation: tuple[np.ndarray, np.ndarray], settings: Settings
 ) -> tuple["keras.Model", pd.DataFrame]:
     """Train the head; early stopping, learning-rate reduction and the best epoch look at validation only.
 
     Parameters
     ----------
     train : (features, y_true)
-        Shapes (views, n, d) and (n,): each epoch draws one view of each image.
+        Shapes (n, d) in each of a list of views, and (n,): each epoch draws one view of each image.
     validation : (features, y_true)
         Shapes (n, d) and (n,).
     settings : Settings
@@ -90,7 +91,7 @@ def train_head(
     """
     import keras
 
-    head = build_head(train[0].shape[-1], settings)
+    head = build_head(train[0][0].shape[-1], settings)
     head.compile(
         optimizer=keras.optimizers.Adam(settings.learning_rate),
         loss="binary_crossentropy",
@@ -129,7 +130,7 @@ def train_head(
     return head, history
 
 
-def _view_batches(features: np.ndarray, y_true: np.ndarray, settings: Settings) -> "keras.utils.PyDataset":
+def _view_batches(features: Views, y_true: np.ndarray, settings: Settings) -> "keras.utils.PyDataset":
     import keras
 
     class ViewBatches(keras.utils.PyDataset):
@@ -145,18 +146,20 @@ def _view_batches(features: np.ndarray, y_true: np.ndarray, settings: Settings) 
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             rows = self.order[index * settings.batch_size : (index + 1) * settings.batch_size]
-            return np.asarray(features[self.views[rows], rows]), y_true[rows].astype("float32")
+            drawn = [features[view][row] for view, row in zip(self.views[rows], rows, strict=True)]
+            return np.stack(drawn), y_true[rows].astype("float32")
 
         def on_epoch_end(self) -> None:
             self.order = self.rng.permutation(len(y_true))
-            self.views = self.rng.integers(features.shape[0], size=len(y_true))
+            self.views = self.rng.integers(len(features), size=len(y_true))
 
     return ViewBatches()
 
 
-def predict_head(head: "keras.Model", features: np.ndarray) -> np.ndarray:
-    """Return P(Fractured), float64 of shape (n,), from features of shape (n, d)."""
-    return head.predict(np.asarray(features), batch_size=1024, verbose=0)[:, 0].astype(np.float64)
+def predict_head(head: "keras.Model", features: np.ndarray, block: int = 8192) -> np.ndarray:
+    """Return P(Fractured), float64 of shape (n,), from features of shape (n, d), on disk or not."""
+    parts = (np.asarray(features[start : start + block]) for start in range(0, len(features), block))
+    return np.concatenate([head.predict(part, batch_size=1024, verbose=0)[:, 0] for part in parts]).astype(np.float64)
 
 
 def join_model(extractor: "keras.Model", head: "keras.Model") -> "keras.Model":

@@ -49,7 +49,7 @@ def test_cells_are_few_and_short_and_each_is_led_in(path):
     assert len(cells(path)) <= 16
     for cell in cells(path):
         source = "".join(cell["source"])
-        assert len(source.splitlines()) <= 18
+        assert len(source.splitlines()) <= 18 or "parameters" in cell["metadata"].get("tags", [])
         assert "/home" not in source
         assert not source.startswith(("!", "%"))
     opening = "".join(cells(path, "markdown")[0]["source"])

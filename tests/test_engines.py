@@ -1,0 +1,94 @@
+import sys
+
+import numpy as np
+import pytest
+
+from xray_helpers import engines
+from xray_helpers.engines import EXACT, Engine, ForwardPass, choose_engine, study_engine
+from xray_helpers.settings import InputError, build_settings
+
+
+def test_auto_takes_openvino_where_it_pays(monkeypatch):
+    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+    assert choose_engine(images=5000).name == "openvino"
+    assert choose_engine(images=100) == EXACT
+    monkeypatch.setattr(engines, "_has_fast_bfloat16", lambda: True)
+    assert choose_engine(images=5000) == Engine("openvino", "bfloat16")
+    assert choose_engine("openvino", "float32", 1) == Engine("openvino", "float32")
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    assert choose_engine(images=5000) == EXACT
+    with pytest.raises(InputError, match="pip install openvino"):
+        choose_engine("openvino")
+
+
+@pytest.mark.parametrize("wrong", [("tensorflow", "bfloat16"), ("openvino", "float16"), ("tensorflow", "float16")])
+def test_a_precision_that_is_not_there_is_refused(monkeypatch, wrong):
+    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+    with pytest.raises(InputError, match=f"{wrong[0]} has no {wrong[1]} here: give -p precision=float32"):
+        choose_engine(*wrong)
+
+
+def test_a_gpu_takes_tensorflow_in_the_precision_that_measures_faster(monkeypatch):
+    monkeypatch.setattr(engines, "_has_gpu", lambda: True)
+    monkeypatch.setattr(engines, "_measure_precision", lambda: "float16")
+    assert choose_engine(images=5000) == Engine("tensorflow", "float16")
+    assert choose_engine("tensorflow", "float32") == EXACT
+
+
+def test_a_study_keeps_the_engine_it_began_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+    monkeypatch.setattr(engines, "_has_fast_bfloat16", lambda: False)
+    first = study_engine(tmp_path, build_settings(), 5000)
+    assert first == Engine("openvino", "float32")
+    monkeypatch.setattr(engines, "_has_fast_bfloat16", lambda: True)  # continued on another machine
+    assert study_engine(tmp_path, build_settings(), 10) == first
+    assert study_engine(tmp_path, build_settings(engine="tensorflow"), 10) == EXACT  # asked otherwise
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    from xray_helpers.backbones import build_extractor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XRAY_HELPERS_ROOT", str(tmp_path_factory.mktemp("root")))
+        return build_extractor("MobileNetV2", (64, 64), "random")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(0).integers(0, 255, (21, 64, 64), dtype=np.uint8)
+
+
+@pytest.mark.slow
+def test_engines_give_the_same_features(network, pictures):
+    exact = ForwardPass(network, EXACT)
+    plain = np.asarray(network(pictures[..., None].astype(np.float32), training=False))
+    assert exact(pictures) == pytest.approx(plain, abs=1e-3)
+    assert exact.record()["difference"] == 0
+    other = ForwardPass(network, Engine("openvino", "float32"))
+    assert other(pictures) == pytest.approx(plain, abs=1e-3)
+    assert other.engine == Engine("openvino", "float32")
+    assert 0 < other.difference < 1e-3
+    assert sys.modules["openvino_telemetry"] is None  # nothing is sent
+    store = np.zeros((40, 1280), np.float32)
+    other.submit(pictures[:9], store, np.arange(30, 21, -1))
+    other.wait()
+    assert store[30:21:-1] == pytest.approx(plain[:9], abs=1e-3)
+    assert not store[:22].any()
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_off_is_not_used(network, pictures, monkeypatch):
+    monkeypatch.setitem(engines.TOLERANCE, "float32", 1e-12)
+    forward = ForwardPass(network, Engine("openvino", "float32"))
+    exact = ForwardPass(network, EXACT)
+    assert (forward(pictures) == exact(pictures)).all()
+    record = forward.record()
+    assert (record["engine"], record["asked"]) == ("tensorflow", "openvino, float32")
+    assert record["difference"] > 1e-12
+
+
+@pytest.mark.slow
+def test_precision_on_a_gpu_is_measured(monkeypatch):
+    monkeypatch.setattr(engines, "GPU_BATCH", 8)  # runs on a CPU too, where both are plain float32
+    assert engines._measure_precision() in ("float32", "float16")

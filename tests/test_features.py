@@ -1,0 +1,108 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from xray_helpers.engines import EXACT, Engine
+from xray_helpers.features import engine_record, extract_features, extractor_key, load_features, load_study_features
+from xray_helpers.settings import InputError
+
+
+class MeanGrey:
+    """Stands in for a forward pass: the feature of a picture is its mean; counts the pictures it sees."""
+
+    shape, features, started, seen = (12, 10), 1, False, 0
+
+    def submit(self, pictures, store, rows):
+        self.started, self.seen = True, self.seen + len(pictures)
+        store[rows] = pictures.mean(axis=(1, 2))[:, None]
+
+    def wait(self):
+        pass
+
+    def record(self):
+        return {"engine": "toy", "precision": "float32", "asked": "toy, float32", "difference": 0.0}
+
+
+@pytest.fixture
+def part(root, make_images):
+    make_images(root / "set", 70)
+    return pd.DataFrame({"path": [f"im0_{i:03d}.png" for i in range(70)], "sha256": [f"{i:03d}" for i in range(70)]})
+
+
+def test_features_are_computed_once_in_any_order_and_subset(root, part):
+    forward = MeanGrey()
+    (x,) = extract_features(part, root / "set", forward, "key")
+    assert x.shape == (70, 1)
+    assert forward.seen == 70
+    assert engine_record("key")["engine"] == "toy"
+    mixed = part.sample(frac=1, random_state=1).head(40)
+    (again,) = extract_features(mixed, root / "set", forward, "key")
+    assert forward.seen == 70
+    assert (again[:] == x[mixed.index]).all()
+    assert (load_features(mixed, "key")[:] == again[:]).all()
+    extract_features(part, root / "set", forward, "another key")
+    assert forward.seen == 140
+
+
+def test_equal_files_take_one_pass(root, part):
+    forward = MeanGrey()
+    twice = pd.concat([part.head(5), part.head(5)], ignore_index=True)
+    (x,) = extract_features(twice, root / "set", forward, "key")
+    assert forward.seen == 5
+    assert (x[:5] == x[5:]).all()
+
+
+def test_views_differ_and_only_new_ones_are_computed(root, part):
+    forward = MeanGrey()
+    plain, first = extract_features(part, root / "set", forward, "key", views=1)
+    assert (plain[:] != first[:]).mean() > 0.9
+    three = extract_features(part, root / "set", forward, "key", views=2)
+    assert forward.seen == 210
+    assert (three[1][:] == first[:]).all()
+    assert (three[2][:] != first[:]).any()
+    half = part.head(10)
+    extract_features(half, root / "set", forward, "other", views=0)
+    seen = forward.seen
+    extract_features(half, root / "set", forward, "other", views=1)  # the pictures as they are stay
+    assert forward.seen == seen + 10
+
+
+def test_a_failure_leaves_nothing(root, part):
+    forward = MeanGrey()
+
+    def fail(pictures, store, rows):
+        raise RuntimeError("out of memory")
+
+    forward.submit = fail
+    with pytest.raises(RuntimeError):
+        extract_features(part, root / "set", forward, "key", views=1)
+    assert load_features(part, "key") is None
+    assert not [path for path in (root / "data" / "cache").iterdir() if path.name.startswith("features")]
+
+
+def test_keys_differ_by_all_that_changes_features(tmp_path):
+    (tmp_path / "MobileNetV2.h5").write_bytes(b"one")
+    base = ("MobileNetV2", (64, 64), "random", "imagenet", EXACT)
+    others = [("VGG16", *base[1:]), (base[0], (64, 80), *base[2:]), (*base[:2], "imagenet", *base[3:]),
+              (*base[:3], "unit", EXACT), (*base[:4], Engine("openvino", "bfloat16")),
+              (*base[:2], str(tmp_path), *base[3:])]  # fmt: skip
+    keys = {extractor_key(*arguments) for arguments in [base, *others]}
+    assert len(keys) == 7
+    (tmp_path / "MobileNetV2.h5").write_bytes(b"two")
+    assert extractor_key(*others[-1]) not in keys
+    assert extractor_key(*base) in keys
+
+
+def test_features_of_a_study_come_from_the_first_model_that_has_them(root, part):
+    table = part.assign(status="used", split=["train"] * 40 + ["validation"] * 15 + ["test"] * 15, label="Fractured")
+    records = {"A": {"key": "a"}, "B": {"key": "b"}}
+    with pytest.raises(InputError, match="run 02_train_model again"):
+        load_study_features(records, table)
+    extract_features(part, root / "set", MeanGrey(), "b")
+    for split in ("train", "validation", "test"):
+        extract_features(table[table["split"] == split], root / "set", MeanGrey(), "b")
+    name, x, rows = load_study_features(records, table)
+    assert name == "B"
+    assert x.shape == (70, 1)
+    assert len(rows) == 70
+    assert isinstance(x, np.ndarray)
