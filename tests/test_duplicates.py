@@ -127,10 +127,13 @@ def test_signatures_are_cached_by_content(root, variants):
 
     listing = list_data(str(variants), labelled=False)
     table = inspect_files(listing)
-    find_same_source(table, listing.folder, embed, "toy")
+    found = find_same_source(table, listing.folder, embed, "toy")
     first = sum(calls)
-    find_same_source(table.sample(frac=1, random_state=1), listing.folder, embed, "toy")
+    again = find_same_source(table.sample(frac=1, random_state=1), listing.folder, embed, "toy")
     assert sum(calls) == first > 0
+    pd.testing.assert_frame_equal(found.links, again.links)
+    find_same_source(table[~table["path"].str.contains("turned")], listing.folder, embed, "toy")
+    assert sum(calls) == first  # a part of them is known too
     find_same_source(table, listing.folder, embed, "another")
     assert sum(calls) == 2 * first
 

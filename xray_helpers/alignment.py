@@ -18,7 +18,7 @@ SIDE = 256  # pictures are compared at this size
 MIN_INLIERS, MIN_CORRELATION = 10, 0.90
 MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the pair is judged
 MIN_EXTENT = 0.22  # of the side: inliers crowded into a marker are no evidence
-_VERSION = 7  # of the local features that are cached
+VERSION = 7  # of what is cached: local features, and the pairs they align
 _POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
 _KEEN, _STRONG = 0.004, 0.02 / 3  # contrast a point needs; response (a third of it) from which it is a strong one
 _LOCAL = np.dtype([("points", "f4", (_POINTS, 2)), ("descriptors", "u1", (_POINTS, 128)), ("count", "i4")])
@@ -75,7 +75,7 @@ def one_thread_each() -> Iterator[None]:
 
 def _local_features(pictures: Rows, shas: np.ndarray) -> np.ndarray:
     """Return the local features of each picture, on disk: a `_LOCAL` a row."""
-    kind = f"sift-{hash_of(_VERSION)}"
+    kind = f"sift-{hash_of(VERSION)}"
     known = read_rows(kind, shas)
     if known is None:
         with new_rows(kind, shas, (), _LOCAL) as (store, new):

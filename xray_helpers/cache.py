@@ -3,7 +3,7 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -109,7 +109,7 @@ def read_rows(kind: str, ids: Sequence[str]) -> Rows | None:
 
 @contextmanager
 def new_rows(
-    kind: str, ids: Sequence[str], shape: tuple[int, ...], dtype: type
+    kind: str, ids: Sequence[str], shape: tuple[int, ...] | Callable[[], tuple[int, ...]], dtype: type
 ) -> Iterator[tuple[np.memmap, np.ndarray]]:
     r"""Give an array on disk with a row a content, and which rows have to be filled; sealed like a `new_array`.
 
@@ -122,8 +122,9 @@ def new_rows(
         What a row is, with a hash of all it depends on besides the content.
     ids : sequence of str
         A sha256 a row; rows are in their sorted order, each content once.
-    shape, dtype
-        Of a row.
+    shape : tuple of int, or callable that returns it
+        Of a row; called only where no other array of this kind tells.
+    dtype
 
     Yields
     ------
@@ -133,17 +134,20 @@ def new_rows(
     """
     known = np.unique(np.asarray(ids, "S64"))
     name = f"{kind}-{hash_of(known.tolist())}"
-    with new_array(name, (len(known), *shape), dtype) as store:
+    donors = [(read_array(path.stem), read_array(path.stem.removesuffix(".ids")))
+              for path in sorted(cache_folder().glob(f"{kind}-*.ids.npy"))]  # fmt: skip
+    donors = [pair for pair in donors if pair[0] is not None and pair[1] is not None]
+    row = donors[0][1].shape[1:] if donors else shape() if callable(shape) else shape
+    with new_array(name, (len(known), *row), dtype) as store:
         missing = np.ones(len(known), bool)
-        for donor in sorted(cache_folder().glob(f"{kind}-*.ids.npy")):
-            theirs, array = read_array(donor.stem), read_array(donor.stem.removesuffix(".ids"))
-            if theirs is not None and array is not None and missing.any():
-                _, mine, rows = np.intersect1d(known[missing], theirs, assume_unique=True, return_indices=True)
-                mine = np.flatnonzero(missing)[mine]
-                for start in range(0, len(mine), 1000):
-                    store[mine[start : start + 1000]] = array[rows[start : start + 1000]]
-                    release(store), release(array)
-                missing[mine] = False
+        for theirs, array in donors:
+            _, mine, rows = np.intersect1d(known[missing], theirs, assume_unique=True, return_indices=True)
+            mine = np.flatnonzero(missing)[mine]
+            for start in range(0, len(mine), 1000):
+                store[mine[start : start + 1000]] = array[rows[start : start + 1000]]
+                release(store)
+                release(array)
+            missing[mine] = False
         yield store, np.flatnonzero(missing)
         with new_array(f"{name}.ids", known.shape, known.dtype) as index:
             index[:] = known

@@ -17,12 +17,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from xray_helpers.alignment import MIN_CORRELATION, SIDE, Aligner
-from xray_helpers.cache import Rows, release
+from xray_helpers.alignment import MIN_CORRELATION, SIDE, VERSION, Aligner
+from xray_helpers.cache import Rows, cache_folder, release
 from xray_helpers.pixels import load_pixels
 from xray_helpers.settings import InputError
 from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
-from xray_helpers.studies import from_root
+from xray_helpers.studies import from_root, hash_of, read_json, write_json
 
 DOUBTFUL_CORRELATION = 0.75
 _NEEDED = ((25, 0.87), (15, MIN_CORRELATION), (12, 0.96), (0, 2.0))  # inliers from here on need this correlation
@@ -156,7 +156,18 @@ def _separated(wishes: pd.DataFrame, number: dict[str, int]) -> list[tuple[int, 
 
 
 def _verify(pictures: Rows, shas: np.ndarray, pairs: np.ndarray, apart: list[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Return the evidence of every pair that is joined or doubtful; pairs already joined are skipped."""
+    """Return the evidence of every pair that is joined or doubtful, computed once for the same pictures."""
+    proposed = hashlib.sha256(pairs.tobytes()).hexdigest()
+    path = cache_folder() / f"pairs-{hash_of(VERSION, _NEEDED, shas.tolist(), proposed, apart)}.json"
+    if not path.exists():
+        write_json(path, _compare_all(pictures, shas, pairs, apart))
+    return read_json(path)
+
+
+def _compare_all(
+    pictures: Rows, shas: np.ndarray, pairs: np.ndarray, apart: list[tuple[int, int]]
+) -> list[dict[str, Any]]:
+    """Compare the pairs, most alike first; pairs already joined are skipped."""
     forest, found, aligner = _Forest(len(pictures), apart), [], Aligner(pictures, shas)
     for start in tqdm(range(0, len(pairs), 256), "comparing", mininterval=1, leave=False, unit="block"):
         block = pairs[start : start + 256]
@@ -165,7 +176,7 @@ def _verify(pictures: Rows, shas: np.ndarray, pairs: np.ndarray, apart: list[tup
             if evidence["correlation"] >= DOUBTFUL_CORRELATION:
                 evidence["sure"] = _is_sure(evidence)
                 evidence["joined"] = evidence["sure"] and forest.join(evidence["i"], evidence["j"])
-                found.append(evidence)
+                found.append(evidence | {"transform": evidence["transform"].ravel().tolist()})
     return [e for e in found if e["joined"] or forest.find(e["i"]) != forest.find(e["j"])]
 
 
@@ -207,7 +218,7 @@ def _describe_links(
                 "inliers": evidence["inliers"],
                 "correlation": round(evidence["correlation"], 4),
                 "mirrored": evidence["mirrored"],
-                "transform": " ".join(f"{v:.3f}" for v in evidence["transform"].ravel()),
+                "transform": " ".join(f"{v:.3f}" for v in evidence["transform"]),
                 "sha256_a": shas[a],
                 "sha256_b": shas[b],
             }

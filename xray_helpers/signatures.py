@@ -42,8 +42,7 @@ def _cached(pictures: Rows, shas: np.ndarray, name: str, compute: Callable[[np.n
     kind = f"signature-{hash_of(_VERSION, name)}"
     known = read_rows(kind, shas)
     if known is None:
-        length = compute(pictures[:1]).shape[1:]
-        with new_rows(kind, shas, length, np.float16) as (store, new):
+        with new_rows(kind, shas, lambda: compute(pictures[:1]).shape[1:], np.float16) as (store, new):
             for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch"):
                 rows = new[start : start + 64]
                 store[rows] = compute(pictures[rows])

@@ -1,0 +1,34 @@
+"""What a step costs above its work: kernel, imports, HTML; prints a table.
+
+    python benchmarks/steps.py STUDY_FOLDER [...]
+
+Reads finished studies: a step's seconds are in ``study.json``, those of each cell in its executed notebook. Work is
+the sum of the cells after the one that imports; what is left is overhead.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+
+def read_steps(folder: Path) -> pd.DataFrame:
+    """Return a row a step: seconds, work, imports (the first cells up to the imports), rest (kernel and HTML)."""
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    rows = []
+    for step in study["steps"]:
+        notebook = json.loads((folder / f"{step['name']}.ipynb").read_text(encoding="utf-8"))
+        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        seconds = [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells]
+        first = next(i for i, cell in enumerate(cells) if "import" in "".join(cell["source"]))
+        imports, work = sum(seconds[: first + 1]), sum(seconds[first + 1 :])
+        rows.append({"study": folder.name, "step": step["name"], "seconds": step["seconds"], "work": work,
+                     "imports": imports, "kernel and HTML": step["seconds"] - work - imports,
+                     "overhead": step["seconds"] - work})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    tables = [read_steps(Path(name)) for name in sys.argv[1:]]
+    print(pd.concat(tables).round(1).to_string(index=False))

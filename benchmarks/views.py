@@ -1,0 +1,148 @@
+"""What augmented views of frozen features do to AUROC, and how the project compares with today's idiom; prints tables.
+
+    python benchmarks/views.py DATA SOURCES.csv --weights PLACE [--views 0,1,3,8] [--seeds 5] [--folds 5] [--idiom]
+
+DATA is a folder of radiographs, SOURCES.csv says which come from one source (columns path, source). Folds keep
+sources apart; AUROC is of the predictions out of fold, for each seed. With --idiom each fold is also trained as
+today's tutorials do it (`speed.py`, row b) on the same images, and the paired difference is shown with its interval.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@click.command()
+@click.argument("data")
+@click.argument("sources")
+@click.option("--weights", default="imagenet")
+@click.option("--views", default="0,1,3,8")
+@click.option("--seeds", default=5)
+@click.option("--folds", default=5)
+@click.option("--epochs", default=10)
+@click.option("--idiom", is_flag=True, help="Also train as today's tutorials do; slow.")
+def main(data: str, sources: str, weights: str, views: str, seeds: int, folds: int, epochs: int, idiom: bool) -> None:
+    """Measure AUROC out of fold for several numbers of views."""
+    from scipy import stats
+
+    from xray_helpers.training import prepare_tensorflow
+
+    home = tempfile.mkdtemp(prefix="views-")
+    os.environ["XRAY_HELPERS_ROOT"] = home
+    place = str(Path(weights).resolve()) if Path(weights).exists() else weights
+    from xray_helpers.settings import build_settings
+
+    prepare_tensorflow(build_settings())
+    table, folder = read_images(Path(data).resolve(), sources)
+    counts = [int(count) for count in views.split(",")]
+    x = extract(table, folder, place, max(counts))
+    print(f"{len(table)} images of {table['source'].nunique()} sources, {folds} folds, {epochs} epochs", flush=True)
+    rows = []
+    for seed in range(seeds):
+        row: dict[str, float] = {"seed": seed}
+        for count in counts:
+            row[f"{count} views"] = auroc_out_of_fold(x[: 1 + count], table, seed, folds, epochs)
+        if idiom:
+            row["idiom"] = idiom_out_of_fold(table, folder, place, seed, folds, epochs)
+        rows.append(row)
+        print("  ".join(f"{key} {value:.4f}" for key, value in row.items()), flush=True)
+    result = pd.DataFrame(rows).set_index("seed")
+    print(result.agg(["mean", "std"]).round(4).to_string())
+    reference = "idiom" if idiom else f"{counts[0]} views"
+    for column in result.columns.drop(reference):
+        difference = result[column] - result[reference]
+        half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
+        print(f"{column} - {reference}: {difference.mean():+.4f} ({difference.mean() - half:+.4f} to "
+              f"{difference.mean() + half:+.4f})")  # fmt: skip
+    shutil.rmtree(home)
+
+
+def read_images(data: Path, sources: str) -> tuple[pd.DataFrame, Path]:
+    """Return the readable, different files: path, sha256, y_true, source."""
+    from xray_helpers.manifest import inspect_files, list_data
+
+    listing = list_data(str(data))
+    table = inspect_files(listing)
+    table["source"] = table["path"].map(pd.read_csv(sources).set_index("path")["source"])
+    table = table.dropna(subset=["sha256", "label", "source"])
+    table = table[table["status"] != "unreadable"].drop_duplicates("sha256").reset_index(drop=True)
+    return table.assign(y_true=(table["label"] == "Fractured").astype(int)), listing.folder
+
+
+def extract(table: pd.DataFrame, folder: Path, weights: str, views: int) -> list:
+    """Return the features of ImageNet MobileNetV2 at 224 pixels, of the images and of each view."""
+    from xray_helpers.backbones import build_extractor
+    from xray_helpers.engines import ForwardPass, choose_engine
+    from xray_helpers.features import extract_features
+
+    forward = ForwardPass(build_extractor("MobileNetV2", (224, 224), weights), choose_engine())
+    return extract_features(table, folder, forward, "views", views)
+
+
+def folds_of(table: pd.DataFrame, seed: int, folds: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return rows of train, validation (an eighth of the sources that are not tested) and test, a fold each."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    parts = []
+    outer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for rest, test in outer.split(table, table["y_true"], table["source"]):
+        inner = StratifiedGroupKFold(8, shuffle=True, random_state=seed)
+        y, groups = table["y_true"].to_numpy()[rest], table["source"].to_numpy()[rest]
+        train, validation = next(inner.split(rest, y, groups))
+        parts.append((rest[train], rest[validation], test))
+    return parts
+
+
+def auroc_out_of_fold(x: list, table: pd.DataFrame, seed: int, folds: int, epochs: int) -> float:
+    """Train a head a fold on cached features; return the AUROC of all predictions out of fold."""
+    from sklearn.metrics import roc_auc_score
+
+    from xray_helpers.settings import build_settings
+    from xray_helpers.training import predict_head, train_head
+
+    settings = build_settings(seed=seed, epochs=epochs, patience=epochs)
+    y, y_prob = table["y_true"].to_numpy(), np.zeros(len(table))
+    for train, validation, test in folds_of(table, seed, folds):
+        views = [view[train] for view in x]
+        head, _ = train_head((views, y[train]), (x[0][validation], y[validation]), settings)
+        y_prob[test] = predict_head(head, x[0][test])
+    return roc_auc_score(y, y_prob)
+
+
+def idiom_out_of_fold(table: pd.DataFrame, folder: Path, weights: str, seed: int, folds: int, epochs: int) -> float:
+    """Train `speed.todays_idiom` on each fold's train and validation images; return the AUROC out of fold."""
+    import keras
+    from sklearn.metrics import roc_auc_score
+    from speed import base_of, todays_idiom
+
+    from xray_helpers.radiographs import read_radiograph
+
+    true, prob = [], []
+    started = time.perf_counter()
+    for train, validation, test in folds_of(table, seed, folds):
+        with tempfile.TemporaryDirectory() as place:
+            for part, rows in (("train", np.concatenate([train, validation])), ("test", test)):
+                for row in table.iloc[rows].itertuples():
+                    target = Path(place) / part / row.label / f"{row.sha256}.png"
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    keras.utils.save_img(target, read_radiograph(folder / row.path).pixels[..., None], scale=False)
+            keras.utils.set_random_seed(seed)
+            y_true, y_prob = todays_idiom(base_of("MobileNetV2", weights), Path(place), epochs)
+        true.append(y_true)
+        prob.append(y_prob)
+    print(f"idiom, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    return roc_auc_score(np.concatenate(true), np.concatenate(prob))
+
+
+if __name__ == "__main__":
+    main()
