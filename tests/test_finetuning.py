@@ -13,7 +13,7 @@ from xray_helpers.studies import read_json
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {"batch_size": 8, "patience": 10, "augment_views": 0, "fine_tune_from": 0.9, "fine_tune_learning_rate": 1e-4}
+SETTINGS = {"batch_size": 8, "patience": 10, "fine_tune_from": 0.9, "fine_tune_learning_rate": 1e-4}
 
 PRELUDE = """
 import sys, numpy as np, pandas as pd, tensorflow as tf
@@ -102,7 +102,7 @@ def test_killed_in_its_second_epoch_it_goes_on_and_ends_alike(root, tmp_path, mo
     from xray_helpers.finetuning import fine_tune
 
     code = """
-model, history, train, validation, settings = made(fine_tune_epochs=3, augment_views=1)
+model, history, train, validation, settings = made(fine_tune_epochs=3)
 fine_tune(model, history, train, validation, settings, key="k")
 """
     killed = run(root, code)
@@ -113,10 +113,10 @@ fine_tune(model, history, train, validation, settings, key="k")
     killed.wait()
     done = len(read_json(next((root / "data" / "cache").glob("finetuning-*.json"))))
     assert 1 <= done < 3
-    *images, settings = made(fine_tune_epochs=3, augment_views=1)
+    *images, settings = made(fine_tune_epochs=3)
     resumed = fine_tune(*images, settings, key="k")
     monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path / "elsewhere"))
-    straight = fine_tune(*made(fine_tune_epochs=3, augment_views=1), key="k")
+    straight = fine_tune(*made(fine_tune_epochs=3), key="k")
     assert len(resumed) == 4
     pd.testing.assert_frame_equal(resumed, straight, rtol=1e-4)
 

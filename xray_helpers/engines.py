@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH = 8  # images a forward pass: measured on CPUs, 8 stay in the cache, where 32 do not
 GPU_BATCH = 64
-WORTH_CONVERTING = 1000  # images from which `auto` takes OpenVINO: below, converting takes longer than it saves
+WORTH_CONVERTING = 500  # images from which `auto` takes OpenVINO: below, converting takes longer than it saves
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # of the features' difference to float32 TensorFlow
 AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}  # of probabilities: features' path and saved model
 

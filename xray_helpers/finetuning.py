@@ -82,7 +82,7 @@ def fine_tune(
     key: str,
     devices: list[str] | None = None,
 ) -> pd.DataFrame:
-    """Train the upper layers; the weights of the epoch of the lowest validation loss are put into `model`.
+    """Train the upper layers on augmented pictures; the weights of the epoch of the lowest validation loss are kept.
 
     Where no epoch is better than the head's training was, `model` stays as it is. Batch normalization stays in
     inference mode. With several GPUs each step's images are spread over them; on a GPU that has it, computing is in
@@ -96,7 +96,7 @@ def fine_tune(
         Of `training.train_head`.
     train, validation : Images
     settings : Settings
-        `fine_tune_epochs`, `fine_tune_from`, `fine_tune_learning_rate`; `augment_views` 0 means no augmentation.
+        Of them, those that begin with `fine_tune`, `batch_size`, `patience` and `seed`.
     key : str
         Of the features, and so of the backbone.
     devices : list of str, optional
@@ -142,7 +142,7 @@ def predict_images(images: Images, forward: ForwardPass, block: int = 512) -> np
 def _run_key(key: str, layers: list[str], train: Images, validation: Images, settings: Settings, devices: Any) -> str:
     names = ("seed", "batch_size", "dropout_rate", "fine_tune_epochs", "fine_tune_learning_rate", "learning_rate",
              "epochs", "patience", "lr_factor", "min_lr")  # fmt: skip
-    chosen = [getattr(settings, name) for name in names] + [settings.augment_views > 0]
+    chosen = [getattr(settings, name) for name in names]
     return hash_of("fine-tuning", _VERSION, key, layers, *(x.tolist() for x in (*train[1:], *validation[1:])), chosen)
 
 
@@ -221,7 +221,7 @@ def _dataset(images: Images, settings: Settings, epoch: int | None) -> "tf.data.
         for start in range(0, n, 64):
             rows = order[start : start + 64]
             pictures = images.pixels[rows]
-            if epoch is not None and settings.augment_views:
+            if epoch is not None:
                 pictures = augment(pictures, images.contents[rows], _FIRST_VIEW + epoch)
             for picture, label in zip(pictures, images.y_true[rows], strict=True):
                 yield picture[..., None].astype(np.float32), float(label)

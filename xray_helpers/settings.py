@@ -46,7 +46,7 @@ class Settings(BaseModel):
     normalization: Literal["imagenet", "unit"] = Field(
         "imagenet", description="each backbone's own preprocessing, or [0, 1] for all (a known mistake)"
     )
-    augment_views: int = Field(3, ge=0, le=64, description="augmented views of each training image, beside itself")
+    augment_views: int = Field(0, ge=0, le=64, description="augmented views of each training image, beside itself")
     engine: Literal["auto", "tensorflow", "openvino"] = Field(
         "auto", description="what computes features: the fastest, 'tensorflow' or 'openvino'"
     )
@@ -137,7 +137,7 @@ class Settings(BaseModel):
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": {},
     "full": {"use_subset": 1.0, "epochs": 50},
-    "smoke": {"use_subset": 0.01, "epochs": 1, "augment_views": 0},
+    "smoke": {"use_subset": 0.01, "epochs": 1},
     "eager": {"eager": True},
     "demo": {
         "data": "phantoms",
@@ -145,7 +145,6 @@ PROFILES: dict[str, dict[str, Any]] = {
         "use_subset": 1.0,
         "epochs": 20,
         "patience": 5,
-        "augment_views": 0,
         "weights": "auto",
     },
 }
