@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,10 +44,12 @@ def test_against_scikit_learn_with_ties(rows, threshold):
     assert scores["brier"]["value"] == pytest.approx(sk.brier_score_loss(y, p))
     assert scores["balanced_accuracy"]["value"] == pytest.approx(sk.balanced_accuracy_score(y, called))
     assert scores["f1"]["value"] == pytest.approx(sk.f1_score(y, called, zero_division=0))
+    assert (scores["kappa"]["value"] or 0) == pytest.approx(np.nan_to_num(sk.cohen_kappa_score(y, called)))
+    assert (scores["mcc"]["value"] or 0) == pytest.approx(sk.matthews_corrcoef(y, called))
     for name in METRICS:
         entry = scores[name]
         if entry["value"] is not None and entry["ci_low"] is not None:
-            assert 0 <= entry["ci_low"] <= entry["value"] <= entry["ci_high"] <= 1
+            assert (-1 if name in ("kappa", "mcc") else 0) <= entry["ci_low"] <= entry["value"] <= entry["ci_high"] <= 1
 
 
 def test_copies_of_an_image_do_not_narrow_the_interval():
@@ -100,6 +105,27 @@ def test_youden_threshold_parts_the_classes_in_the_middle_of_the_gap():
     assert (P[Y == 1] >= threshold).mean() - (P[Y == 0] >= threshold).mean() == pytest.approx(best)
     worse = choose_threshold([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9], "youden")
     assert worse > 0.9  # nothing separates: nothing is called fractured
+
+
+def test_a_target_sensitivity_is_reached_with_as_few_false_alarms_as_can_be():
+    y, p = np.array([1, 1, 1, 1, 0, 0, 0]), np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.5, 0.1])
+    assert choose_threshold(y, p, "sensitivity", 0.75) == pytest.approx(0.55)  # three of four, midway to 0.5
+    assert choose_threshold(y, p, "sensitivity", 0.76) == pytest.approx(0.2)  # needs the fourth
+    assert choose_threshold(y, p, "sensitivity", 1.0) == pytest.approx(0.2)
+    with pytest.raises(InputError, match="No fractured image"):
+        choose_threshold([0, 0], [0.1, 0.2], "sensitivity")
+
+
+@pytest.mark.slow
+def test_clustered_intervals_cover_and_naive_ones_do_not():
+    """A smaller run of benchmarks/interval_coverage.py; with 300 studies the share is known to about 0.013."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    from interval_coverage import coverage
+
+    share = coverage(300, seed=1).set_index(["metric", "intervals"])["coverage"]
+    for metric in ("auroc", "recall"):
+        assert 0.91 <= share[metric, "clustered"] <= 0.99
+        assert share[metric, "naive"] < 0.87
 
 
 def test_bca_is_the_percentile_interval_when_nothing_is_biased_or_skewed():

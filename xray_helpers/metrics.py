@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import sparse, stats
 from sklearn.metrics import roc_curve
 
+from xray_helpers.delong import delong_interval
 from xray_helpers.settings import InputError
 
 RESAMPLES = 2000
@@ -22,10 +23,10 @@ PROPORTIONS = {  # name: (numerator, denominator) as indices of (tp, fp, tn, fn)
     "specificity": ((2,), (2, 1)),
     "npv": ((2,), (2, 3)),
 }
-RESAMPLED = ("f1", "balanced_accuracy", "auroc", "average_precision", "brier")
+RESAMPLED = ("f1", "balanced_accuracy", "kappa", "mcc", "auroc", "average_precision", "brier")
 METRICS = (
     "auroc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "specificity", "npv",
-    "f1", "brier",
+    "f1", "kappa", "mcc", "brier",
 )  # fmt: skip
 UNDEFINED = {
     "precision": "no image was called fractured",
@@ -36,38 +37,60 @@ UNDEFINED = {
     "auroc": "one class only",
     "average_precision": "no fractured image",
     "balanced_accuracy": "one class only",
+    "kappa": "truth and calls are all of one class",
+    "mcc": "one class only, true or called",
 }
 
 
-def choose_threshold(y_true: np.ndarray, y_prob: np.ndarray, rule: str) -> float:
+def choose_threshold(y_true: np.ndarray, y_prob: np.ndarray, rule: str, target: float = 0.95) -> float:
     """Choose the operating threshold; to be called with validation data only.
 
     Parameters
     ----------
     y_true, y_prob : ndarray, shape (n,)
-    rule : {'youden', 'fixed'}
-        Youden's J (sensitivity + specificity - 1, Youden 1950) at its largest, taken midway to the next
-        lower score so that it does not hang on one image; or 0.5.
+    rule : {'youden', 'sensitivity', 'fixed'}
+        Youden's J (sensitivity + specificity - 1, Youden 1950) at its largest; or the highest threshold whose
+        sensitivity reaches `target`; either taken midway to the next lower score, so that it does not hang on one
+        image; or 0.5.
+    target : float
+        Sensitivity for the second rule.
 
     Returns
     -------
     float
         An image is called fractured when its probability is at or above it.
+
+    Raises
+    ------
+    InputError
+        When validation has no fractured image to reach a sensitivity on.
     """
     if rule == "fixed":
         return 0.5
     y_true, y_prob = _checked(y_true, y_prob)
-    false_positive, true_positive, thresholds = roc_curve(y_true, y_prob, drop_intermediate=False)
-    best = float(thresholds[np.argmax(true_positive - false_positive)])
     scores = np.unique(y_prob)
-    if not np.isfinite(best):  # nothing separates: call nothing fractured
-        return float(np.nextafter(scores[-1], 2))
+    if rule == "sensitivity":
+        positive = np.sort(y_prob[y_true == 1])[::-1]
+        if not len(positive):
+            raise InputError("No fractured image in validation: a target sensitivity cannot be reached there.")
+        best = float(positive[int(np.ceil(target * len(positive) - 1e-9)) - 1])
+    else:
+        false_positive, true_positive, thresholds = roc_curve(y_true, y_prob, drop_intermediate=False)
+        best = float(thresholds[np.argmax(true_positive - false_positive)])
+        if not np.isfinite(best):  # nothing separates: call nothing fractured
+            return float(np.nextafter(scores[-1], 2))
     lower = scores[scores < best]
     return float((best + lower[-1]) / 2) if len(lower) else best
 
 
 def compute_metrics(
-    y_true: np.ndarray, y_prob: np.ndarray, threshold: float, group: Any = None, *, seed: int = 0
+    y_true: np.ndarray,
+    y_prob: np.ndarray,
+    threshold: float,
+    group: Any = None,
+    *,
+    seed: int = 0,
+    resampled: bool = True,
 ) -> dict[str, Any]:
     """Compute scores with 95 % intervals at a threshold.
 
@@ -81,12 +104,15 @@ def compute_metrics(
     group : array-like, shape (n,), optional
         What is resampled whole; each image its own when left out.
     seed : int
+    resampled : bool
+        Without it the scores that need a bootstrap have no interval, which saves time.
 
     Returns
     -------
     dict
         For each name in `METRICS` a dictionary value, ci_low, ci_high, method (value None and a reason
-        where it is not defined); then n, n_groups, prevalence, threshold, tp, fp, tn, fn.
+        where it is not defined; AUROC also delong_low, delong_high: DeLong's interval, which takes images for
+        independent); then n, n_groups, prevalence, threshold, tp, fp, tn, fn.
 
     Raises
     ------
@@ -96,7 +122,10 @@ def compute_metrics(
     y_true, y_prob = _checked(y_true, y_prob)
     codes = np.arange(len(y_true)) if group is None else pd.factorize(np.asarray(group, dtype=object))[0]
     sums = _GroupSums(y_true, y_prob, threshold, codes)
-    result = {name: _proportion(sums, name) for name in PROPORTIONS} | _bootstrap(sums, seed)
+    result = {name: _proportion(sums, name) for name in PROPORTIONS} | _bootstrap(
+        sums, seed, RESAMPLES if resampled else 0
+    )
+    result["auroc"] |= dict(zip(("delong_low", "delong_high"), _delong(y_true, y_prob), strict=True))
     tp, fp, tn, fn = (int(v) for v in sums.counts.sum(axis=0))
     return {name: result[name] for name in METRICS} | {
         "n": len(y_true),
@@ -177,6 +206,8 @@ class _GroupSums:
             result = {
                 "f1": 2 * tp / (2 * tp + fp + fn),
                 "balanced_accuracy": (tp / (tp + fn) + tn / (tn + fp)) / 2,
+                "kappa": _kappa(tp, fp, tn, fn),
+                "mcc": (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)),
                 "brier": (weights @ self.squared_error) / (weights @ self.images),
             }
             positive, negative = weights @ self.positive, weights @ self.negative
@@ -190,14 +221,37 @@ class _GroupSums:
         return result
 
 
+def _kappa(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """Cohen's kappa (1960) of calls and truth: agreement beyond what their margins give by chance."""
+    n = tp + fp + tn + fn
+    chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / n**2
+    return ((tp + tn) / n - chance) / (1 - chance)
+
+
+def grouped_proportion(hits: Any, group: Any) -> dict[str, Any]:
+    """Return a share with its interval as in `compute_metrics`: value, ci_low, ci_high, method.
+
+    Parameters
+    ----------
+    hits : array-like of 0 or 1, shape (n,)
+    group : array-like, shape (n,)
+        What counts together.
+    """
+    codes = pd.factorize(np.asarray(group, dtype=object))[0]
+    return _wilson(np.bincount(codes, np.asarray(hits, float)), np.bincount(codes).astype(float), "no image")
+
+
 def _proportion(sums: _GroupSums, name: str) -> dict[str, Any]:
-    """Wilson's interval (1927) at the sample size that the groups' spread is worth (ratio estimator)."""
     numerator, denominator = PROPORTIONS[name]
-    hits = sums.counts[:, numerator].sum(axis=1)
-    trials = sums.counts[:, denominator].sum(axis=1)
+    hits, trials = sums.counts[:, numerator].sum(axis=1), sums.counts[:, denominator].sum(axis=1)
+    return _wilson(hits, trials, UNDEFINED.get(name, "no image"))
+
+
+def _wilson(hits: np.ndarray, trials: np.ndarray, undefined: str) -> dict[str, Any]:
+    """Wilson's interval (1927) at the sample size that the groups' spread is worth (ratio estimator)."""
     n = trials.sum()
     if n == 0:
-        return {"value": None, "ci_low": None, "ci_high": None, "reason": UNDEFINED[name]}
+        return {"value": None, "ci_low": None, "ci_high": None, "reason": undefined}
     value = hits.sum() / n
     groups = int((trials > 0).sum())
     clustered = groups < n
@@ -223,20 +277,27 @@ def _proportion(sums: _GroupSums, name: str) -> dict[str, Any]:
     }
 
 
+def _delong(y_true: np.ndarray, y_prob: np.ndarray) -> tuple[float | None, float | None]:
+    if len(set(y_true)) < 2:
+        return None, None
+    low, high = delong_interval(y_true, y_prob)
+    return (low, high) if np.isfinite(low) else (None, None)
+
+
 def group_weights(groups: int, resamples: int, seed: int) -> np.ndarray:
     """Return how often each group is drawn in each resample: float, shape (resamples, groups)."""
     rng = np.random.default_rng([seed, 3])
     return rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(float)
 
 
-def _bootstrap(sums: _GroupSums, seed: int, chunk: int = 500) -> dict[str, Any]:
+def _bootstrap(sums: _GroupSums, seed: int, resamples: int, chunk: int = 500) -> dict[str, Any]:
     def run(weights: np.ndarray) -> pd.DataFrame:
         parts = [pd.DataFrame(sums.scores(weights[i : i + chunk])) for i in range(0, len(weights), chunk)]
-        return pd.concat(parts, ignore_index=True)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=RESAMPLED, dtype=float)
 
     value = run(np.ones((1, sums.size))).iloc[0]
-    drawn = run(group_weights(sums.size, RESAMPLES, seed))
-    left_out = run(1 - np.eye(sums.size)) if sums.size > 1 else drawn.iloc[:0]
+    drawn = run(group_weights(sums.size, resamples, seed))
+    left_out = run(1 - np.eye(sums.size)) if sums.size > 1 and resamples else drawn.iloc[:0]
     result = {}
     for name in RESAMPLED:
         if not np.isfinite(value[name]):

@@ -28,7 +28,8 @@ _MODEL_MARKERS = {"InceptionV3": "o", "ResNet50": "s", "VGG16": "^", "DenseNet12
 METRIC_TITLES = {
     "auroc": "AUROC", "average_precision": "Average precision", "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy", "precision": "Precision (PPV)", "recall": "Recall (sensitivity)",
-    "specificity": "Specificity", "npv": "NPV", "f1": "F1", "brier": "Brier score",
+    "specificity": "Specificity", "npv": "NPV", "f1": "F1", "kappa": "Cohen's kappa",
+    "mcc": "Matthews correlation", "brier": "Brier score",
 }  # fmt: skip
 
 

@@ -65,9 +65,10 @@ class Settings(BaseModel):
         0.2, description="which layers: the upper share of them, or the name of the first"
     )
     fine_tune_learning_rate: float = Field(1e-5, gt=0, le=1, description="Adam's, for fine-tuning")
-    threshold_rule: Literal["youden", "fixed"] = Field(
-        "youden", description="operating threshold, chosen on validation: 'youden', or 'fixed' at 0.5"
+    threshold_rule: Literal["youden", "sensitivity", "fixed"] = Field(
+        "youden", description="operating threshold, chosen on validation: 'youden', 'sensitivity', or 'fixed' at 0.5"
     )
+    target_sensitivity: float = Field(0.95, gt=0, le=1, description="what threshold_rule 'sensitivity' reaches")
     patient_pattern: str = Field("", description="regular expression on the path; group 1 is the patient")
     eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
     seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")
@@ -136,7 +137,7 @@ class Settings(BaseModel):
 
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": {},
-    "full": {"use_subset": 1.0, "epochs": 50},
+    "full": {"use_subset": 1.0, "epochs": 50, "threshold_rule": "sensitivity"},
     "smoke": {"use_subset": 0.01, "epochs": 1},
     "eager": {"eager": True},
     "demo": {

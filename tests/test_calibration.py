@@ -1,0 +1,89 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from sklearn.metrics import brier_score_loss, log_loss
+
+from xray_helpers.calibration import (
+    calibration_error,
+    decision_curve,
+    describe_calibration,
+    fit_temperature,
+    judge_calibration,
+    reliability_table,
+    scale_probabilities,
+)
+
+
+def drawn(n, temperature=1.0, seed=0):
+    """Labels drawn from probabilities, which are then made too sharp by a temperature."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 1.5, n)
+    y = (rng.random(n) < expit(z)).astype(int)
+    return pd.DataFrame({"y_true": y, "y_prob": expit(z * temperature), "group": np.arange(n) // 2})
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_temperature_is_found_again(temperature):
+    table = drawn(20_000, temperature)
+    assert fit_temperature(table["y_true"], table["y_prob"]) == pytest.approx(temperature, rel=0.06)
+
+
+def test_scaling_by_hand():
+    assert scale_probabilities([0.8], 2.0)[0] == pytest.approx(1 / (1 + np.exp(-logit(0.8) / 2)))
+    assert scale_probabilities([0.0, 0.5, 1.0], 1.0) == pytest.approx([0, 0.5, 1], abs=1e-6)
+    assert fit_temperature([1, 1], [0.3, 0.9]) == 1.0
+
+
+def test_too_sure_models_are_mended():
+    scores, tables = judge_calibration(drawn(4000, 3.0, seed=1), drawn(4000, 3.0, seed=2))
+    assert scores["before"]["calibration_error"] > 0.08
+    assert scores["after"]["calibration_error"] < 0.04
+    assert scores["after"]["log_loss"] < scores["before"]["log_loss"]
+    assert set(tables["scaling"]) == {"before", "after"}
+    test = drawn(4000, 3.0, seed=2)
+    assert scores["before"]["brier"] == pytest.approx(brier_score_loss(test["y_true"], test["y_prob"]))
+    assert scores["before"]["log_loss"] == pytest.approx(log_loss(test["y_true"], test["y_prob"]), rel=1e-4)
+    text = describe_calibration(scores, decision_curve(test))
+    assert "too sure of itself" in text
+    assert "worth more than treating all" in text
+
+
+def test_reliability_by_hand():
+    table = pd.DataFrame({"y_true": [0, 0, 1, 1, 1, 1], "y_prob": [0.1, 0.2, 0.3, 0.7, 0.8, 0.9], "group": range(6)})
+    found = reliability_table(table, bins=2)
+    assert found["n"].tolist() == [3, 3]
+    assert found["mean_probability"].tolist() == pytest.approx([0.2, 0.8])
+    assert found["fractured"].tolist() == pytest.approx([1 / 3, 1])
+    assert calibration_error(found) == pytest.approx((0.4 / 3 + 0.2) / 2)
+    assert (found["ci_low"] <= found["fractured"]).all()
+
+
+def test_decision_curve_by_hand():
+    table = pd.DataFrame({"y_true": [1, 1, 0, 0], "y_prob": [0.9, 0.4, 0.6, 0.1]})
+    curve = decision_curve(table, points=3).set_index("threshold")
+    assert curve.loc[0.5, "model"] == pytest.approx(1 / 4 - 1 / 4)
+    assert curve.loc[0.25, "model"] == pytest.approx(2 / 4 - 1 / 4 / 3)
+    assert curve.loc[0.75, "treat_all"] == pytest.approx(0.5 - 0.5 * 3)
+    assert (curve["treat_none"] == 0).all()
+
+
+def test_a_model_that_knows_nothing_is_worth_nothing():
+    table = pd.DataFrame({"y_true": [0, 1] * 10, "y_prob": 0.5, "group": range(20)})
+    scores, tables = judge_calibration(table, table)
+    assert len(tables) == 2
+    assert scores["before"]["calibration_error"] == pytest.approx(0)
+    assert "At no threshold" in describe_calibration(scores, decision_curve(table))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 10), st.integers(0, 4)), min_size=1, max_size=50))
+def test_any_predictions_give_bins_that_hold_all_images(rows):
+    table = pd.DataFrame(rows, columns=["y_true", "y_prob", "group"]).assign(y_prob=lambda t: t["y_prob"] / 10)
+    found = reliability_table(table)
+    assert found["n"].sum() == len(table)
+    assert np.average(found["fractured"], weights=found["n"]) == pytest.approx(table["y_true"].mean())
+    assert 0 <= calibration_error(found) <= 1
+    assert np.isfinite(fit_temperature(table["y_true"], table["y_prob"]))
