@@ -25,6 +25,7 @@ _URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _INIT_SEED = 20  # of random weights: fixed, so that every study's random backbone is the same
 _RANDOM_VERSION = 2  # raise it when random backbones are calibrated otherwise
 _PROBE_SECONDS = 4.0
+BORDER, CORNER = 0.10, 0.20  # shares of the side that `border` blanks at the edges, and in the corners
 
 # scale and offset a channel, as the networks were trained: x * scale + offset on 0-255 grey in 3 channels
 _MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -204,7 +205,7 @@ def _reachable(url: str) -> bool:
 
 
 def build_extractor(
-    name: str, img_size: tuple[int, int], weights: str, normalization: str = "imagenet"
+    name: str, img_size: tuple[int, int], weights: str, normalization: str = "imagenet", border: str = "keep"
 ) -> "keras.Model":
     """Build the frozen part of the model as one flat graph.
 
@@ -217,6 +218,9 @@ def build_extractor(
         What `resolve_weights` returned.
     normalization : str
         ``imagenet`` (the backbone's own) or ``unit`` ([0, 1] for all).
+    border : str
+        ``keep``; or what a shortcut is looked for with: ``blank`` (the border and the corners, where markers sit, are
+        black) or ``only`` (all but them is).
 
     Returns
     -------
@@ -237,16 +241,31 @@ def build_extractor(
     if weights == "random":
         keras.utils.set_random_seed(_INIT_SEED)
     inputs = keras.Input((*img_size, 1), name="grey_pixels")
-    channels = keras.layers.Concatenate(name="to_three_channels")([inputs] * 3)
+    channels = keras.layers.Concatenate(name="to_three_channels")([_masked(inputs, img_size, border)] * 3)
     scaled = keras.layers.Rescaling(scale, offset, name="preprocessing")(channels)
     backbone = constructor(include_top=False, weights=None, input_tensor=scaled)
     features = keras.layers.GlobalAveragePooling2D(name="pooled")(backbone.output)
     model = keras.Model(inputs, features, name=name)
     if weights == "random":
-        return _calibrated(model, entry, img_size, normalization)
+        return _calibrated(model, entry, img_size, f"{normalization}, border {border}")
     backbone.set_weights(_read_weights(name, img_size, weights))
     model.trainable = False
     return model
+
+
+def _masked(pixels: "keras.KerasTensor", img_size: tuple[int, int], border: str) -> "keras.KerasTensor":
+    """Blank the border and the corners, or all else; in the graph, so that the saved model does the same."""
+    import keras
+
+    if border == "keep":
+        return pixels
+
+    def inner(top: float, left: float) -> "keras.KerasTensor":
+        cut = [(round(share * side),) * 2 for share, side in zip((top, left), img_size, strict=True)]
+        return keras.layers.ZeroPadding2D(cut)(keras.layers.Cropping2D(cut)(pixels))
+
+    middle = keras.layers.Maximum(name="without_border")([inner(BORDER, CORNER), inner(CORNER, BORDER)])
+    return middle if border == "blank" else keras.layers.Subtract(name="border_only")([pixels, middle])
 
 
 def _read_weights(name: str, img_size: tuple[int, int], weights: str) -> list[np.ndarray]:

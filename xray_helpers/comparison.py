@@ -69,6 +69,38 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     return row | {key: metrics[key] for key in ("tp", "fp", "tn", "fn")}
 
 
+def cost_table(study: Path, models: list[str]) -> pd.DataFrame:
+    """Return what each model costs: model, parameters, latency_ms (an image, TensorFlow, 16 at a time), training_seconds.
+
+    The seconds are those of the step 02 in this study (shorter where features came from the cache); missing by hand.
+    """
+    steps = {step["name"]: step.get("seconds") for step in read_json(study / "study.json").get("steps", [])}
+    rows = []
+    for name in models:
+        record = read_json(study / name / "training.json")
+        rows.append({"model": name, "parameters": record["parameters"], "latency_ms": record.get("latency_ms"),
+                     "training_seconds": steps.get(f"{name}/02_train_model")})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def find_disagreements(predictions: dict[str, pd.DataFrame], count: int = 8) -> pd.DataFrame:
+    """Return the test images on which decisions differ, the most differently judged first, one a group.
+
+    Returns
+    -------
+    DataFrame
+        path, group, y_true, spread (standard deviation of P(Fractured) over models), fractured_votes, and the
+        probabilities, a column a model.
+    """
+    first = next(iter(predictions.values()))
+    p = pd.DataFrame({name: table["y_prob"] for name, table in predictions.items()})
+    votes = sum(table["y_pred"] for table in predictions.values())
+    table = first[["path", "group", "y_true"]].assign(spread=p.std(axis=1, ddof=0), fractured_votes=votes).join(p)
+    split = table[(votes > 0) & (votes < len(predictions))]
+    ordered = split.sort_values(["spread", "path"], ascending=[False, True]).drop_duplicates("group")
+    return ordered.head(count).reset_index(drop=True)
+
+
 def conclude(table: pd.DataFrame, baseline: float) -> str:
     """Return what the ranking means in two sentences: the best model, and whether it is told from chance.
 

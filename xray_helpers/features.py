@@ -20,12 +20,14 @@ from xray_helpers.studies import from_root, hash_of, read_json, write_json
 _VERSION = 3  # part of every key: raise it when the same inputs would give other features
 
 
-def extractor_key(name: str, img_size: tuple[int, int], weights: str, normalization: str, engine: Engine) -> str:
+def extractor_key(
+    name: str, img_size: tuple[int, int], weights: str, normalization: str, engine: Engine, border: str = "keep"
+) -> str:
     """Return a hash of everything about the extractor that changes its features."""
     if weights not in ("imagenet", "random"):
         file = find_weights(name, from_root(weights))
         weights = hashlib.sha256(file.read_bytes()).hexdigest()
-    return hash_of("extractor", _VERSION, name, img_size, weights, normalization, engine)
+    return hash_of("extractor", _VERSION, name, img_size, weights, normalization, engine, border)
 
 
 def extract_features(part: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, views: int = 0) -> list[Rows]:

@@ -121,7 +121,7 @@ def compute_metrics(
     """
     y_true, y_prob = _checked(y_true, y_prob)
     codes = np.arange(len(y_true)) if group is None else pd.factorize(np.asarray(group, dtype=object))[0]
-    sums = _GroupSums(y_true, y_prob, threshold, codes)
+    sums = GroupSums(y_true, y_prob, threshold, codes)
     result = {name: _proportion(sums, name) for name in PROPORTIONS} | _bootstrap(
         sums, seed, RESAMPLES if resampled else 0
     )
@@ -182,7 +182,7 @@ def _checked(y_true: Any, y_prob: Any) -> tuple[np.ndarray, np.ndarray]:
     return y_true, y_prob
 
 
-class _GroupSums:
+class GroupSums:
     """What each group adds to each score, so that a resample is a product with its group weights."""
 
     def __init__(self, y_true: np.ndarray, y_prob: np.ndarray, threshold: float, codes: np.ndarray) -> None:
@@ -199,6 +199,10 @@ class _GroupSums:
         self.positive = sparse.coo_matrix((positive.astype(float), (codes, rank)), shape).tocsr()
         self.negative = sparse.coo_matrix(((~positive).astype(float), (codes, rank)), shape).tocsr()
 
+    def auroc(self, weights: np.ndarray) -> np.ndarray:
+        """Return AUROC for each row of group weights, shape (rows, groups)."""
+        return _auroc(weights @ self.positive, weights @ self.negative)
+
     def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Return the scores in `RESAMPLED` for each row of group weights, shape (rows, groups)."""
         tp, fp, tn, fn = (weights @ self.counts).T
@@ -211,14 +215,20 @@ class _GroupSums:
                 "brier": (weights @ self.squared_error) / (weights @ self.images),
             }
             positive, negative = weights @ self.positive, weights @ self.negative
-            all_positive, all_negative = positive.sum(axis=1), negative.sum(axis=1)
-            below = np.cumsum(negative, axis=1) - negative / 2  # ties count half
-            result["auroc"] = (positive * below).sum(axis=1) / (all_positive * all_negative)
+            result["auroc"] = _auroc(positive, negative)
+            all_positive = positive.sum(axis=1)
             hits = np.cumsum(positive[:, ::-1], axis=1)
             called = hits + np.cumsum(negative[:, ::-1], axis=1)
             precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
             result["average_precision"] = (precision * positive[:, ::-1]).sum(axis=1) / all_positive
         return result
+
+
+def _auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """AUROC of each row from the weights of either class at each score, rising; not finite with one class only."""
+    below = np.cumsum(negative, axis=1) - negative / 2  # ties count half
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
 
 
 def _kappa(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> np.ndarray:
@@ -241,7 +251,7 @@ def grouped_proportion(hits: Any, group: Any) -> dict[str, Any]:
     return _wilson(np.bincount(codes, np.asarray(hits, float)), np.bincount(codes).astype(float), "no image")
 
 
-def _proportion(sums: _GroupSums, name: str) -> dict[str, Any]:
+def _proportion(sums: GroupSums, name: str) -> dict[str, Any]:
     numerator, denominator = PROPORTIONS[name]
     hits, trials = sums.counts[:, numerator].sum(axis=1), sums.counts[:, denominator].sum(axis=1)
     return _wilson(hits, trials, UNDEFINED.get(name, "no image"))
@@ -290,7 +300,7 @@ def group_weights(groups: int, resamples: int, seed: int) -> np.ndarray:
     return rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(float)
 
 
-def _bootstrap(sums: _GroupSums, seed: int, resamples: int, chunk: int = 500) -> dict[str, Any]:
+def _bootstrap(sums: GroupSums, seed: int, resamples: int, chunk: int = 500) -> dict[str, Any]:
     def run(weights: np.ndarray) -> pd.DataFrame:
         parts = [pd.DataFrame(sums.scores(weights[i : i + chunk])) for i in range(0, len(weights), chunk)]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=RESAMPLED, dtype=float)

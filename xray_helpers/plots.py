@@ -83,13 +83,14 @@ def model_color(name: str) -> str:
     return sns.color_palette("husl", 12).as_hex()[sum(name.encode()) % 12]
 
 
-def _axes(ax: Axes | None, **kwargs: Any) -> Axes:
+def new_axes(ax: Axes | None, **kwargs: Any) -> Axes:
+    """Return `ax`, or the axes of a new figure."""
     return ax if ax is not None else plt.subplots(layout="constrained", **kwargs)[1]
 
 
 def plot_class_balance(balance: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw images of each class in each part; `balance` is `splits.class_balance`'s table."""
-    ax = _axes(ax, figsize=(7.2, 2.6))
+    ax = new_axes(ax, figsize=(7.2, 2.6))
     left = np.zeros(len(balance))
     for column, label in (("fractured", POSITIVE), ("non_fractured", NEGATIVE)):
         bars = ax.barh(balance["split"], balance[column], left=left, color=CLASS_COLORS[label], label=label)
@@ -104,7 +105,7 @@ def plot_class_balance(balance: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
 def plot_sizes(manifest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw width against height of the readable files; columns width, height, label."""
-    ax = _axes(ax, figsize=(5.2, 3.8))
+    ax = new_axes(ax, figsize=(5.2, 3.8))
     table = manifest.dropna(subset=["width", "height", "label"])
     for label in CLASS_NAMES:
         rows = table[table["label"] == label]
@@ -117,7 +118,7 @@ def plot_sizes(manifest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def plot_intensities(intensities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the distribution of mean grey levels by class; columns mean_grey (0-255), label."""
-    ax = _axes(ax, figsize=(6.4, 3.2))
+    ax = new_axes(ax, figsize=(6.4, 3.2))
     for label in CLASS_NAMES:
         values = intensities.loc[intensities["label"] == label, "mean_grey"]
         ax.hist(values, bins=np.arange(0, 256, 8), density=True, histtype="step", linewidth=2, label=label,
@@ -157,7 +158,7 @@ def _plain(text: str) -> str:
 
 def plot_history(history: pd.DataFrame, *, measure: str = "loss", title: str = "", ax: Axes | None = None) -> Axes:
     """Draw a learning curve on train and validation; columns epoch, best, `measure` with ``val_``, and maybe phase."""
-    ax = _axes(ax, figsize=(5.4, 3.4))
+    ax = new_axes(ax, figsize=(5.4, 3.4))
     ax.plot(history["epoch"], history[measure], color=SPLIT_COLORS["train"], marker="o", ms=4, label="train")
     ax.plot(history["epoch"], history[f"val_{measure}"], color=SPLIT_COLORS["validation"], marker="s", ms=4,
             linestyle="--", label="validation")  # fmt: skip
@@ -176,7 +177,7 @@ def plot_history(history: pd.DataFrame, *, measure: str = "loss", title: str = "
 def plot_roc(predictions: pd.DataFrame, *, model: str, threshold: float, split: str = "test", label: str = "",
              ax: Axes | None = None) -> Axes:  # fmt: skip
     """Draw the ROC curve with its operating point; columns y_true (1 = Fractured), y_prob."""
-    ax = _axes(ax, figsize=(4.4, 4.2))
+    ax = new_axes(ax, figsize=(4.4, 4.2))
     y_true = predictions["y_true"].to_numpy()
     ax.plot([0, 1], [0, 1], color="#8a8a8a", linestyle=":", label="chance")
     if 0 < y_true.sum() < len(y_true):
@@ -196,7 +197,7 @@ def plot_confusion(
     counts: dict[str, Any] | pd.Series, *, model: str, split: str = "test", ax: Axes | None = None
 ) -> Axes:
     """Draw the 2 x 2 table with counts and shares of the true class; keys tp, fp, tn, fn, n, threshold."""
-    ax = _axes(ax, figsize=(4.0, 3.6))
+    ax = new_axes(ax, figsize=(4.0, 3.6))
     cells = np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]], dtype=float)
     share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     words = [[f"{int(n)}\n{s:.0%}" for n, s in zip(*row, strict=True)] for row in zip(cells, share, strict=True)]
@@ -211,7 +212,7 @@ def plot_confusion(
 
 def plot_metrics(table: pd.DataFrame, *, title: str, baseline: float | None = None, ax: Axes | None = None) -> Axes:
     """Draw scores with 95 % intervals, a line a row; columns metric, value, ci_low, ci_high."""
-    ax = _axes(ax, figsize=(6.4, 3.6))
+    ax = new_axes(ax, figsize=(6.4, 3.6))
     rows = table.dropna(subset=["value"]).reset_index(drop=True)
     low = (rows["value"] - rows["ci_low"].fillna(rows["value"])).clip(lower=0)
     high = (rows["ci_high"].fillna(rows["value"]) - rows["value"]).clip(lower=0)
@@ -228,7 +229,7 @@ def plot_metrics(table: pd.DataFrame, *, title: str, baseline: float | None = No
 def plot_model_metric(comparison: pd.DataFrame, metric: str, *, baseline: float | None = None,
                       ax: Axes | None = None) -> Axes:  # fmt: skip
     """Draw one metric of all models with 95 % intervals; `comparison` is `comparison.compare_models`'s."""
-    ax = _axes(ax)
+    ax = new_axes(ax)
     defined = comparison[comparison[metric].notna()].reset_index(drop=True)
     for index, row in defined.iterrows():
         low, high = row[f"{metric}_low"], row[f"{metric}_high"]
@@ -272,7 +273,7 @@ def plot_confusion_grid(comparison: pd.DataFrame, *, columns: int = 3) -> Figure
 
 def plot_roc_models(predictions: dict[str, pd.DataFrame], comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the ROC curves of all models on one pair of axes."""
-    ax = _axes(ax, figsize=(5.6, 5.2))
+    ax = new_axes(ax, figsize=(5.6, 5.2))
     rows = comparison.set_index("model")
     styles = ["-", "--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1))]
     for index, (name, table) in enumerate(predictions.items()):
@@ -329,7 +330,7 @@ def plot_sample_predictions(
 
 def plot_inflation(inflation: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
     """Draw what a leak is worth; `inflation` is `inflation.measure_inflation`'s table."""
-    ax = _axes(ax, figsize=(7.6, 3.4))
+    ax = new_axes(ax, figsize=(7.6, 3.4))
     splits = list(dict.fromkeys(inflation["split"]))
     looks = {"true": ("o", "#2f4858", "labels as they are"), "shuffled": ("X", "#b2432f", "labels shuffled per source")}
     for labels, (marker, color, words) in looks.items():

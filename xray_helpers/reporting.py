@@ -143,7 +143,18 @@ def describe_engine(record: dict[str, Any]) -> str:
     return f"{text}." if exact else f"{text}; {record['difference']:.1e} standard deviations off float32 TensorFlow."
 
 
-def describe_scores(model: str, scores: dict[str, Any], baseline: float) -> str:
+def describe_border(border: str, auroc: dict[str, Any]) -> str:
+    """Return what an AUROC means where the border was blanked or all else was; nothing for images as they are."""
+    if border == "keep" or auroc["ci_low"] is None:
+        return ""
+    if border == "blank":
+        return "Border and corners were blanked: compare with a study that keeps them; what is lost came from there. "
+    if auroc["ci_low"] > 0.5:
+        return "WARNING: only border and corners were shown, and they predict the label: the images hold a shortcut. "
+    return "Only border and corners were shown, and they do not predict the label: no shortcut was found there. "
+
+
+def describe_scores(model: str, scores: dict[str, Any], baseline: float, border: str = "keep") -> str:
     """Return what a model's scores mean, in a few sentences."""
     auroc, accuracy, recall = scores["auroc"], scores["accuracy"], scores["recall"]
     text = f"On {scores['n']} test images of {scores['n_groups']} groups, {model} has AUROC {describe(auroc)}. "
@@ -156,6 +167,7 @@ def describe_scores(model: str, scores: dict[str, Any], baseline: float) -> str:
     fractures = scores["tp"] + scores["fn"]
     if scores["leak"]:
         text += f"All this is inflated: {scores['leak']:.0%} of the test images have a sibling in train. "
+    text += describe_border(border, auroc)
     return text + f"It finds {scores['tp']} of {fractures} fractures: sensitivity {describe(recall)}."
 
 

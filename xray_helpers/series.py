@@ -69,7 +69,8 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
     steps = [explore]
     for model in models:
         train, judge = f"{model}/02_train_model", f"{model}/03_evaluate_model"
-        made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "threshold.json")
+        made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "predictions_oof.csv")
+        made += ("repeats.csv", "threshold.json", "training.json")
         steps.append(
             Step(
                 train,
@@ -80,7 +81,9 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
             )
         )
         figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
-        judged = (f"{model}/metrics.json", *(f"figures/{model}_{figure}.png" for figure in figures))
+        tables = ("calibration", "reliability", "decision_curve", "spread", "subgroups", "failures")
+        judged = (f"{model}/metrics.json", *(f"{model}/{table}.csv" for table in tables))
+        judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
         steps.append(Step(judge, "03_evaluate_model", {"model": model}, (train,), judged))
     grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
     judges = tuple(step.name for step in steps if step.notebook == "03_evaluate_model")
@@ -91,7 +94,7 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
             "04_compare_models",
             {},
             judges,
-            ("comparison.csv", "inflation.csv", *grids),
+            ("comparison.csv", "pairs.csv", "ensembles.csv", "costs.csv", "disagreements.csv", "inflation.csv", *grids),
             any_need=True,
         ),
     ]

@@ -39,12 +39,18 @@ class Settings(BaseModel):
         "data/corrections.csv", description="a CSV of files to join or separate by hand, where there is one"
     )
     folds: int = Field(5, ge=2, le=50, description="group-aware parts for cross-validation")
+    repeats: int = Field(
+        3, ge=0, le=1000, description="heads trained again with other seeds; 0: no cross-validation either"
+    )
     models: tuple[str, ...] = Field(
         ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"), description="the backbones"
     )
     weights: str = Field("imagenet", description="'imagenet', 'random', 'auto', or a file or folder")
     normalization: Literal["imagenet", "unit"] = Field(
         "imagenet", description="each backbone's own preprocessing, or [0, 1] for all (a known mistake)"
+    )
+    border: Literal["keep", "blank", "only"] = Field(
+        "keep", description="look for a shortcut: 'blank' the border and corners, or keep them 'only'"
     )
     augment_views: int = Field(0, ge=0, le=64, description="augmented views of each training image, beside itself")
     engine: Literal["auto", "tensorflow", "openvino"] = Field(

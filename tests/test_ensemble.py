@@ -1,0 +1,50 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from xray_helpers.ensemble import build_ensembles, describe_ensembles
+from xray_helpers.studies import write_csv
+
+
+def write(study, name, strength, seed):
+    for part in ("val", "test"):
+        rng = np.random.default_rng([seed, len(part)])
+        y = np.arange(120) % 2
+        p = 1 / (1 + np.exp(-(strength * (y - 0.5) + rng.normal(0, 1, 120))))
+        table = pd.DataFrame({"path": [f"{i}.png" for i in range(120)], "group": [str(i // 2) for i in range(120)],
+                              "y_true": y, "y_prob": p, "y_pred": (p >= 0.5).astype(int)})  # fmt: skip
+        write_csv(study / name / f"predictions_{part}.csv", table)
+
+
+def test_models_that_err_apart_are_better_together(tmp_path):
+    for seed, name in enumerate(("A", "B", "C")):
+        write(tmp_path, name, 1.2, seed)
+    write(tmp_path, "Noise", 0.0, 9)
+    predictions, scores = build_ensembles(tmp_path, ["A", "B", "C", "Noise"], "sensitivity 0.9")
+    alone = pd.read_csv(tmp_path / "A" / "predictions_test.csv")
+    best = roc_auc_score(alone["y_true"], alone["y_prob"])
+    assert scores["Ensemble (mean)"]["auroc"]["value"] > best
+    assert scores["Ensemble (stacked)"]["auroc"]["value"] > best
+    validation = scores["Ensemble (stacked)"]["validation"]
+    assert validation["recall"]["value"] >= 0.9
+    tables = [pd.read_csv(tmp_path / name / "predictions_test.csv") for name in ("A", "B", "C", "Noise")]
+    mean = np.mean([table["y_prob"] for table in tables], axis=0)
+    assert predictions["Ensemble (mean)"]["y_prob"].to_numpy() == pytest.approx(mean)
+    assert list(predictions["Ensemble (mean)"].columns) == ["path", "group", "y_true", "y_prob", "y_pred"]
+    assert "joining them adds" in describe_ensembles(scores, "A", best)
+    assert "nothing worth" in describe_ensembles(scores, "A", 1.0)
+
+
+def test_the_stack_learns_nothing_from_test(tmp_path):
+    for seed, name in enumerate(("A", "B")):
+        write(tmp_path, name, 1.2, seed)
+    _, scores = build_ensembles(tmp_path, ["A", "B"], "youden")
+    for name in ("A", "B"):
+        path = tmp_path / name / "predictions_test.csv"
+        table = pd.read_csv(path)
+        write_csv(path, table.assign(y_true=1 - table["y_true"]))
+    _, flipped = build_ensembles(tmp_path, ["A", "B"], "youden")
+    for name in scores:
+        assert flipped[name]["threshold"] == scores[name]["threshold"]
+        assert flipped[name]["auroc"]["value"] == pytest.approx(1 - scores[name]["auroc"]["value"])

@@ -1,0 +1,81 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from xray_helpers.settings import build_settings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def study():
+    rng = np.random.default_rng(0)
+    y = np.arange(150) % 2
+    x = (rng.normal(0, 1, (150, 12)) + 1.2 * y[:, None]).astype("float32")
+    table = pd.DataFrame({"path": [f"{i}.png" for i in range(150)], "group": [str(i // 2) for i in range(150)], "y_true": y,
+                          "fold": (np.arange(150) // 2) % 5})  # fmt: skip
+    return x, table
+
+
+def test_a_head_that_begins_anew_is_a_new_head(study):
+    from xray_helpers.training import predict_head, train_head
+
+    x, table = study
+    y, settings = table["y_true"].to_numpy(), build_settings(epochs=4, patience=1)
+    parts = (([x[:100]], y[:100]), (x[100:], y[100:]))
+    head, history = train_head(*parts, settings)
+    expected = predict_head(head, x)
+    train_head(*parts, settings.model_copy(update={"seed": 9}), head)
+    assert (predict_head(head, x) != expected).any()
+    _, again = train_head(*parts, settings, head)
+    pd.testing.assert_frame_equal(history, again)
+    assert predict_head(head, x) == pytest.approx(expected, abs=1e-6)
+
+
+def test_seeds_and_folds_show_the_spread(study):
+    from xray_helpers.repeats import cross_validate, describe_spread, repeat_seeds, summarise
+
+    x, table = study
+    y, settings = table["y_true"].to_numpy(), build_settings(epochs=4, repeats=2)
+    parts = {"validation": (x[80:110], y[80:110]), "test": (x[110:], y[110:])}
+    seeds = repeat_seeds(([x[:80]], y[:80]), parts, settings)
+    assert seeds["seed"].tolist() == [1042, 1043]
+    assert seeds["auroc_test"].between(0.8, 1).all()
+    out = cross_validate([x], table, settings)
+    assert out["path"].tolist() == table["path"].tolist()
+    assert roc_auc_score(out["y_true"], out["y_prob"]) > 0.85
+    summary = summarise(seeds, out, {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95})
+    assert summary["runs"].tolist() == [1, 2, 5]
+    assert (summary["low"] <= summary["auroc"]).all()
+    text = describe_spread(summary)
+    assert text.startswith("With 2 other seeds AUROC on test lies between")
+    assert "Over 5 folds" in text
+
+
+def test_no_image_is_predicted_by_a_head_that_saw_its_group(study):
+    """Features that only name the group: out of fold they are worth nothing."""
+    from xray_helpers.repeats import cross_validate
+
+    _, table = study
+    rng = np.random.default_rng(3)
+    label = pd.Series(rng.permutation(np.arange(75) % 2), index=[str(i) for i in range(75)])
+    table = table.assign(y_true=table["group"].map(label))
+    x = np.repeat(rng.normal(0, 3, (75, 60)), 2, axis=0).astype("float32")
+    out = cross_validate([x], table, build_settings(epochs=15, patience=15))
+    assert roc_auc_score(out["y_true"], out["y_prob"]) < 0.7
+
+
+def test_nothing_repeated_is_said(study):
+    from xray_helpers.repeats import cross_validate, describe_spread, repeat_seeds, summarise
+
+    x, table = study
+    y = table["y_true"].to_numpy()
+    seeds = repeat_seeds(([x], y), {"validation": (x, y), "test": (x, y)}, build_settings(repeats=0))
+    out = cross_validate(
+        [x], table.assign(fold=table["fold"] % 2), build_settings()
+    )  # two folds leave none to validate
+    assert out.empty
+    summary = summarise(seeds, out, {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95})
+    assert len(summary) == 1
+    assert describe_spread(summary) == "Nothing was repeated: the spread is not known."

@@ -1,0 +1,136 @@
+"""Where a model does worse: subgroups of images, and single ones."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xray_helpers.metrics import compute_metrics
+
+SHOWN = ("auroc", "recall", "specificity")
+MOST_VALUES = 12  # of a column that makes subgroups
+_OWN = {
+    "path",
+    "label",
+    "source_group",
+    "patient",
+    "group",
+    "split",
+    "fold",
+    "sha256",
+    "width",
+    "height",
+    "status",
+    "reason",
+}
+
+
+def subgroup_columns(part: pd.DataFrame) -> list[str]:
+    """Return the columns of a manifest's part that make subgroups: 2 to 12 values, the user's own and how files are stored."""
+    found = []
+    for column in part.columns.difference([*_OWN, "y_true"], sort=False):
+        values = part[column].dropna().astype(str)
+        if 2 <= values.nunique() <= MOST_VALUES and values.value_counts().max() > 1:
+            found.append(column)
+    return found
+
+
+def judge_subgroups(
+    predictions: pd.DataFrame, manifest: pd.DataFrame, threshold: float, columns: list[str], seed: int = 0
+) -> pd.DataFrame:
+    """Judge each value of each column apart.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        ``predictions_test.csv``.
+    manifest : DataFrame
+        With path and the columns.
+    threshold : float
+    columns : list of str
+        Images without a value of a column make the subgroup ``not stated``.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        column, value, n, n_groups, fractured, and for AUROC, recall and specificity: value, ``_low``, ``_high`` (95 %,
+        by groups), ``_reason`` where it is not defined. The first row, column ``all``, is the whole.
+    """
+    table = predictions.merge(manifest[["path", *columns]], on="path", how="left", validate="one_to_one")
+    rows = [_judge(table, threshold, seed) | {"column": "all", "value": "all images"}]
+    for column in columns:
+        values = table[column].astype("string").fillna("not stated")
+        for value, part in table.groupby(values, sort=True):
+            rows.append(_judge(part, threshold, seed) | {"column": column, "value": str(value)})
+    result = pd.DataFrame(rows)
+    return result[["column", "value", *result.columns.drop(["column", "value"])]]
+
+
+def _judge(part: pd.DataFrame, threshold: float, seed: int) -> dict[str, Any]:
+    scores = compute_metrics(part["y_true"], part["y_prob"], threshold, part["group"], seed=seed)
+    row = {"n": scores["n"], "n_groups": scores["n_groups"], "fractured": scores["tp"] + scores["fn"]}
+    for name in SHOWN:
+        entry = scores[name]
+        row |= {name: entry["value"], f"{name}_low": entry["ci_low"], f"{name}_high": entry["ci_high"],
+                f"{name}_reason": entry.get("reason", "")}  # fmt: skip
+    return row
+
+
+def describe_subgroups(subgroups: pd.DataFrame) -> str:
+    """Return what the subgroups tell, in sentences."""
+    whole, parts = subgroups.iloc[0], subgroups.iloc[1:]
+    if parts.empty:
+        return (
+            "The manifest has no column that makes subgroups: give a CSV with body part, view or the like to see them."
+        )
+    smallest = parts.loc[parts["n"].idxmin()]
+    text = (f"The smallest of {len(parts)} subgroups, {smallest['column']} = {smallest['value']}, has {smallest['n']} images "
+            f"of {smallest['n_groups']} groups. ")  # fmt: skip
+    worse = parts[parts["auroc_high"] < whole["auroc"]]
+    undefined = parts[parts["auroc"].isna()]
+    if len(undefined):
+        text += f"In {len(undefined)} of them AUROC is not defined, because they hold one class only. "
+    if worse.empty:
+        return text + f"In none does the interval of AUROC lie wholly below the {whole['auroc']:.2f} of all images."
+    names = "; ".join(f"{row.column} = {row.value} ({row.auroc:.2f}, n = {row.n})" for row in worse.itertuples())
+    return text + f"Below the {whole['auroc']:.2f} of all images, interval and all: {names}."
+
+
+def find_failures(predictions: pd.DataFrame, threshold: float, count: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the most confident errors, and the least certain images: of each at most `count`, one a group.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        ``predictions_test.csv``.
+    threshold : float
+        Certainty is how far the probability is from it, as a share of the way to 0 or 1.
+    count : int
+
+    Returns
+    -------
+    errors, unsure : DataFrame
+        The predictions with certainty (0 to 1); errors by falling, unsure by rising certainty.
+    """
+    p = predictions["y_prob"]
+    room = np.where(p >= threshold, 1 - threshold, threshold)
+    certainty = np.where(room > 0, np.abs(p - threshold) / np.where(room > 0, room, 1), 0.0)
+    table = predictions.assign(certainty=np.round(np.minimum(certainty, 1.0), 9))
+    wrong = table[table["y_true"] != table["y_pred"]]
+    ordered = (
+        wrong.sort_values(["certainty", "path"], ascending=[False, True]),
+        table.sort_values(["certainty", "path"]),
+    )
+    errors, unsure = (part.drop_duplicates("group").head(count).reset_index(drop=True) for part in ordered)
+    return errors, unsure
+
+
+def describe_failures(errors: pd.DataFrame, predictions: pd.DataFrame) -> str:
+    """Return what goes wrong most confidently, in a sentence."""
+    wrong = (predictions["y_true"] != predictions["y_pred"]).sum()
+    if errors.empty:
+        return f"None of {len(predictions)} test images is called wrongly."
+    missed = int((errors["y_true"] == 1).sum())
+    return (f"{wrong} of {len(predictions)} test images are called wrongly; of the {len(errors)} most confident errors "
+            f"{missed} are missed fractures and {len(errors) - missed} false alarms.")  # fmt: skip

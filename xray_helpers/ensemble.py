@@ -1,0 +1,81 @@
+"""All models together: the mean of their probabilities, and a stack of them fitted on validation."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+
+from xray_helpers.metrics import choose_threshold, judge
+from xray_helpers.studies import read_csv
+
+_EDGE = 1e-6
+
+
+def build_ensembles(
+    study: Path, models: list[str], rule: str, *, leak: float = 0.0, seed: int = 0
+) -> tuple[dict, dict]:
+    """Join the models' predictions and judge what comes out as a model is judged.
+
+    Parameters
+    ----------
+    study : Path
+    models : list of str
+        Two or more, whose predictions are there.
+    rule : str
+        Of the threshold, as in ``threshold.json``; it is chosen on validation again.
+    leak, seed
+        As for `metrics.judge`.
+
+    Returns
+    -------
+    predictions : dict
+        ``Ensemble (mean)`` and ``Ensemble (stacked)`` to their ``predictions_test`` table.
+    scores : dict
+        The same names to what ``metrics.json`` holds.
+    """
+    validation, test = (
+        [read_csv(study / name / f"predictions_{part}.csv") for name in models] for part in ("val", "test")
+    )
+    joined = {"Ensemble (mean)": tuple(np.mean([t["y_prob"] for t in tables], axis=0) for tables in (validation, test)),
+              "Ensemble (stacked)": _stack(validation, test)}  # fmt: skip
+    predictions, scores = {}, {}
+    for name, (p_validation, p_test) in joined.items():
+        tables = [base[0].assign(y_prob=p) for base, p in ((validation, p_validation), (test, p_test))]
+        kind, _, target = rule.partition(" ")
+        threshold = choose_threshold(tables[0]["y_true"], p_validation, kind, float(target or 0.95))
+        tables = [table.assign(y_pred=(table["y_prob"] >= threshold).astype(int)) for table in tables]
+        predictions[name] = tables[1]
+        scores[name] = judge(tables[1], tables[0], threshold, rule, leak=leak, seed=seed)
+    return predictions, scores
+
+
+def _stack(validation: list[pd.DataFrame], test: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regression on the models' log-odds, fitted on validation; for validation itself, out of fold by groups."""
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+    x, x_test = (
+        np.stack([logit(np.clip(t["y_prob"], _EDGE, 1 - _EDGE)) for t in tables], axis=1)
+        for tables in (validation, test)
+    )
+    y, groups = validation[0]["y_true"].to_numpy(), validation[0]["group"].to_numpy()
+    model = LogisticRegression(C=0.1)
+    folds = min(5, *(len(np.unique(groups[y == c])) for c in (0, 1)))
+    if folds < 2:
+        p = model.fit(x, y).predict_proba(x)[:, 1]
+    else:
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+        p = cross_val_predict(model, x, y, groups=groups, cv=splitter, method="predict_proba")[:, 1]
+    return p, model.fit(x, y).predict_proba(x_test)[:, 1]
+
+
+def describe_ensembles(scores: dict, best: str, best_auroc: float) -> str:
+    """Return whether joining the models brought anything, in a sentence."""
+    words = [f"{name.split('(')[1].rstrip(')')} {entry['auroc']['value']:.2f}" for name, entry in scores.items()
+             if entry["auroc"]["value"] is not None]  # fmt: skip
+    gain = max((e["auroc"]["value"] or 0.0 for e in scores.values()), default=0.0) - best_auroc
+    text = f"All models together reach AUROC {' and '.join(words)}, {best} alone {best_auroc:.2f}: "
+    if gain > 0.005:
+        return text + f"joining them adds {gain:.2f} here, at the cost of running all."
+    return text + "joining them adds nothing worth the cost of running all."

@@ -1,0 +1,133 @@
+"""Pictures of how models were judged: a table in, axes out; as `plots`."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from xray_helpers.plots import METRIC_TITLES, model_color, new_axes
+
+
+def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
+    """Draw shares of fractures against probabilities, before and after scaling; `calibration.judge_calibration`'s table."""
+    ax = new_axes(ax, figsize=(4.6, 4.2))
+    ax.plot([0, 1], [0, 1], color="#8a8a8a", linestyle=":", label="perfect")
+    styles = {"before": ("o", "-", model_color(model)), "after": ("s", "--", "#555555")}
+    for scaling, part in reliability.groupby("scaling", sort=False):
+        marker, line, color = styles[scaling]
+        error = np.abs(part[["ci_low", "ci_high"]].to_numpy(float).T - part["fractured"].to_numpy())
+        ax.errorbar(part["mean_probability"], part["fractured"], yerr=error, marker=marker, linestyle=line, color=color,
+                    ms=5, capsize=2, linewidth=1.4, label=f"{scaling} scaling")  # fmt: skip
+    n = int(reliability.loc[reliability["scaling"] == "before", "n"].sum())
+    ax.set(xlabel="probability of Fractured, mean of a bin", ylabel="share that is fractured", xlim=(-0.02, 1.02),
+           ylim=(-0.02, 1.02), title=f"{model}: calibration, test, n = {n}")  # fmt: skip
+    ax.legend(loc="upper left")
+    return ax
+
+
+def plot_decision_curve(curve: pd.DataFrame, *, model: str, n: int, threshold: float, ax: Axes | None = None) -> Axes:
+    """Draw net benefit against threshold probability; `calibration.decision_curve`'s table."""
+    ax = new_axes(ax, figsize=(5.4, 4.2))
+    ax.plot(curve["threshold"], curve["treat_all"], color="#8a8a8a", linestyle="--", label="treat all")
+    ax.plot(curve["threshold"], curve["treat_none"], color="#8a8a8a", linestyle=":", label="treat none")
+    ax.plot(curve["threshold"], curve["model"], color=model_color(model), linewidth=2, label=model)
+    ax.axvline(threshold, color="#666666", linewidth=0.8, label=f"operating threshold {threshold:.2f}")
+    top = max(curve["model"].max(), curve["treat_all"].max(), 0.05)
+    ax.set(xlabel="threshold probability", ylabel="net benefit (true positives an image)", ylim=(-0.15 * top - 0.02, 1.1 * top),
+           xlim=(0, 1), title=f"{model}: decision curve, test, n = {n}")  # fmt: skip
+    ax.legend(loc="upper right")
+    return ax
+
+
+def plot_forest(table: pd.DataFrame, *, metric: str = "auroc", title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw a value with its interval a row; columns column, value, n, n_groups, `metric`, ``_low``, ``_high``."""
+    ax = new_axes(ax, figsize=(7.4, 0.8 + 0.34 * len(table)))
+    labels = []
+    for place, row in enumerate(table.to_dict("records")):
+        name = row["value"] if row["column"] == "all" else f"{row['column']} = {row['value']}"
+        labels.append(f"{str(name)[:40]}  (n = {row['n']} in {row['n_groups']})".replace("$", r"\$"))
+        value, low, high = (row[key] for key in (metric, f"{metric}_low", f"{metric}_high"))
+        if pd.isna(value):
+            ax.text(
+                0.02, place, f"not defined: {row.get(f'{metric}_reason', '')}", va="center", fontsize=8, color="#555555"
+            )
+            continue
+        if pd.notna(low):
+            ax.plot([low, high], [place, place], color="#4c6a87", linewidth=1.6)
+        ax.plot(value, place, marker="D" if row["column"] == "all" else "o", color="#1f4e79", ms=6)
+    if pd.notna(table[metric].iloc[0]):
+        ax.axvline(table[metric].iloc[0], color="#8a8a8a", linestyle=":", linewidth=1)
+    ax.set(yticks=range(len(table)), yticklabels=labels, xlim=(0, 1.02), xlabel=METRIC_TITLES[metric],
+           title=title or f"{METRIC_TITLES[metric]} by subgroup, 95 % intervals")  # fmt: skip
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    return ax
+
+
+def plot_spread(spread: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
+    """Draw how far AUROC moves by sample, seed and split; `repeats.summarise`'s table."""
+    ax = new_axes(ax, figsize=(7.0, 0.9 + 0.5 * len(spread)))
+    for place, row in enumerate(spread.to_dict("records")):
+        ax.plot([row["low"], row["high"]], [place, place], color=model_color(model), linewidth=3, alpha=0.55)
+        ax.plot(row["auroc"], place, "o", color=model_color(model), ms=7)
+    words = [f"{row.source} ({row.runs:.0f})" if row.runs > 1 else row.source for row in spread.itertuples()]
+    ax.set(yticks=range(len(spread)), yticklabels=words, ylim=(len(spread) - 0.4, -0.6), xlabel="AUROC",
+           title=f"{model}: how far the score moves")  # fmt: skip
+    ax.grid(visible=False, axis="y")
+    return ax
+
+
+def plot_ranking(comparison: pd.DataFrame, pairs: pd.DataFrame, *, alpha: float = 0.05, ax: Axes | None = None) -> Axes:
+    """Draw models by AUROC with intervals; a bar joins those next to each other that no test tells apart.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        Of `comparison.compare_models`.
+    pairs : DataFrame
+        Of `paired.compare_pairs`: p_holm.
+    """
+    ax = new_axes(ax, figsize=(7.4, 1.3 + 0.42 * len(comparison)))
+    order = comparison.sort_values("auroc", ascending=False, ignore_index=True)
+    for place, row in enumerate(order.itertuples()):
+        ax.plot([row.auroc_low, row.auroc_high], [place, place], color=model_color(row.model), linewidth=2)
+        ax.plot(row.auroc, place, "o", color=model_color(row.model), ms=7)
+    alike = {frozenset((row.first, row.second)) for row in pairs.itertuples() if not row.p_holm < alpha}
+    for number, (start, end) in enumerate(_cliques(order["model"].tolist(), alike)):
+        x = 1.04 + 0.03 * number
+        ax.plot([x, x], [start - 0.15, end + 0.15], color="#333333", linewidth=4, solid_capstyle="butt", clip_on=False)
+    ax.axvline(0.5, color="#8a8a8a", linestyle=":", linewidth=1)
+    ax.set(yticks=range(len(order)), yticklabels=order["model"], xlim=(min(0.45, order["auroc_low"].min() - 0.02), 1.0),
+           xlabel="AUROC, test, 95 % interval; bars at the right join models that are not told apart",
+           title=f"Ranking, n = {order['n'].iloc[0]} images in {order['n_groups'].iloc[0]} groups")  # fmt: skip
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    return ax
+
+
+def _cliques(order: list[str], alike: set[frozenset]) -> list[tuple[int, int]]:
+    """Return the longest runs of neighbours in the order of which every pair is alike."""
+    runs: list[tuple[int, int]] = []
+    for start in range(len(order)):
+        end = start
+        while end + 1 < len(order) and all(
+            frozenset((order[end + 1], name)) in alike for name in order[start : end + 1]
+        ):
+            end += 1
+        if end > start and not any(s <= start and end <= e for s, e in runs):
+            runs.append((start, end))
+    return runs
+
+
+def plot_cost(comparison: pd.DataFrame, costs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw AUROC against milliseconds an image, bubbles as large as the networks; columns model, latency_ms, parameters."""
+    ax = new_axes(ax, figsize=(6.4, 3.8))
+    table = comparison.merge(costs, on="model").dropna(subset=["latency_ms"])
+    for row in table.itertuples():
+        ax.plot([row.latency_ms] * 2, [row.auroc_low, row.auroc_high], color=model_color(row.model), alpha=0.5)
+        ax.scatter(row.latency_ms, row.auroc, s=30 + row.parameters / 6e4, color=model_color(row.model), alpha=0.85)
+        ax.annotate(f"{row.model}, {row.parameters / 1e6:.0f} M", (row.latency_ms, row.auroc), textcoords="offset points",
+                    xytext=(9, 6), fontsize=9)  # fmt: skip
+    ax.margins(x=0.25)
+    ax.set(xlabel="milliseconds an image, one at a time, on this machine", ylabel="AUROC, test",
+           title="Accuracy against cost")  # fmt: skip
+    return ax
