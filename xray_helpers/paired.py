@@ -11,6 +11,9 @@ from xray_helpers.delong import compare_auroc
 from xray_helpers.metrics import RESAMPLES, GroupSums, bca_interval, group_weights
 
 ALPHA = 0.05
+_COLUMNS = (
+    "first", "second", "difference", "ci_low", "ci_high", "p", "delong_p", "only_first", "only_second", "decisions_p",
+)  # fmt: skip
 
 
 def compare_pairs(predictions: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
@@ -39,15 +42,15 @@ def compare_pairs(predictions: dict[str, pd.DataFrame], seed: int = 0) -> pd.Dat
     rows = []
     for a, b in combinations(names, 2):
         value, drawn, left_out = (auroc[a][part] - auroc[b][part] for part in range(3))
-        low, high = bca_interval(float(value), drawn, left_out)
+        low, high = (np.nan if end is None else end for end in bca_interval(float(value), drawn, left_out))
         delong = compare_auroc(y_true, probabilities[a], probabilities[b])
         rows.append({"first": a, "second": b, "difference": float(value), "ci_low": low, "ci_high": high,
                      "p": bootstrap_p(drawn), "delong_p": delong.p,
                      "only_first": int((right[a] & ~right[b]).sum()), "only_second": int((right[b] & ~right[a]).sum()),
                      "decisions_p": compare_decisions(right[a], right[b], codes)})  # fmt: skip
-    table = pd.DataFrame(rows)
-    for column in ("p", "delong_p", "decisions_p") if rows else ():
-        table[f"{column}_holm"] = holm(table[column].to_numpy())
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    for column in ("p", "delong_p", "decisions_p"):
+        table[f"{column}_holm"] = holm(table[column].to_numpy(float))
     return table
 
 
@@ -116,6 +119,20 @@ def holm(p: np.ndarray) -> np.ndarray:
     if known.any():
         out[known] = multipletests(p[known], method="holm")[1]
     return out
+
+
+def pairs_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs for a reader: models, difference of AUROC with its interval, and the corrected p-values."""
+    rows = []
+    for row in pairs.itertuples():
+        rows.append({"models": f"{row.first} - {row.second}",
+                     "AUROC difference": f"{row.difference:+.2f} ({row.ci_low:+.2f} to {row.ci_high:+.2f})",
+                     "p, groups": f"{row.p_holm:.3f}", "p, DeLong": f"{row.delong_p_holm:.3f}",
+                     "right alone": f"{row.only_first} against {row.only_second}",
+                     "p, decisions": f"{row.decisions_p_holm:.3f}"})  # fmt: skip
+    return pd.DataFrame(
+        rows, columns=["models", "AUROC difference", "p, groups", "p, DeLong", "right alone", "p, decisions"]
+    )
 
 
 def describe_pairs(pairs: pd.DataFrame, best: str) -> str:

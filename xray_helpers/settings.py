@@ -152,6 +152,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "use_subset": 1.0,
         "epochs": 20,
         "patience": 5,
+        "repeats": 1,
         "weights": "auto",
     },
 }

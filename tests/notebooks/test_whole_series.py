@@ -18,7 +18,7 @@ from xray_helpers.studies import notebooks_folder, read_json
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1}
+SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1}
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,25 @@ def study(home, phantom_csv):
 def test_every_file_of_the_contract_is_there(study):
     models = build_settings().models
     names = {p.relative_to(study).as_posix() for p in study.rglob("*") if p.is_file()}
-    expected = {"index.html", "study.json", "manifest.csv", "links.csv", "comparison.csv", "inflation.csv"}
+    expected = {
+        "index.html",
+        "study.json",
+        "manifest.csv",
+        "links.csv",
+        "comparison.csv",
+        "inflation.csv",
+        "pairs.csv",
+        "ensembles.csv",
+        "costs.csv",
+        "disagreements.csv",
+        "engine.json",
+    }
     expected |= {f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation")}
     expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
     for model in models:
-        own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json")
+        own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json",
+               "predictions_oof.csv", "repeats.csv", "spread.csv", "calibration.csv", "reliability.csv",
+               "decision_curve.csv", "subgroups.csv", "failures.csv")  # fmt: skip
         expected |= {f"{model}/{file}" for file in own}
         expected |= {
             f"{model}/{n}{end}" for n in ("02_train_model", "03_evaluate_model") for end in (".ipynb", ".html")
