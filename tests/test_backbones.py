@@ -119,3 +119,23 @@ def test_random_weights_are_the_same_each_time_and_standardised(root):
     assert features.mean(axis=0) == pytest.approx(0, abs=1e-2)
     assert features[:, alive].std(axis=0) == pytest.approx(1, abs=2e-2)
     assert one.layers[-1].name == "standardised"
+
+
+@pytest.mark.slow
+def test_border_and_corners_are_blanked_or_kept_alone_in_the_graph(root):
+    import keras
+
+    from xray_helpers.backbones import build_extractor
+
+    ones = np.full((1, 60, 80, 1), 200.0, "float32")
+    shown = {}
+    for border, layer in (("blank", "without_border"), ("only", "border_only")):
+        model = build_extractor("MobileNetV2", (60, 80), "random", border=border)
+        shown[border] = np.asarray(keras.Model(model.input, model.get_layer(layer).output)(ones))[0, :, :, 0]
+    blank = shown["blank"]
+    assert (blank[:6] == 0).all()
+    assert (blank[:, -8:] == 0).all()
+    assert (blank[6:12, 8:16] == 0).all()  # a corner reaches twice as far as the border
+    assert (blank[12:-12, 8:-8] == 200).all()
+    assert (blank[6:-6, 16:-16] == 200).all()
+    assert (shown["only"] == 200 - blank).all()

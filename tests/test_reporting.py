@@ -71,3 +71,13 @@ def test_banners_tell_leaks_random_weights_and_failures(leaky):
     assert "The split leaks" in show_banner("imagenet", manifest=leaky).data
     clean = leaky.assign(group=np.arange(4).astype(str))
     assert show_banner("imagenet", manifest=clean) is None
+
+
+def test_a_border_that_predicts_the_label_is_called_a_shortcut():
+    from xray_helpers.reporting import describe_border
+
+    assert describe_border("keep", {"ci_low": 0.7}) == ""
+    assert "the images hold a shortcut" in describe_border("only", {"ci_low": 0.6})
+    assert "no shortcut was found" in describe_border("only", {"ci_low": 0.4})
+    assert "compare with a study that keeps them" in describe_border("blank", {"ci_low": 0.4})
+    assert describe_border("only", {"ci_low": None}) == ""

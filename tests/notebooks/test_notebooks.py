@@ -52,6 +52,8 @@ def test_cells_are_few_and_short_and_each_is_led_in(path):
         assert len(source.splitlines()) <= 18 or "parameters" in cell["metadata"].get("tags", [])
         assert "/home" not in source
         assert not source.startswith(("!", "%"))
+        last = ast.unparse(ast.parse(source).body[-1])
+        assert not last.startswith("studies.write_")  # its value, a path on this machine, would be shown
     opening = "".join(cells(path, "markdown")[0]["source"])
     for word in ("# ", "**Reads**", "**Beware:**"):
         assert word.lower() in opening.lower()
