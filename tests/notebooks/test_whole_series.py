@@ -18,7 +18,8 @@ from xray_helpers.studies import notebooks_folder, read_json
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1}
+SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1,
+         "threshold_rule": "youden"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
