@@ -49,19 +49,23 @@ def main(data: str, sources: str, weights: str, views: str, seeds: int, folds: i
     print(f"{len(table)} images of {table['source'].nunique()} sources, {folds} folds, {epochs} epochs", flush=True)
     rows = []
     for seed in range(seeds):
-        row: dict[str, float] = {"seed": seed}
-        for count in counts:
-            row[f"{count} views"] = auroc_out_of_fold(x[: 1 + count], table, seed, folds, epochs)
+        ways = {f"{count} views": out_of_fold(x[: 1 + count], table, seed, folds, epochs) for count in counts}
         if idiom:
-            row["idiom"] = idiom_out_of_fold(table, folder, place, seed, folds, epochs)
-        rows.append(row)
-        print("  ".join(f"{key} {value:.4f}" for key, value in row.items()), flush=True)
-    result = pd.DataFrame(rows).set_index("seed")
-    print(result.agg(["mean", "std"]).round(4).to_string())
+            ways["idiom"] = idiom_out_of_fold(table, folder, place, seed, folds, epochs)
+        scores = {name: score(table, y_prob, folds_of(table, seed, folds)) for name, y_prob in ways.items()}
+        rows += [{"seed": seed, "fold": fold} | {name: values[fold] for name, values in scores.items()}
+                 for fold in range(folds + 1)]  # fmt: skip
+        print(f"seed {seed}, all folds joined: " + "  ".join(f"{n} {v[-1]:.4f}" for n, v in scores.items()), flush=True)
+    result = pd.DataFrame(rows).set_index(["seed", "fold"])
+    joined = result.xs(folds, level="fold")
+    print(joined.agg(["mean", "std"]).round(4).to_string())
     reference = "idiom" if idiom else f"{counts[0]} views"
-    for column in result.columns.drop(reference):
-        difference = result[column] - result[reference]
+    single = result.drop(index=folds, level="fold")
+    for kind, column in ((k, c) for k in ("a seed", "a fold") for c in result.columns.drop(reference)):
+        part = joined if kind == "a seed" else single
+        difference = (part[column] - part[reference]).dropna()
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
+        print(f"paired by {kind}, n = {len(difference)}: ", end="")
         print(f"{column} - {reference}: {difference.mean():+.4f} ({difference.mean() - half:+.4f} to "
               f"{difference.mean() + half:+.4f})")  # fmt: skip
     shutil.rmtree(home)
@@ -103,31 +107,39 @@ def folds_of(table: pd.DataFrame, seed: int, folds: int) -> list[tuple[np.ndarra
     return parts
 
 
-def auroc_out_of_fold(x: list, table: pd.DataFrame, seed: int, folds: int, epochs: int) -> float:
-    """Train a head a fold on cached features; return the AUROC of all predictions out of fold."""
+def score(table: pd.DataFrame, y_prob: np.ndarray, parts: list) -> list[float]:
+    """Return the AUROC of each fold, then of all predictions joined."""
     from sklearn.metrics import roc_auc_score
 
+    y = table["y_true"].to_numpy()
+    single = [roc_auc_score(y[test], y_prob[test]) if len(set(y[test])) == 2 else np.nan for *_, test in parts]
+    return [*single, roc_auc_score(y, y_prob)]
+
+
+def out_of_fold(x: list, table: pd.DataFrame, seed: int, folds: int, epochs: int) -> np.ndarray:
+    """Train a head a fold on cached features; return P(Fractured) of every image, out of fold."""
     from xray_helpers.settings import build_settings
     from xray_helpers.training import predict_head, train_head
 
     settings = build_settings(seed=seed, epochs=epochs, patience=epochs)
-    y, y_prob = table["y_true"].to_numpy(), np.zeros(len(table))
+    y, y_prob, head = table["y_true"].to_numpy(), np.zeros(len(table)), None
     for train, validation, test in folds_of(table, seed, folds):
         views = [view[train] for view in x]
-        head, _ = train_head((views, y[train]), (x[0][validation], y[validation]), settings)
+        head, _ = train_head((views, y[train]), (x[0][validation], y[validation]), settings, head)
         y_prob[test] = predict_head(head, x[0][test])
-    return roc_auc_score(y, y_prob)
+    return y_prob
 
 
-def idiom_out_of_fold(table: pd.DataFrame, folder: Path, weights: str, seed: int, folds: int, epochs: int) -> float:
-    """Train `speed.todays_idiom` on each fold's train and validation images; return the AUROC out of fold."""
+def idiom_out_of_fold(
+    table: pd.DataFrame, folder: Path, weights: str, seed: int, folds: int, epochs: int
+) -> np.ndarray:
+    """Train `speed.todays_idiom` on each fold's train and validation images; return P(Fractured), out of fold."""
     import keras
-    from sklearn.metrics import roc_auc_score
     from speed import base_of, todays_idiom
 
     from xray_helpers.radiographs import read_radiograph
 
-    true, prob = [], []
+    y_prob = np.zeros(len(table))
     started = time.perf_counter()
     for train, validation, test in folds_of(table, seed, folds):
         with tempfile.TemporaryDirectory() as place:
@@ -137,11 +149,11 @@ def idiom_out_of_fold(table: pd.DataFrame, folder: Path, weights: str, seed: int
                     target.parent.mkdir(parents=True, exist_ok=True)
                     keras.utils.save_img(target, read_radiograph(folder / row.path).pixels[..., None], scale=False)
             keras.utils.set_random_seed(seed)
-            y_true, y_prob = todays_idiom(base_of("MobileNetV2", weights), Path(place), epochs)
-        true.append(y_true)
-        prob.append(y_prob)
+            _, found = todays_idiom(base_of("MobileNetV2", weights), Path(place), epochs)
+        in_order = table.iloc[test].sort_values(["label", "sha256"]).index  # as Keras lists its folders
+        y_prob[in_order] = found
     print(f"idiom, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
-    return roc_auc_score(np.concatenate(true), np.concatenate(prob))
+    return y_prob
 
 
 if __name__ == "__main__":

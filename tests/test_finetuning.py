@@ -13,7 +13,13 @@ from xray_helpers.studies import read_json
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {"batch_size": 8, "patience": 10, "fine_tune_from": 0.9, "fine_tune_learning_rate": 3e-5, "dropout_rate": 0.0}
+SETTINGS = {
+    "batch_size": 8,
+    "patience": 10,
+    "fine_tune_from": 0.9,
+    "fine_tune_learning_rate": 3e-5,
+    "dropout_rate": 0.0,
+}
 
 PRELUDE = """
 import sys, numpy as np, pandas as pd, tensorflow as tf
