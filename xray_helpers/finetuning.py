@@ -111,7 +111,7 @@ def fine_tune(
     if not settings.fine_tune_epochs:
         return history
     layers = trained_layers(model, settings.fine_tune_from)
-    store = _Checkpoints(_run_key(key, layers, train, validation, settings, devices))
+    store = _Checkpoints(_run_key(key, layers, train, validation, settings))
     with _strategy(devices).scope():
         copy = store.load() or _trainable_copy(model, layers, settings)
         rows = list(store.rows)
@@ -139,7 +139,7 @@ def predict_images(images: Images, forward: ForwardPass, block: int = 512) -> np
     return np.concatenate(parts).astype(np.float64)
 
 
-def _run_key(key: str, layers: list[str], train: Images, validation: Images, settings: Settings, devices: Any) -> str:
+def _run_key(key: str, layers: list[str], train: Images, validation: Images, settings: Settings) -> str:
     names = ("seed", "batch_size", "dropout_rate", "fine_tune_epochs", "fine_tune_learning_rate", "learning_rate",
              "epochs", "patience", "lr_factor", "min_lr")  # fmt: skip
     chosen = [getattr(settings, name) for name in names]
