@@ -58,7 +58,8 @@ def test_bars_join_neighbours_that_no_test_tells_apart():
 def test_cost_and_spread_name_what_they_show():
     table = pd.DataFrame({"model": ["A"], "auroc": [0.9], "auroc_low": [0.8], "auroc_high": [0.95]})
     costs = pd.DataFrame({"model": ["A"], "latency_ms": [12.0], "parameters": [2_000_000], "training_seconds": [3.0]})
-    assert plots_evaluation.plot_cost(table, costs).texts[0].get_text() == "A, 2 M"
+    legend = plots_evaluation.plot_cost(table, costs).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["A, 2 M parameters"]
     spread = pd.DataFrame({"source": ["this split", "other seeds"], "auroc": [0.8, 0.81], "low": [0.7, 0.8],
                            "high": [0.9, 0.82], "runs": [1, 3]})  # fmt: skip
     ax = plots_evaluation.plot_spread(spread, model="A")

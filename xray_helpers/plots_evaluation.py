@@ -131,10 +131,13 @@ def plot_cost(comparison: pd.DataFrame, costs: pd.DataFrame, *, ax: Axes | None 
     table = comparison.merge(costs, on="model").dropna(subset=["latency_ms"])
     for row in table.itertuples():
         ax.plot([row.latency_ms] * 2, [row.auroc_low, row.auroc_high], color=model_color(row.model), alpha=0.5)
-        ax.scatter(row.latency_ms, row.auroc, s=30 + row.parameters / 6e4, color=model_color(row.model), alpha=0.85)
-        ax.annotate(f"{row.model}, {row.parameters / 1e6:.0f} M", (row.latency_ms, row.auroc), textcoords="offset points",
-                    xytext=(9, 6), fontsize=9)  # fmt: skip
+        words = f"{row.model}, {row.parameters / 1e6:.0f} M parameters"
+        size = 4 + np.sqrt(row.parameters / 1e5)
+        ax.plot(row.latency_ms, row.auroc, "o", ms=size, color=model_color(row.model), alpha=0.85, label=words)
     ax.margins(x=0.25)
     ax.set(xlabel="milliseconds an image, 16 at a time, on this machine", ylabel="AUROC, test",
            title="Accuracy against cost")  # fmt: skip
+    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    for handle in legend.legend_handles:
+        handle.set_markersize(7)
     return ax
