@@ -5,30 +5,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xray_helpers.manifest import COLUMNS
 from xray_helpers.metrics import compute_metrics
 
 SHOWN = ("auroc", "recall", "specificity")
 MOST_VALUES = 12  # of a column that makes subgroups
-_OWN = {
-    "path",
-    "label",
-    "source_group",
-    "patient",
-    "group",
-    "split",
-    "fold",
-    "sha256",
-    "width",
-    "height",
-    "status",
-    "reason",
-}
+_OWN = {*COLUMNS, "y_true"} - {"mode"}  # of the manifest: what makes no subgroup
 
 
 def subgroup_columns(part: pd.DataFrame) -> list[str]:
     """Return the columns of a manifest's part that make subgroups: 2 to 12 values, the user's own and how files are stored."""
     found = []
-    for column in part.columns.difference([*_OWN, "y_true"], sort=False):
+    for column in part.columns.difference(list(_OWN), sort=False):
         values = part[column].dropna().astype(str)
         if 2 <= values.nunique() <= MOST_VALUES and values.value_counts().max() > 1:
             found.append(column)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from xray_helpers.metrics import choose_threshold, judge
 from xray_helpers.studies import read_csv
@@ -53,8 +54,6 @@ def build_ensembles(
 
 def _stack(validation: list[pd.DataFrame], test: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression on the models' log-odds, fitted on validation; for validation itself, out of fold by groups."""
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-
     x, x_test = (
         np.stack([logit(np.clip(t["y_prob"], _EDGE, 1 - _EDGE)) for t in tables], axis=1)
         for tables in (validation, test)

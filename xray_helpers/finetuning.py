@@ -149,9 +149,8 @@ def _run_key(key: str, layers: list[str], train: Images, validation: Images, set
 def _ended(rows: list[dict], history: pd.DataFrame, settings: Settings) -> bool:
     """Whether all epochs are done, or the last `patience` of them brought nothing; what is on disk decides."""
     losses = [history["val_loss"].min(), *(row["val_loss"] for row in rows)]
-    return len(rows) >= settings.fine_tune_epochs or len(losses) - 1 - int(np.argmin(losses)) >= max(
-        1, settings.patience
-    )
+    in_vain = len(losses) - 1 - int(np.argmin(losses))
+    return len(rows) >= settings.fine_tune_epochs or in_vain >= max(1, settings.patience)
 
 
 def _strategy(devices: list[str] | None) -> "tf.distribute.Strategy":
@@ -196,9 +195,7 @@ def _train_epoch(copy: "keras.Model", epoch: int, train: Images, validation: Ima
     import keras
 
     for layer in copy.layers:
-        if (
-            isinstance(layer, keras.layers.Dropout) and layer.rate
-        ):  # so that an epoch does not depend on the ones before a kill
+        if isinstance(layer, keras.layers.Dropout) and layer.rate:  # an epoch does not depend on the ones before
             layer.seed_generator.state.assign(np.array([settings.seed, epoch], "uint32"))
     log = copy.fit(
         _dataset(train, settings, epoch),
