@@ -86,7 +86,7 @@ def test_packages_import_down_the_floors():
     import xray_helpers
 
     floors = """settings studies cache radiographs anatomy phantoms manifest pixels signatures alignment duplicates splits
-        backbones engines features training finetuning repeats delong metrics calibration breakdown paired ensemble comparison
+        backbones engines features training finetuning delong metrics repeats calibration breakdown paired ensemble comparison
         inflation explain plots plots_evaluation widgets reporting audit series cli"""
     order = floors.split()
     for file in Path(xray_helpers.__file__).parent.glob("*.py"):

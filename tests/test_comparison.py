@@ -15,7 +15,10 @@ def write_model(study, name, strength, *, seed=0, paths=None):
     table = pd.DataFrame({"path": paths or [f"{i}.png" for i in range(80)], "group": [f"g{i // 2}" for i in range(80)],
                           "y_true": y, "y_prob": p, "y_pred": (p >= 0.5).astype(int)})  # fmt: skip
     write_csv(study / name / "predictions_test.csv", table)
-    write_json(study / name / "metrics.json", judge(table, table, 0.5, "fixed"))
+    write_json(
+        study / name / "metrics.json",
+        judge(table, table, {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95}),
+    )
 
 
 def test_ranked_by_auroc_with_intervals(tmp_path):

@@ -21,7 +21,9 @@ def test_models_that_err_apart_are_better_together(tmp_path):
     for seed, name in enumerate(("A", "B", "C")):
         write(tmp_path, name, 1.2, seed)
     write(tmp_path, "Noise", 0.0, 9)
-    predictions, scores = build_ensembles(tmp_path, ["A", "B", "C", "Noise"], "sensitivity 0.9")
+    predictions, scores = build_ensembles(
+        tmp_path, ["A", "B", "C", "Noise"], {"rule": "sensitivity", "target_sensitivity": 0.9}
+    )
     alone = pd.read_csv(tmp_path / "A" / "predictions_test.csv")
     best = roc_auc_score(alone["y_true"], alone["y_prob"])
     assert scores["Ensemble (mean)"]["auroc"]["value"] > best
@@ -39,12 +41,12 @@ def test_models_that_err_apart_are_better_together(tmp_path):
 def test_the_stack_learns_nothing_from_test(tmp_path):
     for seed, name in enumerate(("A", "B")):
         write(tmp_path, name, 1.2, seed)
-    _, scores = build_ensembles(tmp_path, ["A", "B"], "youden")
+    _, scores = build_ensembles(tmp_path, ["A", "B"], {"rule": "youden", "target_sensitivity": 0.95})
     for name in ("A", "B"):
         path = tmp_path / name / "predictions_test.csv"
         table = pd.read_csv(path)
         write_csv(path, table.assign(y_true=1 - table["y_true"]))
-    _, flipped = build_ensembles(tmp_path, ["A", "B"], "youden")
+    _, flipped = build_ensembles(tmp_path, ["A", "B"], {"rule": "youden", "target_sensitivity": 0.95})
     for name in scores:
         assert flipped[name]["threshold"] == scores[name]["threshold"]
         assert flipped[name]["auroc"]["value"] == pytest.approx(1 - scores[name]["auroc"]["value"])

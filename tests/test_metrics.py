@@ -138,3 +138,10 @@ def test_group_weights_draw_as_many_groups_as_there_are():
     weights = group_weights(60, 100, 0)
     assert weights.shape == (100, 60)
     assert (weights.sum(axis=1) == 60).all()
+
+
+def test_the_rule_of_a_threshold_is_told_in_words():
+    from xray_helpers.metrics import describe_rule
+
+    assert describe_rule({"rule": "youden", "target_sensitivity": 0.95}) == "Youden's J on validation"
+    assert describe_rule({"rule": "sensitivity", "target_sensitivity": 0.9}) == "sensitivity of 0.9 on validation"

@@ -17,7 +17,7 @@ def _theme():
 PREDICTIONS = pd.DataFrame({"path": list("abcdefgh"), "y_true": [1, 1, 1, 0, 0, 0, 0, 1],
                             "y_prob": [0.9, 0.8, 0.3, 0.1, 0.2, 0.6, 0.4, 0.7]})  # fmt: skip
 PREDICTIONS["y_pred"] = (PREDICTIONS["y_prob"] >= 0.5).astype(int)
-SCORES = compute_metrics(PREDICTIONS["y_true"], PREDICTIONS["y_prob"], 0.5)
+SCORES = compute_metrics(PREDICTIONS["y_true"], PREDICTIONS["y_prob"], 0.5) | {"threshold_rule": "fixed"}
 
 
 def test_roc_marks_the_operating_point_and_chance():

@@ -64,3 +64,10 @@ def test_cost_and_spread_name_what_they_show():
                            "high": [0.9, 0.82], "runs": [1, 3]})  # fmt: skip
     ax = plots_evaluation.plot_spread(spread, model="A")
     assert [t.get_text() for t in ax.get_yticklabels()] == ["this split", "other seeds (3)"]
+
+
+def test_curves_of_parts_carry_area_and_number():
+    table = pd.DataFrame({"y_true": [1, 0, 1, 0], "y_prob": [0.9, 0.2, 0.3, 0.4]})
+    parts = {"test": table, "validation": table[table["y_true"] == 1]}
+    ax = plots_evaluation.plot_roc_parts(parts, model="VGG16")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["chance", "test, n = 4: 0.75"]

@@ -46,11 +46,14 @@ def test_seeds_and_folds_show_the_spread(study):
     assert out["path"].tolist() == table["path"].tolist()
     assert roc_auc_score(out["y_true"], out["y_prob"]) > 0.85
     summary = summarise(seeds, out, {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95})
-    assert summary["runs"].tolist() == [1, 2, 5]
+    assert summary["runs"].tolist() == [1, 2, 5, 1]
+    together = summary.iloc[-1]
+    assert together["auroc"] == pytest.approx(roc_auc_score(out["y_true"], out["y_prob"]))
     assert (summary["low"] <= summary["auroc"]).all()
     text = describe_spread(summary)
     assert text.startswith("With 2 other seeds AUROC on test lies between")
     assert "Over 5 folds" in text
+    assert f"out of fold: {together['auroc']:.2f}" in text
 
 
 def test_no_image_is_predicted_by_a_head_that_saw_its_group(study):

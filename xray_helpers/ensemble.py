@@ -15,7 +15,7 @@ _EDGE = 1e-6
 
 
 def build_ensembles(
-    study: Path, models: list[str], rule: str, *, leak: float = 0.0, seed: int = 0
+    study: Path, models: list[str], chosen: dict, *, leak: float = 0.0, seed: int = 0
 ) -> tuple[dict, dict]:
     """Join the models' predictions and judge what comes out as a model is judged.
 
@@ -24,8 +24,8 @@ def build_ensembles(
     study : Path
     models : list of str
         Two or more, whose predictions are there.
-    rule : str
-        Of the threshold, as in ``threshold.json``; it is chosen on validation again.
+    chosen : dict
+        A model's ``threshold.json``: by its rule and target_sensitivity each ensemble's own threshold is chosen on validation.
     leak, seed
         As for `metrics.judge`.
 
@@ -44,11 +44,10 @@ def build_ensembles(
     predictions, scores = {}, {}
     for name, (p_validation, p_test) in joined.items():
         tables = [base[0].assign(y_prob=p) for base, p in ((validation, p_validation), (test, p_test))]
-        kind, _, target = rule.partition(" ")
-        threshold = choose_threshold(tables[0]["y_true"], p_validation, kind, float(target or 0.95))
+        threshold = choose_threshold(tables[0]["y_true"], p_validation, chosen["rule"], chosen["target_sensitivity"])
         tables = [table.assign(y_pred=(table["y_prob"] >= threshold).astype(int)) for table in tables]
         predictions[name] = tables[1]
-        scores[name] = judge(tables[1], tables[0], threshold, rule, leak=leak, seed=seed)
+        scores[name] = judge(tables[1], tables[0], chosen | {"threshold": threshold}, leak=leak, seed=seed)
     return predictions, scores
 
 

@@ -140,7 +140,7 @@ def compute_metrics(
 
 
 def judge(
-    test: pd.DataFrame, validation: pd.DataFrame, threshold: float, rule: str, *, leak: float = 0.0, seed: int = 0
+    test: pd.DataFrame, validation: pd.DataFrame, chosen: dict[str, Any], *, leak: float = 0.0, seed: int = 0
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``: scores on test, and under ``validation`` the same there.
 
@@ -148,15 +148,22 @@ def judge(
     ----------
     test, validation : DataFrame
         ``predictions_*.csv``: y_true, y_prob, group.
-    threshold : float
-    rule : str
-        How it was chosen.
+    chosen : dict
+        ``threshold.json``: threshold, and how it was chosen on validation: rule, target_sensitivity.
     leak : float
         Share of the test images with a sibling in train or validation: it stands beside every score.
     seed : int
     """
+    threshold = chosen["threshold"]
     both = [compute_metrics(t["y_true"], t["y_prob"], threshold, t["group"], seed=seed) for t in (test, validation)]
-    return both[0] | {"threshold_rule": rule, "leak": leak, "validation": both[1]}
+    return both[0] | {"threshold_rule": describe_rule(chosen), "leak": leak, "validation": both[1]}
+
+
+def describe_rule(chosen: dict[str, Any]) -> str:
+    """Return how the threshold was chosen, in a few words; of ``threshold.json``."""
+    words = {"fixed": "fixed", "youden": "Youden's J on validation",
+             "sensitivity": f"sensitivity of {chosen['target_sensitivity']:g} on validation"}  # fmt: skip
+    return words[chosen["rule"]]
 
 
 def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:

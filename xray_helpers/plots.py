@@ -174,19 +174,19 @@ def plot_history(history: pd.DataFrame, *, measure: str = "loss", title: str = "
     return ax
 
 
-def plot_roc(predictions: pd.DataFrame, *, model: str, threshold: float, split: str = "test", label: str = "",
+def plot_roc(predictions: pd.DataFrame, *, model: str, threshold: float, rule: str = "", split: str = "test",
              ax: Axes | None = None) -> Axes:  # fmt: skip
-    """Draw the ROC curve with its operating point; columns y_true (1 = Fractured), y_prob."""
+    """Draw the ROC curve with its operating point, chosen by `rule`; columns y_true (1 = Fractured), y_prob."""
     ax = new_axes(ax, figsize=(4.4, 4.2))
     y_true = predictions["y_true"].to_numpy()
     ax.plot([0, 1], [0, 1], color="#8a8a8a", linestyle=":", label="chance")
     if 0 < y_true.sum() < len(y_true):
         false_positive, true_positive, _ = roc_curve(y_true, predictions["y_prob"])
-        ax.plot(false_positive, true_positive, color=model_color(model), linewidth=2, label=label or model)
+        ax.plot(false_positive, true_positive, color=model_color(model), linewidth=2, label=model)
         called = predictions["y_prob"].to_numpy() >= threshold
         ax.plot((called & (y_true == 0)).sum() / (y_true == 0).sum(), (called & (y_true == 1)).sum() / y_true.sum(),
                 _MODEL_MARKERS.get(model, "o"), color=model_color(model), ms=9, mec="white",
-                label=f"threshold {threshold:.2f}")  # fmt: skip
+                label=f"threshold {threshold:.2f}" + (f":\n{rule}" if rule else ""))  # fmt: skip
     ax.set(xlabel="1 - specificity", ylabel="sensitivity (recall)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
            aspect="equal", title=f"{model}: ROC, {split}, n = {len(y_true)}")  # fmt: skip
     ax.legend(loc="lower right")
@@ -296,7 +296,8 @@ def plot_evaluation(history: pd.DataFrame, predictions: pd.DataFrame, metrics: d
     figure, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     plot_history(history, measure="loss", ax=axes[0, 0])
     plot_history(history, measure="accuracy", ax=axes[1, 0])
-    plot_roc(predictions, model=model, threshold=metrics["threshold"], ax=axes[0, 1])
+    plot_roc(predictions, model=model, threshold=metrics["threshold"], rule=metrics["threshold_rule"],
+             ax=axes[0, 1])  # fmt: skip
     plot_confusion(metrics, model=model, ax=axes[1, 1])
     names = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
     table = pd.DataFrame([{"metric": name} | metrics[name] for name in names])

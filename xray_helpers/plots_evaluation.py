@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from sklearn.metrics import roc_curve
 
 from xray_helpers.plots import METRIC_TITLES, model_color, new_axes
 
@@ -80,6 +81,23 @@ def plot_spread(spread: pd.DataFrame, *, model: str, ax: Axes | None = None) -> 
     ax.set(yticks=range(len(spread)), yticklabels=words, ylim=(len(spread) - 0.4, -0.6), xlabel="AUROC",
            title=f"{model}: how far the score moves")  # fmt: skip
     ax.grid(visible=False, axis="y")
+    return ax
+
+
+def plot_roc_parts(parts: dict[str, pd.DataFrame], *, model: str, ax: Axes | None = None) -> Axes:
+    """Draw one model's ROC curves on several parts: a name and its predictions (y_true, y_prob); one-class parts are left out."""
+    ax = new_axes(ax, figsize=(5.0, 4.8))
+    ax.plot([0, 1], [0, 1], color="#8a8a8a", linestyle=":", label="chance")
+    for (name, table), style in zip(parts.items(), ("-", "--", "-."), strict=False):
+        if table["y_true"].nunique() < 2:
+            continue
+        false_positive, true_positive, _ = roc_curve(table["y_true"], table["y_prob"])
+        area = np.trapezoid(true_positive, false_positive)
+        words = f"{name}, n = {len(table)}: {area:.2f}"
+        ax.plot(false_positive, true_positive, linestyle=style, color=model_color(model), linewidth=1.8, label=words)
+    ax.set(xlabel="1 - specificity", ylabel="sensitivity (recall)", aspect="equal", xlim=(-0.02, 1.02),
+           ylim=(-0.02, 1.02), title=f"{model}: ROC by part")  # fmt: skip
+    ax.legend(loc="lower right", title="AUROC")
     return ax
 
 

@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from xray_helpers.metrics import compute_metrics
 from xray_helpers.settings import Settings
 from xray_helpers.training import Views, predict_head, train_head
+
+ALL_IMAGES = "all images, each out of fold, 95 % interval of groups"
 
 
 def repeat_seeds(train: tuple[Views, np.ndarray], parts: dict[str, tuple], settings: Settings) -> pd.DataFrame:
@@ -71,7 +74,7 @@ def cross_validate(views: Views, table: pd.DataFrame, settings: Settings) -> pd.
     return table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=fold).dropna(subset=["y_prob"])
 
 
-def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str, Any]) -> pd.DataFrame:
+def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str, Any], seed: int = 0) -> pd.DataFrame:
     """Return how far the score moves with the seed, with the split, and by the sample: source, auroc, low, high, runs.
 
     Parameters
@@ -82,6 +85,8 @@ def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str,
         Of `cross_validate`.
     auroc : dict
         Of ``metrics.json``: what is known by one split and its interval.
+    seed : int
+        Of the resampling.
     """
     rows = [{"source": "this split, 95 % interval of groups", "auroc": auroc["value"], "low": auroc["ci_low"],
              "high": auroc["ci_high"], "runs": 1}]  # fmt: skip
@@ -90,7 +95,19 @@ def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str,
     if len(out_of_fold):
         folds = [_auroc(part["y_true"], part["y_prob"]) for _, part in out_of_fold.groupby("fold")]
         rows.append(_spread("other folds of all images", pd.Series(folds, dtype=float)))
+        together = score_out_of_fold(out_of_fold, seed)
+        rows.append({"source": ALL_IMAGES, "auroc": together["value"], "low": together["ci_low"],
+                     "high": together["ci_high"], "runs": 1})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def score_out_of_fold(out_of_fold: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+    """Return the AUROC of all images together, as `metrics.compute_metrics` does; of `cross_validate`'s table.
+
+    The probabilities come from as many heads as there are folds, whose scales may differ a little.
+    """
+    y, p, group = (out_of_fold[name] for name in ("y_true", "y_prob", "group"))
+    return compute_metrics(y, p, 0.5, group, seed=seed)["auroc"]
 
 
 def _spread(source: str, values: pd.Series) -> dict[str, Any]:
@@ -114,5 +131,8 @@ def describe_spread(table: pd.DataFrame) -> str:
     if "other folds of all images" in by.index:
         row = by.loc["other folds of all images"]
         text += (f"Over {row['runs']:.0f} folds of all images, each judged by a head that never saw its group, it lies between "
-                 f"{row['low']:.2f} and {row['high']:.2f}, {row['auroc']:.2f} on average.")  # fmt: skip
+                 f"{row['low']:.2f} and {row['high']:.2f}, {row['auroc']:.2f} on average. ")  # fmt: skip
+    if ALL_IMAGES in by.index and pd.notna(by.loc[ALL_IMAGES, "low"]):
+        row = by.loc[ALL_IMAGES]
+        text += f"All images together, out of fold: {row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})."
     return text.strip() or "Nothing was repeated: the spread is not known."

@@ -161,7 +161,7 @@ def describe_scores(model: str, scores: dict[str, Any], baseline: float, border:
     if auroc["ci_low"] is not None:
         chance = auroc["ci_low"] <= 0.5
         text += "The interval includes 0.5, so it is not told from chance. " if chance else "It is better than chance. "
-    text += f"At the threshold {scores['threshold']:.2f} its accuracy is {describe(accuracy)}, "
+    text += f"At the threshold {scores['threshold']:.2f} ({scores['threshold_rule']}) its accuracy is {describe(accuracy)}, "
     text += "above" if accuracy["ci_low"] > baseline else "not clearly above"
     text += f" the {baseline:.2f} of the majority class. "
     fractures = scores["tp"] + scores["fn"]
