@@ -60,6 +60,10 @@ def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_image
     assert (folder / "study.json").exists()
     series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
     assert not folder.exists()
+    (open_study(settings) / "study.yaml").write_text("funding: none")
+    series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["study.yaml"]  # what a person wrote stays
+    assert series.prepare(settings).name == "s"
 
 
 def test_list_without_and_with_studies(root):
@@ -87,7 +91,7 @@ def test_packages_import_down_the_floors():
 
     floors = """settings studies cache radiographs anatomy phantoms manifest pixels signatures alignment duplicates splits
         backbones engines features training finetuning delong metrics repeats calibration breakdown paired ensemble comparison
-        inflation explain plots plots_evaluation widgets reporting audit series cli"""
+        inflation explain plots plots_evaluation widgets reporting checklist render pages audit series cli"""
     order = floors.split()
     for file in Path(xray_helpers.__file__).parent.glob("*.py"):
         if file.stem.startswith("__"):

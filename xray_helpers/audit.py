@@ -10,8 +10,9 @@ from xray_helpers.duplicates import Search, find_label_conflicts, find_same_sour
 from xray_helpers.engines import choose_engine
 from xray_helpers.features import build_embedder
 from xray_helpers.manifest import assign_groups, inspect_files, list_data, read_pictures
+from xray_helpers.pages import write_audit
 from xray_helpers.plots import embed_picture, plot_groups, set_theme
-from xray_helpers.reporting import build_strips, write_audit
+from xray_helpers.reporting import build_strips
 from xray_helpers.splits import measure_leak
 from xray_helpers.studies import write_csv
 

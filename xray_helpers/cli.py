@@ -133,9 +133,53 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("notebook", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def html(notebook: Path) -> None:
-    """Write an executed notebook, from JupyterLab or papermill, as one HTML file beside it."""
-    from xray_helpers.reporting import write_html
+@click.argument("target", metavar="NOTEBOOK|STUDY")
+@click.option("--no-images", is_flag=True, help="Leave every radiograph out.")
+@click.option("--out", metavar="FOLDER", help="Where a study's pages go; by default reports/STUDY-to-send.")
+def html(target: str, no_images: bool, out: str | None) -> None:
+    """Write an executed notebook as one HTML file beside it, or all that can be sent of a study into a folder."""
+    from xray_helpers.pages import export_study
+    from xray_helpers.render import write_html
+    from xray_helpers.studies import find_study, from_root
 
-    click.echo(os.path.relpath(write_html(notebook)))
+    if target.endswith(".ipynb"):
+        if not Path(target).is_file():
+            raise InputError(f"{target} is no file: name an executed notebook, or a study.")
+        click.echo(os.path.relpath(write_html(Path(target), images=not no_images)))
+        return
+    study = find_study(target)
+    place = from_root(out or f"reports/{study.name}-to-send")
+    click.echo(os.path.relpath(export_study(study, place, images=not no_images)))
+
+
+@main.command()
+@click.argument("study", metavar="STUDY")
+def pdf(study: str) -> None:
+    """Print every page of a study to a PDF beside it, with Chromium."""
+    from xray_helpers.pages import write_pdfs
+    from xray_helpers.studies import find_study
+
+    for path in write_pdfs(find_study(study)):
+        click.echo(os.path.relpath(path))
+
+
+@main.command()
+@click.argument("study", metavar="STUDY")
+def checklist(study: str) -> None:
+    """Fill in what reporting guidelines ask, from the run and from study.yaml; a blank one is made where there is none."""
+    from xray_helpers.checklist import ANSWERS, blank_answers, fill_guidelines, read_answers
+    from xray_helpers.pages import write_checklist, write_index, write_model_card
+    from xray_helpers.studies import find_study, write_text
+
+    folder = find_study(study)
+    if not (folder / ANSWERS).exists():
+        click.echo(f"Answer in {os.path.relpath(write_text(folder / ANSWERS, blank_answers()))}, then run this again.")
+    read_answers(folder)
+    page = write_checklist(folder)
+    for guideline in fill_guidelines(folder):
+        counts = ", ".join(f"{number} {state}" for state, number in guideline["counts"].items())
+        click.echo(f"{guideline['name']}, {guideline['version']}: {counts}")
+    for scores in folder.glob("*/metrics.json"):
+        write_model_card(folder, scores.parent.name)
+    write_index(folder)
+    click.echo(os.path.relpath(page))

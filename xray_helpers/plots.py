@@ -13,6 +13,7 @@ import seaborn as sns
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL.PngImagePlugin import PngInfo
 from sklearn.metrics import roc_curve
 
 from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE
@@ -56,17 +57,28 @@ def show(drawn: Figure | Axes, alt: str, path: Path | None = None) -> Image:
     alt : str
         What the figure shows, for who cannot see it.
     path : Path, optional
-        A PNG file.
+        A PNG file; the text goes with it.
+
+    Returns
+    -------
+    Image
+        Marked where it shows radiographs, so that a report can leave it out.
     """
-    data = _png(drawn if isinstance(drawn, Figure) else drawn.figure)
+    figure = drawn if isinstance(drawn, Figure) else drawn.figure
+    radiographs = any(ax.images for ax in figure.axes)
+    data = _png(figure, {"Description": alt} | ({"Radiographs": "yes"} if radiographs else {}))
     if path is not None:
         write_whole(path, lambda partial: partial.write_bytes(data))
-    return Image(data=data, format="png", alt=alt, metadata={"alt": alt})
+    return Image(
+        data=data, format="png", alt=alt, metadata={"alt": alt} | ({"radiographs": True} if radiographs else {})
+    )
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white", metadata={"Software": None})
+def _png(figure: Figure, words: dict[str, str] | None = None) -> bytes:
+    buffer, info = io.BytesIO(), PngInfo()
+    for key, text in (words or {}).items():
+        info.add_itxt(key, text)
+    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white", pil_kwargs={"pnginfo": info})
     plt.close(figure)
     return buffer.getvalue()
 

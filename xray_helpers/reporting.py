@@ -1,26 +1,20 @@
-"""Notebook to one self-contained HTML file; the study's index page."""
+"""What notebooks and pages say: tables as HTML, findings as sentences, warnings."""
 
 import html
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
-from markupsafe import Markup
 
-from xray_helpers.comparison import conclude
 from xray_helpers.duplicates import Search
 from xray_helpers.metrics import describe
 from xray_helpers.plots import METRIC_TITLES
 from xray_helpers.settings import Settings
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
-from xray_helpers.studies import now, read_csv, read_json, write_text
 
-_TEMPLATES = Path(__file__).parent / "templates"
 HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
 RANDOM_BANNER = (
     "Random weights: no ImageNet weights were used, so the backbones see little, and the scores say nothing "
@@ -30,7 +24,7 @@ RANDOM_BANNER = (
 
 def escape(text: object) -> str:
     """Return text that shows as it is, in HTML and in Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|$~])", r"\\\1", html.escape(str(text)))
+    return re.sub(r"([\\`*_{}\[\]#|$~])", r"\\\1", html.escape(str(text), quote=False))
 
 
 def show_text(text: str) -> Markdown:
@@ -45,7 +39,7 @@ def show_banner(*weights: str, manifest: pd.DataFrame | None = None) -> HTML | N
         texts.append(("bad", "#fde7e7", describe_leak(leak)))
     if "random" in weights:
         texts.append(("warn", "#fff1d6", RANDOM_BANNER))
-    style = "border-left:6px solid;padding:.7rem 1rem;margin:.5rem 0;color:#3a1010;background:"
+    style = "border-left:6px solid;padding:.7rem 1rem;margin:.5rem 0;color:#3a1010;background:"  # for JupyterLab
     divs = [
         f'<div class="banner {kind}" style="{style}{color}">{html.escape(text)}</div>' for kind, color, text in texts
     ]
@@ -171,66 +165,6 @@ def describe_scores(model: str, scores: dict[str, Any], baseline: float, border:
     return text + f"It finds {scores['tp']} of {fractures} fractures: sensitivity {describe(recall)}."
 
 
-def write_html(notebook: Path, target: Path | None = None, *, error: str = "") -> Path:
-    """Write an executed notebook as one HTML file that asks no host for anything.
-
-    Parameters
-    ----------
-    notebook : Path
-    target : Path, optional
-        Beside the notebook when left out.
-    error : str
-        One sentence for the banner of a notebook that stopped.
-    """
-    import nbformat  # two seconds that no notebook should pay for
-    from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter
-
-    nb = nbformat.read(notebook, as_version=4)
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.outputs = _join_streams(cell.outputs)
-    titles = (cell.source for cell in nb.cells if cell.cell_type == "markdown" and cell.source.startswith("# "))
-    heading = next(titles, notebook.stem).splitlines()[0]
-    folder = notebook.parent
-    study = folder if (folder / "study.json").exists() else folder.parent
-    own = f" · {folder.name}" if study != folder else ""
-    report = {
-        "title": f"{heading.lstrip('# ')} · {study.name}{own}",
-        "eyebrow": f"{study.name}{own} · {now()[:16].replace('T', ' ')}",
-        "css": _css() + HtmlFormatter(style="default").get_style_defs(".highlight"),
-        "error": error,
-        "footer": "For research. Not a medical device; not for diagnosis.",
-    }
-    exporter = HTMLExporter(template_file=str(_TEMPLATES / "report.html.j2"))
-    body, _ = exporter.from_notebook_node(nb, resources={"report": report})
-    return write_text(target or notebook.with_suffix(".html"), body)
-
-
-def _join_streams(outputs: list[Any]) -> list[Any]:
-    """Return the outputs with neighbouring pieces of one stream joined, as a terminal would show them."""
-    joined: list[Any] = []
-    for output in outputs:
-        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    for output in joined:
-        if output.output_type == "stream":
-            output.text = last_of_line(output.text)
-    return joined
-
-
-def last_of_line(text: str) -> str:
-    """Return `text` as a terminal leaves it: of what a carriage return overwrites, only the last."""
-    lines = (line.rstrip("\r").split("\r")[-1].rstrip() for line in text.split("\n"))
-    return "\n".join(lines)
-
-
-def _css() -> str:
-    return (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-
-
 def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
     """Return the rows of the index page's table: texts such as ``0.83 (0.75 to 0.89)``."""
     rows = []
@@ -274,77 +208,3 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
                 )
             )
     return banners
-
-
-def write_index(folder: Path) -> Path:
-    """Write the study's ``index.html`` from what lies in its folder."""
-    study = read_json(folder / "study.json")
-    manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
-    comparison = read_csv(folder / "comparison.csv") if (folder / "comparison.csv").exists() else None
-    verdict = "No model has been compared yet."
-    if comparison is not None and manifest is not None:
-        balance = class_balance(manifest).set_index("split")
-        verdict = conclude(comparison, balance.loc["test", "majority_accuracy"])
-    page = _render(
-        "index.html.j2",
-        study=study,
-        verdict=verdict,
-        banners=study_banners(study, manifest),
-        headline=headline_table(comparison) if comparison is not None else [],
-        steps=[_step_row(folder, step) for step in study.get("steps", [])],
-        figures=[
-            {"path": f"figures/{path.name}", "caption": path.stem.replace("_", " ")}
-            for path in sorted(
-                (folder / "figures").glob("*.png"),
-                key=lambda p: (not p.stem.startswith("models_"), "confusion_grid" in p.stem, p.stem),
-            )
-        ],
-        files=[
-            path.relative_to(folder).as_posix()
-            for path in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("*/metrics.json")])
-        ],
-        changed=now()[:16].replace("T", " "),
-    )
-    return write_text(folder / "index.html", page)
-
-
-def write_audit(
-    out: Path,
-    facts: dict[str, str],
-    leak: dict,
-    conflicts: pd.DataFrame,
-    links: pd.DataFrame,
-    strips: list,
-    notes: list,
-) -> Path:
-    """Write the page of `audit.audit_folder`: what was found, the largest groups as pictures, doubtful pairs."""
-    doubtful = links[links["decision"] == "for review"].sort_values("correlation", ascending=False)
-    page = _render(
-        "audit.html.j2",
-        facts=facts,
-        leak=leak,
-        verdict=describe_leak(leak).replace("The split leaks", "Its own folders leak") if leak["groups"] else "",
-        conflicts=conflicts.head(50).to_dict("records"),
-        doubtful=doubtful.head(50).to_dict("records"),
-        strips=strips,
-        notes=notes,
-        changed=now()[:16].replace("T", " "),
-    )
-    return write_text(out / "index.html", page)
-
-
-def _render(template: str, **values: Any) -> str:
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
-    return environment.get_template(template).render(css=Markup(_css()), **values)
-
-
-def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
-    links = [(label, f"{step['report']}{end}") for label, end in (("report", ".html"), ("notebook", ".ipynb"))]
-    seconds = step.get("seconds")
-    return {
-        "name": step["name"],
-        "state": step["state"],
-        "time": f"{seconds:.0f} s" if seconds is not None else "",
-        "error": step.get("error", ""),
-        "links": [(label, link) for label, link in links if (folder / link).exists()],
-    }

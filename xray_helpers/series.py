@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xray_helpers.backbones import get_backbone, resolve_weights
+from xray_helpers.checklist import ANSWERS, read_answers
 from xray_helpers.manifest import list_data
-from xray_helpers.reporting import RANDOM_BANNER, write_html, write_index
+from xray_helpers.pages import write_checklist, write_index, write_model_card, write_studies
+from xray_helpers.render import clean_notebook, write_html
+from xray_helpers.reporting import RANDOM_BANNER
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.studies import (
     hash_of,
@@ -27,6 +30,7 @@ from xray_helpers.studies import (
     provenance,
     read_csv,
     read_json,
+    redact,
     root,
     shareable,
     study_folder,
@@ -126,6 +130,8 @@ def run_study(settings: Settings, *, overwrite: bool = False) -> Path:
         _run_steps(steps, state, settings, folder)
         failed = [record["name"] for record in state["steps"] if record["state"] != "done"]
         state["state"] = "failed" if failed else "done"
+        write_json(folder / "study.json", state)
+        write_checklist(folder)
         index = _save(folder, state)
         _log_results(folder)
         took = time.monotonic() - started
@@ -151,17 +157,16 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
     list_data(place["data"], settings.patient_pattern)
     weights = resolve_weights(place["weights"], settings.models)
     settings = settings.model_copy(update={"data": place["data"], "weights": weights})
+    read_answers(folder)
     _check_folder(folder, settings, overwrite)
     return settings
 
 
 def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or not {path.name for path in folder.iterdir()} - {ANSWERS}:
         return
     if overwrite and (folder / "study.json").exists():
-        import shutil
-
-        shutil.rmtree(folder)
+        _clear(folder)
         return
     advice = "choose another --name"
     if not (folder / "study.json").exists():
@@ -174,6 +179,19 @@ def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
         raise InputError(
             f"reports/{folder.name} is a study with other settings ({', '.join(changed)}): {advice}, or add --overwrite."
         )
+
+
+def _clear(folder: Path) -> None:
+    """Delete a study, but for what a person wrote."""
+    import shutil
+
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != ANSWERS:
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def declared_parameters(notebook: Path) -> list[str]:
@@ -213,8 +231,16 @@ def _run_steps(steps: list[Step], state: dict, settings: Settings, folder: Path)
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 step, started = running.pop(future)
                 _finish(step, records[step.name], future.result(), time.monotonic() - started)
-                if step.notebook == "01_data_exploration" and records[step.name]["state"] == "done":
-                    state["data"] = _fingerprint(folder)
+                if records[step.name]["state"] == "done":
+                    _follow(step, state, folder)
+
+
+def _follow(step: Step, state: dict, folder: Path) -> None:
+    """Write what comes with a step that succeeded: the data's fingerprint, or a model's card."""
+    if step.notebook == "01_data_exploration":
+        state["data"] = _fingerprint(folder)
+    if step.notebook == "03_evaluate_model":
+        write_model_card(folder, step.parameters["model"])
 
 
 def _skip(step: Step, records: dict[str, dict]) -> None:
@@ -270,9 +296,14 @@ def _execute(step: Step, settings: Settings, folder: Path) -> str:
     for path in (target, target.with_suffix(".html")):
         path.unlink(missing_ok=True)
     if partial.exists():
+        import nbformat
+
         write_html(partial, target.with_suffix(".html"), error=error)
+        nb = nbformat.read(partial, as_version=4)
+        clean_notebook(nb, folder)
+        nbformat.write(nb, partial)
         partial.replace(target)
-    return error
+    return redact(error, folder)
 
 
 class _ConsoleLines:
@@ -322,6 +353,7 @@ class _ConsoleLines:
 
 def _save(folder: Path, state: dict) -> Path:
     write_json(folder / "study.json", state)
+    write_studies()
     return write_index(folder)
 
 
@@ -341,6 +373,7 @@ def _logging_to(folder: Path) -> Iterator[None]:
     log.setLevel(logging.INFO)
     for handler in handlers:
         handler.setFormatter(form)
+        handler.addFilter(lambda record: _redact(record, folder))
         log.addHandler(handler)
     try:
         yield
@@ -348,6 +381,11 @@ def _logging_to(folder: Path) -> Iterator[None]:
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+
+
+def _redact(record: logging.LogRecord, folder: Path) -> bool:
+    record.msg, record.args = redact(record.getMessage(), folder), None
+    return True
 
 
 def list_studies() -> list[dict[str, str]]:

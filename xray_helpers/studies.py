@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import platform
+import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -39,6 +42,23 @@ def from_root(path: str | Path) -> Path:
 def study_folder(name: str) -> Path:
     """Return the folder of the study `name`, existing or not."""
     return root() / "reports" / name
+
+
+def find_study(name: str) -> Path:
+    """Return the folder of a study that exists, by its name or its folder.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    for folder in (study_folder(name), Path(name)):
+        if (folder / "study.json").exists():
+            return folder
+    known = sorted(path.parent.name for path in (root() / "reports").glob("*/study.json"))
+    raise InputError(
+        f"There is no study {name!r} under reports/" + (f": there are {', '.join(known)}." if known else ".")
+    )
 
 
 def open_study(settings: Settings) -> Path:
@@ -102,6 +122,26 @@ def local_path(folder: Path, key: str, value: str) -> str:
             f"The study {folder.name} does not know where its {key} lies on this machine: give -p {key}=PATH."
         )
     return local[key]
+
+
+def redact(text: str, study: Path | None = None) -> str:
+    """Return `text` with the places of this machine replaced by words such as ``[home]``.
+
+    Parameters
+    ----------
+    text : str
+    study : Path, optional
+        Whose data and weights lie where its ``local.json`` says.
+    """
+    local = read_json(study / "local.json", default={}) if study else {}
+    places = {value: f"[{key}]" for key, value in local.items() if os.path.isabs(value)}
+    places |= {str(root()): "[project]", str(_PACKAGE_ROOT): "[project]", sys.prefix: "[python]", sys.base_prefix: "[python]",
+               tempfile.gettempdir(): "[temporary]", os.path.expanduser("~"): "[home]"}  # fmt: skip
+    for place in sorted(places, key=len, reverse=True):
+        for form in dict.fromkeys((place, os.path.realpath(place))):
+            if len(form) > 1:
+                text = re.sub(rf"(?<![\w./-]){re.escape(form)}(?![\w.-])", places[place], text)
+    return text
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+import pytest
+import yaml
+
+from xray_helpers.checklist import blank_answers, collect_facts, fill_guidelines, read_answers, read_guidelines
+from xray_helpers.settings import InputError, build_settings
+from xray_helpers.studies import provenance, shareable, write_json
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_json(tmp_path / "s" / "study.json", {"settings": shareable(build_settings(name="s")), **provenance()})
+    return tmp_path / "s"
+
+
+def test_every_item_asks_for_something_that_can_be_known():
+    book = read_guidelines()
+    sizes = {g["name"]: len(g["items"]) for g in book["guidelines"]}
+    assert sizes == {"CLAIM": 44, "STARD-AI": 48, "TRIPOD+AI": 52}
+    asked = {row[3] for g in book["guidelines"] for row in g["items"]} - {""}
+    assert asked == set(book["questions"])
+    assert all(row[2] or row[3] for g in book["guidelines"] for row in g["items"])
+
+
+def test_numbers_of_items_are_those_of_the_guidelines():
+    for guideline in read_guidelines()["guidelines"]:
+        numbers = [row[0] for row in guideline["items"]]
+        assert len(set(numbers)) == len(numbers)
+        plain = sorted({int("".join(filter(str.isdigit, number))) for number in numbers})
+        assert plain == list(range(1, {"CLAIM": 44, "STARD-AI": 40, "TRIPOD+AI": 27}[guideline["name"]] + 1))
+
+
+def test_a_study_that_has_not_run_knows_its_settings_only(folder):
+    facts = collect_facts(folder)
+    assert "Adam, learning rate 0.001" in facts["training"]
+    assert "flow" not in facts
+    claim = {item.number: item for item in fill_guidelines(folder)[0]["items"]}
+    assert claim["25"].state == "filled"
+    assert claim["20"].state == "blank"
+    assert claim["31"].state == "not applicable"
+    assert claim["44"].state == "blank"
+    assert claim["44"].known == []
+
+
+def test_a_person_fills_and_declines(folder):
+    before = fill_guidelines(folder)[0]["counts"]
+    (folder / "study.yaml").write_text("funding: none\nregistration: 'n/a: not a trial'\nethics:\n")
+    items = {item.number: item for item in fill_guidelines(folder)[0]["items"]}
+    assert items["44"].state == "filled"
+    assert items["44"].answer == "none"
+    assert items["34"].state == "not applicable"
+    after = fill_guidelines(folder)[0]["counts"]
+    assert after["filled"] == before["filled"] + 1
+    assert after["blank"] == before["blank"] - 2
+    assert sum(after.values()) == 44
+
+
+def test_a_blank_form_asks_everything_and_answers_nothing(folder):
+    (folder / "study.yaml").write_text(blank_answers())
+    assert set(yaml.safe_load(blank_answers())) == set(read_guidelines()["questions"])
+    assert read_answers(folder) == {}
+
+
+@pytest.mark.parametrize(("text", "words"), [("fundng: x", "did you mean funding"), ("- a\n", "holds no entries"),
+                                             ("a: [", "is no YAML at line")])  # fmt: skip
+def test_what_cannot_be_an_answer_is_told(folder, text, words):
+    (folder / "study.yaml").write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_answers(folder)

@@ -1,0 +1,91 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xray_helpers import plots
+from xray_helpers.pages import write_checklist, write_index, write_pdfs, write_studies
+from xray_helpers.settings import InputError, build_settings
+from xray_helpers.studies import find_study, provenance, shareable, write_csv, write_json
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    place = tmp_path / "reports" / "s"
+    steps = [{"name": HOSTILE, "report": "01", "state": "failed", "seconds": 3.2, "error": "{{7*7}} failed"}]
+    record = {
+        "settings": shareable(build_settings(name="s", data="phantoms")),
+        **provenance(),
+        "steps": steps,
+        "state": "failed",
+    }
+    write_json(place / "study.json", record)
+    table = pd.DataFrame({"path": [f"{HOSTILE}{i}.png" for i in range(8)], "label": ["Fractured", "Non-Fractured"] * 4,
+                          "group": [str(i) for i in range(8)], "source_group": "a", "patient": None, "status": "used",
+                          "split": ["train", "train", "validation", "validation", "test", "test", "train", "train"],
+                          "reason": "", "width": 10, "height": 12, "mode": HOSTILE})  # fmt: skip
+    write_csv(place / "manifest.csv", table)
+    return place
+
+
+def test_the_index_shows_names_as_text_with_states_times_and_citation(folder):
+    page = write_index(folder).read_text()
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in page
+    assert "{{7*7}} failed" in page
+    assert "3 s" in page
+    assert "1 of 1 steps failed" in page
+    assert "How to cite" in page
+    assert "The test part is small: 2 images" in page
+
+
+def test_thumbnails_carry_their_text_and_radiographs_can_stay_out(folder):
+    chart = plots.plot_sizes(pd.DataFrame({"width": [1, 2], "height": [1, 2], "label": ["Fractured", "Non-Fractured"]}))
+    plots.show(chart, "Sizes of two files – é", folder / "figures" / "sizes.png")
+    grid = plots.plot_radiographs([np.eye(20, dtype=np.uint8)], ["x"], title="One")
+    shown = plots.show(grid, "One radiograph.", folder / "figures" / "VGG16_sample_predictions.png")
+    assert shown.metadata["radiographs"]
+    page = write_index(folder).read_text()
+    assert 'alt="Sizes of two files – é"' in page
+    assert 'alt="One radiograph."' in page
+    assert page.count("data:image/webp;base64,") == 2
+    without = write_index(folder, images=False).read_text()
+    assert "One radiograph." not in without
+    assert "Sizes of two files" in without
+
+
+def test_all_studies_are_listed_with_their_warnings(folder):
+    page = write_studies().read_text()
+    assert '<a href="s/index.html">s</a>' not in page  # its page is not written yet
+    write_index(folder)
+    page = write_studies().read_text()
+    assert '<a href="s/index.html">s</a>' in page
+    assert "0/1" in page
+    assert "1 of 1 steps failed" in page
+
+
+def test_the_checklist_counts_and_tells_a_bad_form(folder):
+    page = write_checklist(folder).read_text()
+    row = re.search(r"STARD-AI, 2025</a></th><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td><td>48</td>", page)
+    assert sum(map(int, row.groups())) == 48
+    assert "found: 8" in page
+    assert "&lt;img src=x onerror=alert(1)&gt; 8" in page  # the mode of the files
+    (folder / "study.yaml").write_text("fundng: me")
+    assert "did you mean funding" in write_checklist(folder).read_text()
+
+
+def test_pdf_without_chromium_says_so(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="Chromium is needed"):
+        write_pdfs(folder)
+
+
+def test_a_study_is_found_by_name_or_folder(folder):
+    assert find_study("s") == folder
+    assert find_study(str(folder)) == folder
+    with pytest.raises(InputError, match="there are s"):
+        find_study("t")

@@ -1,0 +1,226 @@
+"""The pages of a study: its index, checklist, model cards; all studies; an audit; what is sent or printed of them."""
+
+import base64
+import io
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from xray_helpers.checklist import card_values, fill_guidelines, read_guidelines
+from xray_helpers.comparison import conclude
+from xray_helpers.manifest import count_flow
+from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, describe_source, render_page, write_html
+from xray_helpers.reporting import escape, headline_table, study_banners
+from xray_helpers.settings import InputError
+from xray_helpers.splits import class_balance, describe_leak
+from xray_helpers.studies import read_csv, read_json, root, write_text, write_whole, writing
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_THUMBNAIL, _LARGE = 480, 1400  # pixels wide
+
+
+def write_index(folder: Path, *, target: Path | None = None, images: bool = True) -> Path:
+    """Write the study's ``index.html`` from what lies in its folder; into `target` instead where one is given."""
+    study = read_json(folder / "study.json")
+    manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
+    comparison = read_csv(folder / "comparison.csv") if (folder / "comparison.csv").exists() else None
+    verdict = "No model has been compared yet."
+    if comparison is not None and manifest is not None:
+        balance = class_balance(manifest).set_index("split")
+        verdict = conclude(comparison, balance.loc["test", "majority_accuracy"])
+    out = target or folder
+    figures = [_figure(path, images) for path in sorted((folder / "figures").glob("*.png"), key=_figure_order)]
+    files = sorted(
+        [*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("*/metrics.json"), *folder.glob("*/*.md")]
+    )
+    page = render_page(
+        "index.html.j2", title=f"{study['settings']['name']}: fracture classifiers compared", study=study, verdict=verdict,
+        banners=study_banners(study, manifest), source=describe_source(folder, study),
+        parameters=changed_parameters(study["settings"]),
+        headline=headline_table(comparison) if comparison is not None else [],
+        steps=[_step_row(out, step) for step in study.get("steps", [])],
+        main=_figure(folder / "figures" / "models_evaluation_grid.png", images, _LARGE),
+        figures=[figure for figure in figures if figure],
+        pages=[(name, words) for name, words in _PAGES if (out / name).exists()],
+        cards=[path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/model_card.html"))],
+        files=[path.relative_to(folder).as_posix() for path in files],
+    )  # fmt: skip
+    return write_text(out / "index.html", page)
+
+
+_PAGES = (("reporting_checklist.html", "Reporting checklist: CLAIM, STARD-AI, TRIPOD+AI"),)
+
+
+def _figure_order(path: Path) -> tuple[bool, bool, str]:
+    return not path.stem.startswith("models_"), "confusion_grid" in path.stem, path.stem
+
+
+def _figure(path: Path, images: bool, width: int = _THUMBNAIL) -> dict[str, str] | None:
+    """Return path, small picture as data, alternative text and caption of a figure; None where it is not to be shown."""
+    from PIL import Image
+
+    if not path.exists():
+        return None
+    with Image.open(path) as picture:
+        if picture.info.get("Radiographs") and not images:
+            return None
+        alt, buffer = picture.info.get("Description") or path.stem.replace("_", " "), io.BytesIO()
+        picture = picture.convert("RGB")
+        picture.thumbnail((width, 2 * width))
+        picture.save(buffer, "webp", quality=80)
+    data = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return {"path": f"figures/{path.name}", "data": data, "alt": alt, "caption": path.stem.replace("_", " ")}
+
+
+def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
+    links = [(label, f"{step['report']}{end}") for label, end in (("report", ".html"), ("notebook", ".ipynb"))]
+    seconds = step.get("seconds")
+    return {
+        "name": step["name"],
+        "state": step["state"],
+        "time": f"{seconds:.0f} s" if seconds is not None else "",
+        "error": step.get("error", ""),
+        "links": [(label, link) for label, link in links if (folder / link).exists()],
+    }
+
+
+def write_studies() -> Path:
+    """Write ``reports/index.html``: every study with its state, its best model by validation, and its warnings."""
+    rows = []
+    for path in sorted((root() / "reports").glob("*/study.json")):
+        study, folder = read_json(path), path.parent
+        manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
+        done = sum(step["state"] == "done" for step in study.get("steps", []))
+        rows.append({
+            "name": folder.name, "page": f"{folder.name}/index.html" if (folder / "index.html").exists() else "",
+            "state": study.get("state", "by hand"), "steps": f"{done}/{len(study['steps'])}" if "steps" in study else "",
+            "data": describe_source(folder, study), "created": study["created"][:16].replace("T", " "),
+            "warnings": [text.split(":")[0] for _, text in study_banners(study, manifest)],
+        } | _best(folder))  # fmt: skip
+    page = render_page("studies.html.j2", title="Studies of fracture classifiers", studies=rows)
+    return write_text(root() / "reports" / "index.html", page)
+
+
+def _best(folder: Path) -> dict[str, str]:
+    """Return the model that validation prefers, and its headline texts on test."""
+    if not (folder / "comparison.csv").exists():
+        return {"model": "", "auroc": ""}
+    table = read_csv(folder / "comparison.csv")
+    row = headline_table(table.sort_values("validation_auroc", ascending=False).head(1))[0]
+    return {"model": row["model"], "auroc": row["AUROC"]}
+
+
+def write_checklist(folder: Path) -> Path:
+    """Write the study's ``reporting_checklist.html``; an unreadable ``study.yaml`` is told on the page."""
+    manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
+    error = ""
+    try:
+        guidelines = fill_guidelines(folder)
+    except InputError as problem:
+        error, guidelines = str(problem), fill_guidelines(folder, answers={})
+    flow = [] if manifest is None else count_flow(manifest).itertuples(index=False, name=None)
+    page = render_page(
+        "checklist.html.j2", title=f"Reporting checklist: {folder.name}", study=folder.name, guidelines=guidelines,
+        questions=read_guidelines()["questions"], error=error, flow=list(flow),
+        parts=[] if manifest is None else class_balance(manifest).to_dict("records"),
+    )  # fmt: skip
+    return write_text(folder / "reporting_checklist.html", page)
+
+
+def write_model_card(folder: Path, model: str) -> Path:
+    """Write ``model_card.md`` and ``model_card.html`` of one evaluated model, beside its ``model.keras``."""
+    from nbconvert.filters import markdown2html
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters["md"] = escape
+    text = environment.get_template("model_card.md.j2").render(card_values(folder, model))
+    write_text(folder / model / "model_card.md", text)
+    body = clean_html(re.sub(r'<a class="anchor-link".*?</a>', "", markdown2html(text)))
+    page = render_page("card.html.j2", title=f"Model card: {model}, {folder.name}", study=folder.name, body=body)
+    return write_text(folder / model / "model_card.html", page)
+
+
+def export_study(folder: Path, out: Path, *, images: bool = True) -> Path:
+    """Write what can be sent of a study into another folder: reports, index, tables, figures; no notebook, no model.
+
+    Without `images` no file in it shows a radiograph. Returns the index.
+    """
+    steps = {step["report"]: step for step in read_json(folder / "study.json").get("steps", [])}
+    for notebook in sorted([*folder.glob("[0-9]*.ipynb"), *folder.glob("*/[0-9]*.ipynb")]):
+        name = notebook.relative_to(folder).with_suffix("")
+        error = steps.get(name.as_posix(), {}).get("error", "")
+        write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
+    for pattern in (
+        "*.csv",
+        "*/*.csv",
+        "*/metrics.json",
+        "*/model_card.*",
+        "reporting_checklist.html",
+        "figures/*.png",
+    ):
+        for path in folder.glob(pattern):
+            if pattern.startswith("figures") and not _figure(path, images):
+                continue
+            target = out / path.relative_to(folder)
+            write_whole(target, lambda partial, path=path: shutil.copyfile(path, partial))
+    return write_index(folder, target=out, images=images)
+
+
+def write_pdfs(folder: Path) -> list[Path]:
+    """Print every page of a study to a PDF beside it, with Chromium.
+
+    Raises
+    ------
+    InputError
+        Where there is no Chromium, or it fails.
+    """
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if browser is None:
+        raise InputError("Chromium is needed to print and is not there: install it, or print the pages from a browser.")
+    written = []
+    for page in sorted([*folder.glob("*.html"), *folder.glob("*/*.html")]):
+        with tempfile.TemporaryDirectory() as profile, writing(page.with_suffix(".pdf")) as partial:
+            options = ["--headless", "--disable-gpu", f"--user-data-dir={profile}", "--no-pdf-header-footer"]
+            options += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has none
+            command = [browser, *options, f"--print-to-pdf={partial}", page.resolve().as_uri()]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+            except subprocess.TimeoutExpired:
+                raise InputError(f"Chromium did not print {page.name} within five minutes: try again.") from None
+            if not partial.exists():
+                raise InputError(f"Chromium could not print {page.name}: {done.stderr.strip().splitlines()[-1:]}")
+        written.append(page.with_suffix(".pdf"))
+    return written
+
+
+def write_audit(
+    out: Path,
+    facts: dict[str, str],
+    leak: dict,
+    conflicts: pd.DataFrame,
+    links: pd.DataFrame,
+    strips: list,
+    notes: list,
+) -> Path:
+    """Write the page of `audit.audit_folder`: what was found, the largest groups as pictures, doubtful pairs."""
+    doubtful = links[links["decision"] == "for review"].sort_values("correlation", ascending=False)
+    page = render_page(
+        "audit.html.j2",
+        title="Same-source images: an audit",
+        facts=facts,
+        verdict=describe_leak(leak).replace("The split leaks", "Its own folders leak") if leak["groups"] else "",
+        conflicts=conflicts.head(50).to_dict("records"),
+        doubtful=doubtful.head(50).to_dict("records"),
+        strips=strips,
+        notes=notes,
+    )
+    return write_text(out / "index.html", page)
