@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -12,35 +13,12 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
+from xray_helpers.pages import export_study
 from xray_helpers.series import run_study
 from xray_helpers.settings import build_settings
 from xray_helpers.studies import notebooks_folder, read_json
 
 pytestmark = pytest.mark.slow
-
-SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1,
-         "threshold_rule": "youden"}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A root that all tests of this file share, so that features are computed once."""
-    root = tmp_path_factory.mktemp("root")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XRAY_HELPERS_ROOT", str(root))
-    yield root
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def study(home, phantom_csv):
-    """The five-model study, run by the command line."""
-    pairs = [part for key, value in SMALL.items() for part in ("-p", f"{key}={value}")]
-    command = [sys.executable, "-m", "xray_helpers", "run", "--name", "small", "--data", str(phantom_csv), *pairs]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("index.html")
-    return home / "reports" / "small"
 
 
 def test_every_file_of_the_contract_is_there(study):
@@ -58,13 +36,14 @@ def test_every_file_of_the_contract_is_there(study):
         "costs.csv",
         "disagreements.csv",
         "engine.json",
+        "reporting_checklist.html",
     }
     expected |= {f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation")}
     expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
     for model in models:
         own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json",
                "predictions_oof.csv", "repeats.csv", "spread.csv", "calibration.csv", "reliability.csv",
-               "decision_curve.csv", "subgroups.csv", "failures.csv")  # fmt: skip
+               "decision_curve.csv", "subgroups.csv", "failures.csv", "model_card.md", "model_card.html")  # fmt: skip
         expected |= {f"{model}/{file}" for file in own}
         expected |= {
             f"{model}/{n}{end}" for n in ("02_train_model", "03_evaluate_model") for end in (".ipynb", ".html")
@@ -83,7 +62,7 @@ def test_study_json_has_states_versions_and_fingerprint(study):
     assert len(record["steps"]) == 12
     assert all(step["state"] == "done" and step["seconds"] > 0 for step in record["steps"])
     assert record["versions"]["tensorflow"][0].isdigit()
-    assert record["data"]["files"] >= 132
+    assert record["data"]["files"] >= 133
     assert record["settings"]["data"] == "local"
 
 
@@ -118,7 +97,7 @@ def test_log_holds_hyperparameters_progress_and_results_with_times(study):
 
 def test_every_link_and_picture_of_the_index_exists(study):
     page = (study / "index.html").read_text()
-    targets = re.findall(r'(?:href|src)="([^"]+)"', page)
+    targets = [target for target in re.findall(r'(?:href|src)="([^"]+)"', page) if not target.startswith("data:")]
     assert len(targets) > 40
     for target in targets:
         assert (study / target).exists(), target
@@ -130,7 +109,7 @@ def test_reports_ask_no_host_and_describe_their_pictures(study):
     for report in [*study.glob("*.html"), *study.glob("*/*.html")]:
         page = report.read_text()
         assert not re.findall(r'(?:src|href)="(?:https?:)?//', page), report
-        assert "<script" not in page
+        assert page.count("<script") == 1
         for picture in re.findall(r"<img [^>]*>", page):
             assert re.search(r'alt="[^"]{10,}"', picture), (report, picture[-200:])
 
@@ -140,7 +119,7 @@ def test_the_banner_of_random_weights_is_in_every_notebook(study):
         assert "no ImageNet weights were used" in report.read_text(), report
 
 
-def test_the_saved_model_takes_grey_pixels(study, phantom_csv):
+def test_the_saved_model_takes_grey_pixels(study, secret_csv):
     import numpy as np
 
     from xray_helpers.manifest import read_pictures
@@ -148,7 +127,7 @@ def test_the_saved_model_takes_grey_pixels(study, phantom_csv):
     from xray_helpers.training import load_model, predict_pixels
 
     table = pd.read_csv(study / "DenseNet121" / "predictions_test.csv").head(40)
-    pictures = [resize(p, (80, 80)) for p in read_pictures(table["path"], phantom_csv.parent)]
+    pictures = [resize(p, (80, 80)) for p in read_pictures(table["path"], secret_csv.parent)]
     model = load_model(study / "DenseNet121" / "model.keras")
     assert model.input_shape == (None, 80, 80, 1)
     assert predict_pixels(model, np.stack(pictures)) == pytest.approx(table["y_prob"].to_numpy(), abs=1e-4)
@@ -158,9 +137,9 @@ def predictions(study, model="MobileNetV2"):
     return [(study / model / f"predictions_{part}.csv").read_text() for part in ("val", "test")]
 
 
-def test_raw_papermill_gives_the_same(study, home, phantom_csv, tmp_path):
+def test_raw_papermill_gives_the_same(study, home, secret_csv, small, tmp_path):
     parameters = tmp_path / "p.yaml"
-    parameters.write_text(json.dumps(SMALL | {"name": "raw", "data": str(phantom_csv), "models": ["MobileNetV2"]}))
+    parameters.write_text(json.dumps(small | {"name": "raw", "data": str(secret_csv), "models": ["MobileNetV2"]}))
     for notebook in ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models"):
         command = [sys.executable, "-m", "papermill", str(notebooks_folder() / f"{notebook}.ipynb"),
                    str(tmp_path / f"{notebook}.ipynb"), "-f", str(parameters), "-k", "python3", "--no-progress-bar"]  # fmt: skip
@@ -171,46 +150,68 @@ def test_raw_papermill_gives_the_same(study, home, phantom_csv, tmp_path):
     assert (home / "reports" / "raw" / "comparison.csv").exists()
 
 
-def test_jupyterlab_gives_the_same(study, home, phantom_csv):
+def test_jupyterlab_gives_the_same(study, home, secret_csv, small):
     for notebook in ("01_data_exploration", "02_train_model"):
         node = nbformat.read(notebooks_folder() / f"{notebook}.ipynb", as_version=4)
         cell = next(c for c in node.cells if "parameters" in c.metadata.get("tags", []))
-        for key, value in (SMALL | {"name": "by-hand", "data": str(phantom_csv), "model": "MobileNetV2"}).items():
+        for key, value in (small | {"name": "by-hand", "data": str(secret_csv), "model": "MobileNetV2"}).items():
             cell.source = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value!r}", cell.source)
         NotebookClient(node, kernel_name="python3", resources={"metadata": {"path": notebooks_folder()}}).execute()
     assert predictions(home / "reports" / "by-hand") == predictions(study)
 
 
-def test_the_same_study_twice_and_a_failing_model(study, home, phantom_csv, monkeypatch):
+def test_the_same_study_twice_and_a_failing_model(study, failed_study):
     """One more run in Python: equal predictions again, and a step that fails spoils nothing else."""
-    from xray_helpers import series
-
-    parameters = series.notebook_parameters
-
-    def sabotage(step, settings):
-        extra = {"learning_rate": -1.0} if step.name == "VGG16/02_train_model" else {}
-        return parameters(step, settings) | extra
-
-    monkeypatch.setattr(series, "notebook_parameters", sabotage)
-    settings = build_settings(**SMALL, name="again", data=str(phantom_csv), models=["MobileNetV2", "VGG16"])
-    index = run_study(settings)
-    again = home / "reports" / "again"
-    assert predictions(again) == predictions(study)
-    record = read_json(again / "study.json")
+    assert predictions(failed_study) == predictions(study)
+    record = read_json(failed_study / "study.json")
     states = {step["name"]: step["state"] for step in record["steps"]}
     assert record["state"] == "failed"
     assert states["VGG16/02_train_model"] == "failed"
     assert states["VGG16/03_evaluate_model"] == "not run"
     assert states["04_compare_models"] == "done"
-    assert "learning_rate = -1.0 cannot be used" in index.read_text()
-    report = (again / "VGG16" / "02_train_model.html").read_text()
+    assert "learning_rate = -1.0 cannot be used" in (failed_study / "index.html").read_text()
+    report = (failed_study / "VGG16" / "02_train_model.html").read_text()
     assert "This notebook stopped before its end" in report
     assert "Traceback" in report
-    assert pd.read_csv(again / "comparison.csv")["model"].tolist() == ["MobileNetV2"]
-    assert os.listdir(again / "VGG16") == [] or {Path(p).suffix for p in os.listdir(again / "VGG16")} == {
-        ".html",
-        ".ipynb",
-    }
+    assert pd.read_csv(failed_study / "comparison.csv")["model"].tolist() == ["MobileNetV2"]
+    assert {Path(p).suffix for p in os.listdir(failed_study / "VGG16")} == {".html", ".ipynb"}
+
+
+def test_nothing_private_is_in_a_study(study, failed_study, secret_csv, root_folder):
+    """User, host, token, patient and every absolute place, planted by the fixtures, are nowhere but in local.json."""
+    words = [
+        "planted-user",
+        "planted-host",
+        "Planted^Patient",
+        "planted-secret",
+        str(secret_csv.parent),
+        str(root_folder),
+    ]
+    words += [sys.prefix, str(notebooks_folder().parent)]
+    files = [p for folder in (study, failed_study) for p in folder.rglob("*") if p.is_file() and p.name != "local.json"]
+    assert any(p.suffix == ".log" for p in files)
+    for path in files:
+        contents = [path.read_bytes()]
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                contents += [archive.read(name) for name in archive.namelist()]
+        for word in words:
+            assert not any(word.encode() in content for content in contents), (path, word)
+
+
+def test_a_study_to_send_holds_no_radiograph_when_asked(study, home):
+    index = export_study(study, home / "sent", images=False)
+    names = {p.relative_to(index.parent).as_posix() for p in index.parent.rglob("*") if p.is_file()}
+    assert "VGG16/03_evaluate_model.html" in names
+    assert "figures/models_evaluation_grid.png" in names
+    assert not [
+        name for name in names if name.endswith((".ipynb", ".keras", ".log", "local.json", "sample_predictions.png"))
+    ]
+    assert "Radiographs are left out of this report" in (index.parent / "VGG16" / "03_evaluate_model.html").read_text()
+    targets = [
+        t for t in re.findall(r'(?:href|src)="([^"#]+)"', index.read_text()) if not t.startswith(("data:", "../"))
+    ]
+    assert all((index.parent / target).exists() for target in targets)
 
 
 def test_raw_papermill_refuses_an_unknown_parameter(home, tmp_path):
@@ -221,13 +222,13 @@ def test_raw_papermill_refuses_an_unknown_parameter(home, tmp_path):
     assert "did you mean epochs?" in done.stderr
 
 
-def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, phantom_csv):
+def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, small):
     """The set's own folders, drawn by file: 01 ends at the gate, and nothing is trained."""
-    table = pd.read_csv(phantom_csv)
+    table = pd.read_csv(secret_csv)
     table["split"] = ["test" if i % 4 == 0 else "train" for i in range(len(table))]
-    leaky = phantom_csv.with_name("leaky.csv")
+    leaky = secret_csv.with_name("leaky.csv")
     table.to_csv(leaky, index=False)
-    settings = build_settings(**SMALL, name="leaky", data=str(leaky), models=["MobileNetV2"], split="folders")
+    settings = build_settings(**small, name="leaky", data=str(leaky), models=["MobileNetV2"], split="folders")
     index = run_study(settings)
     record = read_json(index.parent / "study.json")
     assert [step["state"] for step in record["steps"]] == ["failed", "not run", "not run", "not run"]

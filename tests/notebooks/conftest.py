@@ -1,0 +1,84 @@
+"""Studies that several files of tests look at: run once."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1,
+         "threshold_rule": "youden"}  # fmt: skip
+PLANTED = ("planted-user", "planted-host", "Planted^Patient", "planted-secret")  # none of these may get into a study
+
+
+@pytest.fixture(scope="session")
+def root_folder(tmp_path_factory):
+    """A root that all these tests share, so that features are computed once."""
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture
+def home(root_folder, monkeypatch):
+    """The shared root, in force."""
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(root_folder))
+    return root_folder
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Settings under which a study is quick."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def secret_csv(phantom_csv, tmp_path_factory):
+    """Phantoms, of which one file names a patient, and another is no image and does so too."""
+    place = tmp_path_factory.mktemp("ward-7") / "set"
+    shutil.copytree(phantom_csv.parent, place)
+    picture, words = sorted(place.rglob("*.png"))[0], PngInfo()
+    words.add_text("PatientName", PLANTED[2])
+    Image.open(picture).save(picture, pnginfo=words)
+    table = pd.read_csv(place / phantom_csv.name, dtype="string")
+    (place / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM\x10\0\x10\0PN" + PLANTED[2].encode())
+    table.loc[len(table)] = (
+        table.loc[0].where(table.columns != "path", "scan.dcm").where(table.columns != "patient", "px")
+    )
+    table.to_csv(place / phantom_csv.name, index=False)
+    return place / phantom_csv.name
+
+
+@pytest.fixture(scope="session")
+def study(root_folder, secret_csv, tmp_path_factory):
+    """The five-model study, run by the command line, by a person and on images that have something to hide."""
+    person = tmp_path_factory.mktemp(PLANTED[0])
+    pairs = [part for key, value in SMALL.items() for part in ("-p", f"{key}={value}")]
+    command = [sys.executable, "-m", "xray_helpers", "run", "--name", "small", "--data", str(secret_csv), *pairs]
+    env = os.environ | {"XRAY_HELPERS_ROOT": str(root_folder), "HOME": str(person), "USER": PLANTED[0], "LOGNAME": PLANTED[0],
+                        "HOSTNAME": PLANTED[1], "API_TOKEN": PLANTED[3]}  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("index.html")
+    return root_folder / "reports" / "small"
+
+
+@pytest.fixture(scope="session")
+def failed_study(study, root_folder, secret_csv):
+    """Two models, of which the training of one is made to fail."""
+    from xray_helpers import series
+    from xray_helpers.settings import build_settings
+
+    parameters = series.notebook_parameters
+
+    def sabotage(step, settings):
+        extra = {"learning_rate": -1.0} if step.name == "VGG16/02_train_model" else {}
+        return parameters(step, settings) | extra
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XRAY_HELPERS_ROOT", str(root_folder))
+        patch.setattr(series, "notebook_parameters", sabotage)
+        settings = build_settings(**SMALL, name="again", data=str(secret_csv), models=["MobileNetV2", "VGG16"])
+        return series.run_study(settings).parent
