@@ -67,3 +67,12 @@ def test_failures_by_hand():
     right = table.assign(y_pred=table["y_true"])
     assert "None of 5" in describe_failures(find_failures(right, 0.5)[0], right)
     assert find_failures(table.assign(y_prob=1.0, y_pred=1), 1.0)[0]["certainty"].tolist() == [0.0, 0.0]
+
+
+def test_measures_make_no_subgroups():
+    manifest = made(36)[1].assign(
+        box_left=[str(float(i % 12)) for i in range(36)], few=[str(i % 11) for i in range(36)]
+    )
+    manifest.loc[30:, "box_left"] = None
+    assert "box_left" not in subgroup_columns(manifest)
+    assert "few" in subgroup_columns(manifest)

@@ -145,3 +145,11 @@ def test_the_rule_of_a_threshold_is_told_in_words():
 
     assert describe_rule({"rule": "youden", "target_sensitivity": 0.95}) == "Youden's J on validation"
     assert describe_rule({"rule": "sensitivity", "target_sensitivity": 0.9}) == "sensitivity of 0.9 on validation"
+
+
+def test_groups_that_are_all_alike_count_in_full():
+    from xray_helpers.metrics import grouped_proportion
+
+    share = grouped_proportion([1, 0, 1, 0], ["a", "a", "b", "b"])
+    assert share["value"] == 0.5
+    assert 0 <= share["ci_low"] < 0.5 < share["ci_high"] <= 1

@@ -3,7 +3,7 @@ import re
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from xray_helpers.render import changed_parameters, clean_html, clean_notebook, last_of_line, write_html
+from xray_helpers.render import changed_parameters, clean_html, clean_notebook, clean_table, last_of_line, write_html
 from xray_helpers.settings import build_settings
 from xray_helpers.studies import shareable, write_json
 
@@ -74,6 +74,7 @@ def test_nothing_in_a_notebook_runs_or_asks_an_address(tmp_path):
 def test_tables_and_structure_survive_cleaning():
     table = '<table class="dataframe"><thead><tr><th scope="col">a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>'
     assert clean_html(table) == table
+    assert "<td>0.6 <small>(0.4 to 0.7)</small></td>" in clean_table(table.replace("<td>1<", "<td>0.6 (0.4 to 0.7)<"))
 
 
 def test_widgets_appear_as_their_picture_or_a_sentence(tmp_path):

@@ -14,11 +14,14 @@ _OWN = {*COLUMNS, "y_true"} - {"mode"}  # of the manifest: what makes no subgrou
 
 
 def subgroup_columns(part: pd.DataFrame) -> list[str]:
-    """Return the columns of a manifest's part that make subgroups: 2 to 12 values, the user's own and how files are stored."""
+    """Return the columns of a manifest's part that make subgroups: the user's own and how files are stored.
+
+    They have 2 to 12 values, and at least three images a value on average: measures such as coordinates make none.
+    """
     found = []
     for column in part.columns.difference(list(_OWN), sort=False):
         values = part[column].dropna().astype(str)
-        if 2 <= values.nunique() <= MOST_VALUES and values.value_counts().max() > 1:
+        if 2 <= values.nunique() <= min(MOST_VALUES, len(values) / 3):
             found.append(column)
     return found
 

@@ -12,8 +12,7 @@ from xray_helpers.calibration import describe_calibration
 from xray_helpers.comparison import conclude
 from xray_helpers.duplicates import find_label_conflicts
 from xray_helpers.manifest import count_flow
-from xray_helpers.metrics import METRICS, describe
-from xray_helpers.plots import METRIC_TITLES
+from xray_helpers.metrics import METRIC_TITLES, METRICS, describe
 from xray_helpers.reporting import describe_engine, escape, study_banners
 from xray_helpers.settings import InputError, nearest
 from xray_helpers.splits import class_balance, describe_leak, measure_leak

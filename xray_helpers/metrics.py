@@ -24,10 +24,13 @@ PROPORTIONS = {  # name: (numerator, denominator) as indices of (tp, fp, tn, fn)
     "npv": ((2,), (2, 3)),
 }
 RESAMPLED = ("f1", "balanced_accuracy", "kappa", "mcc", "auroc", "average_precision", "brier")
-METRICS = (
-    "auroc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "specificity", "npv",
-    "f1", "kappa", "mcc", "brier",
-)  # fmt: skip
+METRIC_TITLES = {
+    "auroc": "AUROC", "average_precision": "Average precision", "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy", "precision": "Precision (PPV)", "recall": "Recall (sensitivity)",
+    "specificity": "Specificity", "npv": "NPV", "f1": "F1", "kappa": "Cohen's kappa",
+    "mcc": "Matthews correlation", "brier": "Brier score",
+}  # fmt: skip
+METRICS = tuple(METRIC_TITLES)
 UNDEFINED = {
     "precision": "no image was called fractured",
     "npv": "no image was called non-fractured",
@@ -175,7 +178,7 @@ def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
             texts["validation"] = describe(scores["validation"][name])
         if scores.get("leak"):
             texts["leaked test images"] = f"{scores['leak']:.0%}"
-        rows.append({"metric": name} | texts | {"interval": scores[name].get("method", "")})
+        rows.append({"metric": METRIC_TITLES[name]} | texts | {"interval": scores[name].get("method", "")})
     return pd.DataFrame(rows)
 
 
@@ -275,7 +278,7 @@ def _wilson(hits: np.ndarray, trials: np.ndarray, undefined: str) -> dict[str, A
     effective = n
     if clustered and groups > 1 and 0 < value < 1:
         variance = groups / (groups - 1) * ((hits - value * trials) ** 2).sum() / n**2
-        effective = min(n, value * (1 - value) / variance)
+        effective = min(n, value * (1 - value) / variance) if variance else n  # all groups alike
     elif clustered:
         effective = groups
     quantile = stats.norm.ppf((1 + LEVEL) / 2)

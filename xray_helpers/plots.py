@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL.PngImagePlugin import PngInfo
 from sklearn.metrics import roc_curve
 
+from xray_helpers.metrics import METRIC_TITLES
 from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE
 from xray_helpers.studies import write_whole
 
@@ -26,12 +27,6 @@ _MODEL_COLORS = {
     "MobileNetV2": "#6b5b00",
 }  # fmt: skip
 _MODEL_MARKERS = {"InceptionV3": "o", "ResNet50": "s", "VGG16": "^", "DenseNet121": "D", "MobileNetV2": "v"}
-METRIC_TITLES = {
-    "auroc": "AUROC", "average_precision": "Average precision", "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy", "precision": "Precision (PPV)", "recall": "Recall (sensitivity)",
-    "specificity": "Specificity", "npv": "NPV", "f1": "F1", "kappa": "Cohen's kappa",
-    "mcc": "Matthews correlation", "brier": "Brier score",
-}  # fmt: skip
 
 
 def set_theme() -> None:

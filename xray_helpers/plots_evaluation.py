@@ -5,7 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from sklearn.metrics import roc_curve
 
-from xray_helpers.plots import METRIC_TITLES, model_color, new_axes
+from xray_helpers.metrics import METRIC_TITLES
+from xray_helpers.plots import model_color, new_axes
 
 
 def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:

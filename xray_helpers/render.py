@@ -58,7 +58,7 @@ def write_html(notebook: Path, target: Path | None = None, *, error: str = "", i
     page = {"title": f"{report['heading']} · {report['eyebrow']}", **_frame(css)}
     exporter = HTMLExporter(
         template_file=str(TEMPLATES / "report.html.j2"), extra_template_paths=[str(TEMPLATES)],
-        filters={"clean": clean_html, "pictures": _picture_address, "is_widget": _is_widget},
+        filters={"clean": clean_html, "clean_table": clean_table, "pictures": _picture_address, "is_widget": _is_widget},
     )  # fmt: skip
     body, _ = exporter.from_notebook_node(nb, resources={"report": report, "page": page})
     return write_text(target or notebook.with_suffix(".html"), body)
@@ -154,6 +154,13 @@ def clean_html(text: str) -> Markup:
     """Return HTML with nothing in it that runs, styles, or asks an address; what is not known is shown as text."""
     text = re.sub(r"<(style|script)\b.*?</\1\s*>", "", str(text), flags=re.DOTALL | re.IGNORECASE)
     return Markup(bleach.clean(text, tags=_TAGS, attributes=_is_allowed, protocols={"http", "https", "mailto", "data"}))
+
+
+def clean_table(text: str) -> Markup:
+    """Return a table's HTML, cleaned, in which intervals such as ``(0.43 to 0.75)`` stay in one piece."""
+    return Markup(
+        re.sub(r"(?<=>)([^<>()]*\d) (\([^<>()]*\d to [^<>()]*\))(?=</td>)", r"\1 <small>\2</small>", clean_html(text))
+    )
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:

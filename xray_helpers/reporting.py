@@ -10,8 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from xray_helpers.duplicates import Search
-from xray_helpers.metrics import describe
-from xray_helpers.plots import METRIC_TITLES
+from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.settings import Settings
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 
