@@ -159,7 +159,9 @@ def clean_html(text: str) -> Markup:
 def clean_table(text: str) -> Markup:
     """Return a table's HTML, cleaned, in which intervals such as ``(0.43 to 0.75)`` stay in one piece."""
     return Markup(
-        re.sub(r"(?<=>)([^<>()]*\d) (\([^<>()]*\d to [^<>()]*\))(?=</td>)", r"\1 <small>\2</small>", clean_html(text))
+        re.sub(
+            r"(?<=>)([^<>()]*\d) (\([^<>()]*\d to [^<>()]*\))(?=</td>)", r"\1 <small>\2</small>", str(clean_html(text))
+        )
     )
 
 
