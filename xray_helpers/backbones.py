@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _INIT_SEED = 20  # of random weights: fixed, so that every study's random backbone is the same
-_RANDOM_VERSION = 2  # raise it when random backbones are calibrated otherwise
+_RANDOM_VERSION = 3  # raise it when random backbones are calibrated otherwise
 _PROBE_SECONDS = 4.0
 BORDER, CORNER = 0.10, 0.20  # shares of the side that `border` blanks at the edges, and in the corners
 
@@ -312,13 +312,15 @@ def _calibrated(model: "keras.Model", entry: Backbone, img_size: tuple[int, int]
 def _calibrate(model: "keras.Model", pictures: np.ndarray) -> list[np.ndarray]:
     """Return mean and variance of every batch normalization, in order, then of the pooled features."""
     import keras
+    import tensorflow as tf
 
     batch = pictures[..., None].astype("float32")
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    pooled = np.asarray(model(batch, training=True))  # what the layers will give with these very statistics
+    run = tf.function(lambda pixels: model(pixels, training=True), autograph=False)  # a graph frees what it has used
+    pooled = run(batch).numpy()  # what the layers will give with these very statistics
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     moving = [np.asarray(value) for layer in norms for value in (layer.moving_mean, layer.moving_variance)]

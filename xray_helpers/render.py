@@ -69,10 +69,10 @@ def clean_notebook(nb: "nbformat.NotebookNode", study: Path | None) -> None:
 
     papermill's own error cells go, and pieces of one stream are joined as a terminal would show them.
     """
-    nb.metadata.pop("papermill", None)
+    for key in ("input_path", "output_path", "environment_variables"):
+        nb.metadata.get("papermill", {}).pop(key, None)
     nb.cells = [c for c in nb.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     for cell in nb.cells:
-        cell.metadata.pop("papermill", None)
         if cell.cell_type != "code":
             continue
         cell.outputs = _join_streams(cell.outputs)
