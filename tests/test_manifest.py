@@ -132,11 +132,12 @@ def test_unreadable_files_are_listed_and_left_out(root, tmp_path, make_images):
     (tmp_path / "set" / "normal" / "empty.png").write_bytes(b"")
     (tmp_path / "set" / "normal" / "note.txt").write_text("no image")
     table, _ = build_manifest(build_settings(name="s", data="set"))
-    assert len(table) == 26
+    assert len(table) == 27
+    assert table.set_index("path").loc["normal/note.txt", "status"] == "no image"
     assert table.set_index("path").loc["normal/empty.png", "reason"].startswith("is empty")
     assert table.set_index("path").loc["else/im3_000.png", "status"] == "excluded"
     flow = count_flow(table).set_index("step")["files"]
-    assert flow["found"] == 26
+    assert flow["found"] == 27
     assert flow["readable"] == 24
     assert flow["found"] == flow["readable"] + flow[[step for step in flow.index if step.startswith("left out")]].sum()
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from xray_helpers.alignment import MIN_CORRELATION, SIDE, VERSION, Aligner
 from xray_helpers.cache import Rows, cache_folder, release
 from xray_helpers.pixels import load_pixels
+from xray_helpers.radiographs import image_folder
 from xray_helpers.settings import InputError
 from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
 from xray_helpers.studies import from_root, hash_of, read_json, write_json
@@ -82,7 +83,10 @@ def find_same_source(
             pd.Series(pd.NA, index=manifest.index, dtype="string"), pd.DataFrame(columns=list(LINK_COLUMNS)), 0
         )
     first = known.drop_duplicates("sha256").reset_index(drop=True)  # sorted by content: order-independent
-    images = load_pixels(first, folder, (SIDE, SIDE)).array  # in the order of `first`
+    plain = image_folder(folder)._replace(
+        depth="percentiles", resize="stretch"
+    )  # so that what is cached is the same for all
+    images = load_pixels(first, plain, (SIDE, SIDE)).array  # in the order of `first`
     wishes = read_corrections(corrections, set(first["sha256"]))
     digests = []
     for image in images:

@@ -12,7 +12,9 @@ from tqdm import tqdm
 from xray_helpers.backbones import find_weights
 from xray_helpers.cache import Rows, cache_folder, new_rows, read_rows
 from xray_helpers.engines import Engine, ForwardPass
+from xray_helpers.pixels import VERSION as PIXELS
 from xray_helpers.pixels import augment, stream_pixels, unique_contents
+from xray_helpers.radiographs import ImageFolder
 from xray_helpers.settings import SPLITS, InputError
 from xray_helpers.splits import used_part
 from xray_helpers.studies import from_root, hash_of, read_json, write_json
@@ -21,13 +23,26 @@ _VERSION = 3  # part of every key: raise it when the same inputs would give othe
 
 
 def extractor_key(
-    name: str, img_size: tuple[int, int], weights: str, normalization: str, engine: Engine, border: str = "keep"
-) -> str:
+    name: str, img_size: tuple[int, int], weights: str, normalization: str, engine: Engine, border: str = "keep",
+    folder: ImageFolder | None = None,
+) -> str:  # fmt: skip
     """Return a hash of everything about the extractor that changes its features."""
+    how = tuple(folder[1:]) if folder else ()
     if weights not in ("imagenet", "random"):
         file = find_weights(name, from_root(weights))
         weights = hashlib.sha256(file.read_bytes()).hexdigest()
-    return hash_of("extractor", _VERSION, name, img_size, weights, normalization, engine, border)
+    return hash_of(
+        "extractor",
+        _VERSION,
+        name,
+        img_size,
+        weights,
+        normalization,
+        engine,
+        border,
+        PIXELS,
+        *how,
+    )
 
 
 def extract_features(part: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, views: int = 0) -> list[Rows]:

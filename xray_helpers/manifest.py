@@ -5,20 +5,21 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from xray_helpers.dicoms import is_dicom
 from xray_helpers.phantoms import demo_phantoms
-from xray_helpers.radiographs import SUFFIXES, UnreadableError, read_radiograph
+from xray_helpers.radiographs import SUFFIXES, ImageFolder, UnreadableError, escape_name, image_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, Settings
-from xray_helpers.studies import LOCAL, PHANTOMS, from_root, local_path, study_folder
+from xray_helpers.studies import LOCAL, PHANTOMS, from_root, local_path, read_json, study_folder
 
 COLUMNS = (
     "path", "label", "source_group", "patient", "group", "split", "fold", "sha256",
-    "width", "height", "mode", "status", "reason",
+    "width", "height", "mode", "status", "reason", "note",
 )  # fmt: skip
 MIN_PER_CLASS = 10  # readable images; fewer cannot be parted in three
 
@@ -44,11 +45,14 @@ class Listing(NamedTuple):
         path, label (a class name, or missing), patient, folder_split, then the CSV's other columns.
     notes : list of str
         What was decided on the way, a sentence each.
+    others : dict
+        Path of each file that is no image by its name, and why it is left aside.
     """
 
     folder: Path
     table: pd.DataFrame
     notes: list[str]
+    others: dict[str, str] = {}  # noqa: RUF012
 
 
 def _key(word: object) -> str:
@@ -123,7 +127,7 @@ def _check_classes(labels: pd.Series, where: str) -> None:
 
 def _list_folder(folder: Path) -> Listing:
     notes: list[str] = []
-    paths = _walk(folder)
+    paths, others = _walk(folder)
     top = {_key(path.split("/")[0]): path.split("/")[0] for path in paths}
     for original in [name for key, name in top.items() if key.startswith("original")]:
         copies = [name for key, name in top.items() if key.startswith("augmented")]
@@ -150,18 +154,43 @@ def _list_folder(folder: Path) -> Listing:
     extra = folder / "dataset.csv"
     if extra.is_file():
         table = _join_fracatlas(table, extra, notes)
-    return Listing(folder, table, notes)
+    return Listing(folder, table, notes, others)
 
 
-def _walk(folder: Path) -> list[str]:
-    """Relative paths, with forward slashes, of all files that end like images; data/cache is left out."""
-    paths = []
+def _walk(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the paths of images, with forward slashes, and of all other files with why they are none.
+
+    data/cache and hidden folders are left out.
+    """
+    paths, others = [], {}
     cache = from_root("data/cache")
     for here, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(here, f) != cache)
         relative = Path(here).relative_to(folder)
-        paths += [(relative / n).as_posix() for n in names if n.lower().endswith(SUFFIXES) and n[0] != "."]
-    return sorted(paths)
+        links = [f for f in folders if os.path.islink(os.path.join(here, f))]
+        others |= {
+            escape_name((relative / f).as_posix()): "is a link to a folder: put the folder itself there" for f in links
+        }
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(here, f) != cache)
+        for name in names:
+            path = escape_name((relative / name).as_posix())
+            if name.startswith("."):
+                others[path] = "is hidden, a system's own file: nothing to do"
+            elif name.lower().endswith(SUFFIXES) or _looks_like_dicom(os.path.join(here, name)):
+                paths.append(path)
+            else:
+                others[path] = "is no image by its name: nothing to do"
+    return sorted(paths), others
+
+
+def _looks_like_dicom(path: str) -> bool:
+    """Return whether a file without a known ending begins like DICOM, as hospitals' exports do."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as handle:
+            return is_dicom(handle.read(132))
+    except OSError:
+        return False
 
 
 def _row_from_path(path: str) -> dict:
@@ -236,31 +265,49 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     """
     source = local_path(study_folder(settings.name), "data", settings.data)
     listing = list_data(source, settings.patient_pattern)
-    manifest = inspect_files(listing)
+    manifest = inspect_files(listing, reading_of(settings.model_dump()))
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
     _check_classes(manifest.loc[manifest["status"] == "readable", "label"], "the readable files")
     return manifest, listing.notes
 
 
-def inspect_files(listing: Listing) -> pd.DataFrame:
-    """Open every listed file, in parallel, and return the manifest's columns, groups and parts still missing."""
+def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd.DataFrame:
+    """Open every listed file, in parallel, and return the manifest's columns, groups and parts still missing.
+
+    Parameters
+    ----------
+    listing : Listing
+    reading : dict, optional
+        How, where not by the defaults: the fields of `radiographs.ImageFolder`.
+    """
+    folder = ImageFolder(listing.folder, **(reading or {}))
     with ThreadPoolExecutor() as pool:
-        read = pool.map(_inspect, [listing.folder / path for path in listing.table["path"]])
+        read = pool.map(lambda path: _inspect(folder, path), listing.table["path"])
         bar = tqdm(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
-        found = pd.DataFrame(list(bar), columns=["sha256", "width", "height", "mode", "status", "reason"])
+        found = pd.DataFrame(
+            list(bar), columns=["sha256", "width", "height", "mode", "status", "reason", "note", "hashed"]
+        )
     manifest = pd.concat([listing.table.reset_index(drop=True), found], axis=1)
+    hashed = manifest.pop("hashed").astype("string").replace("", pd.NA)
+    manifest["patient"] = manifest["patient"].astype("string").fillna(hashed)
+    aside = [{"path": path, "status": "no image", "reason": reason} for path, reason in listing.others.items()]
+    manifest = pd.concat([manifest, pd.DataFrame(aside)], ignore_index=True) if aside else manifest
     repeated = manifest["path"].duplicated() & (manifest["status"] == "readable")
     manifest.loc[repeated, ["status", "reason"]] = ["excluded", "listed twice"]
     for column in ("source_group", "group", "split", "fold"):
         manifest[column] = pd.NA
-    manifest["patient"] = manifest["patient"].astype("string")
     others = [column for column in manifest.columns if column not in COLUMNS]
     return manifest[[*COLUMNS, *others]]
 
 
-def data_folder(study: Path) -> Path:
-    """Return the folder that a study's manifest is relative to.
+def reading_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return those of a study's settings that say how files are read; the defaults where an older study says none."""
+    return {name: settings[name] for name in ImageFolder._fields[1:] if name in settings}
+
+
+def data_folder(study: Path) -> ImageFolder:
+    """Return the folder that a study's manifest is relative to, and how its files are read.
 
     Raises
     ------
@@ -269,12 +316,13 @@ def data_folder(study: Path) -> Path:
     """
     source = local_path(study, "data", LOCAL)
     path = demo_phantoms() if source == PHANTOMS else Path(source)
-    return path if path.is_dir() else path.parent
+    settings = read_json(study / "study.json")["settings"]
+    return ImageFolder(path if path.is_dir() else path.parent, **reading_of(settings))
 
 
-def _inspect(path: Path) -> dict:
+def _inspect(folder: ImageFolder, path: str) -> dict:
     try:
-        radiograph = read_radiograph(path)
+        radiograph = folder.read(path)
     except UnreadableError as error:
         return {"status": "unreadable", "reason": str(error)}
     height, width = radiograph.pixels.shape
@@ -285,6 +333,8 @@ def _inspect(path: Path) -> dict:
         "mode": radiograph.mode,
         "status": "readable",
         "reason": pd.NA,
+        "note": radiograph.note or pd.NA,
+        "hashed": radiograph.patient,
     }
 
 
@@ -338,7 +388,7 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         step, files, Fractured, Non-Fractured; the reasons of what was left out stand as steps of their own.
     """
-    left_out = manifest["status"].isin(["unreadable", "excluded"])
+    left_out = manifest["status"].isin(["unreadable", "excluded", "no image"])
     steps = [("found", pd.Series(True, index=manifest.index))]
     kinds = manifest.loc[left_out, "reason"].str.replace(r"\(.*\)|\d+", "", regex=True)
     steps += [(f"left out: {kind}", left_out & (kinds == kind)) for kind in sorted(kinds.unique())]
@@ -354,6 +404,6 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def read_pictures(paths: Iterable[str], folder: Path) -> list[np.ndarray]:
+def read_pictures(paths: Iterable[str], folder: ImageFolder | Path) -> list[np.ndarray]:
     """Read a few pictures at their own size: uint8, (height, width), 0-255."""
-    return [read_radiograph(folder / path).pixels for path in paths]
+    return [image_folder(folder).read(path).pixels for path in paths]

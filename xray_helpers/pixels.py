@@ -12,20 +12,28 @@ import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.cache import Rows, new_rows, read_rows, release
-from xray_helpers.radiographs import read_radiograph
+from xray_helpers.radiographs import ImageFolder, image_folder
 from xray_helpers.studies import hash_of
 
+VERSION = 2  # of what is cached: pixels, as they are read and resized
 _CHUNK, _AHEAD = 64, 4  # pictures, and how many chunks decoding may run ahead
 ROTATION, SHIFT, SHEAR, ZOOM = 15.0, 0.10, 0.10, 0.10  # degrees; shares of the side
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stretch a (height, width) uint8 picture to `size`; shrinking averages, so nothing aliases."""
+def resize(pixels: np.ndarray, size: tuple[int, int], way: str = "stretch") -> np.ndarray:
+    """Stretch a (height, width) uint8 picture to `size`, or ``pad`` it on black; shrinking averages, so nothing aliases."""
+    if way == "pad":
+        scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
+        inner = tuple(max(1, round(side * scale)) for side in pixels.shape)
+        top, left = ((whole - part) // 2 for whole, part in zip(size, inner, strict=True))
+        padded = np.zeros(size, np.uint8)
+        padded[top : top + inner[0], left : left + inner[1]] = resize(pixels, inner)
+        return padded
     shrinks = pixels.shape[0] > size[0] or pixels.shape[1] > size[1]
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def stream_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
+def stream_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """Yield the pictures of the rows of a manifest in chunks, as they are decoded or from the cache.
 
     The first time, decoding runs ahead on its own threads while the caller computes; after the last chunk all
@@ -35,8 +43,8 @@ def stream_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> It
     ----------
     part : DataFrame
         With path and sha256, each content once, sorted by sha256.
-    folder : Path
-        What the paths are relative to.
+    folder : ImageFolder or Path
+        What the paths are relative to, and how they are read.
     size : (int, int)
         Height and width.
 
@@ -44,7 +52,8 @@ def stream_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> It
     ------
     ndarray of uint8, shape (up to 64, height, width), 0-255
     """
-    kind = _kind(size)
+    folder = image_folder(folder)
+    kind = _kind(folder, size)
     known = read_rows(kind, part["sha256"])
     if known is not None:
         for start in range(0, len(part), _CHUNK):
@@ -53,7 +62,7 @@ def stream_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> It
         return
 
     def decode(path: str) -> np.ndarray:
-        return resize(read_radiograph(folder / path).pixels, size)
+        return resize(folder.read(path).pixels, size, folder.resize)
 
     with (
         new_rows(kind, part["sha256"], size, np.uint8) as (store, missing),
@@ -72,7 +81,7 @@ def stream_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> It
                 release(store)
 
 
-def load_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Rows:
+def load_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[int, int]) -> Rows:
     """Return the pictures of the rows of a manifest, decoded the first time, then read from the cache.
 
     Parameters
@@ -86,13 +95,14 @@ def load_pixels(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Rows
     -------
     Rows of uint8, shape (n, height, width), 0-255; memory-mapped, in the order of `part`
     """
-    known = read_rows(_kind(size), part["sha256"])
+    kind = _kind(image_folder(folder), size)
+    known = read_rows(kind, part["sha256"])
     if known is None:
         contents = unique_contents(part)
         chunks = stream_pixels(contents, folder, size)
         total = -(-len(contents) // _CHUNK)
         deque(tqdm(chunks, "decoding", total, mininterval=1, leave=False, unit="chunk"), maxlen=0)
-        known = read_rows(_kind(size), part["sha256"])
+        known = read_rows(kind, part["sha256"])
     assert known is not None, "the cache was cleared this very moment"
     return known
 
@@ -102,8 +112,8 @@ def unique_contents(part: pd.DataFrame) -> pd.DataFrame:
     return part.sort_values(["sha256", "path"]).drop_duplicates("sha256")
 
 
-def _kind(size: tuple[int, int]) -> str:
-    return f"pixels-{hash_of('pixels', size)}"
+def _kind(folder: ImageFolder, size: tuple[int, int]) -> str:
+    return f"pixels-{hash_of('pixels', VERSION, size, folder.depth, folder.resize, folder.truncated)}"
 
 
 def augment(pixels: np.ndarray, contents: Sequence[str], view: int) -> np.ndarray:

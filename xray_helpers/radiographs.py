@@ -2,15 +2,27 @@
 
 import hashlib
 import io
+import os
+import stat
+import threading
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-MAX_PIXELS = 100_000_000  # more than any radiograph; a header that claims more is not decoded
+from xray_helpers.dicoms import DicomError, is_dicom, read_plane
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".dicom", ".ima")
+MAX_PIXELS = 64_000_000  # more than any radiograph; a header that claims more is not decoded
 MAX_BYTES = 500_000_000
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # others are no pictures to us, or a risk
+_LARGE = 8_000_000  # pixels from which pictures are decoded one at a time, so that memory stays bounded
+_one_large = threading.Lock()
+_truncation = threading.Lock()
 
 
 class UnreadableError(Exception):
@@ -24,64 +36,200 @@ class Radiograph(NamedTuple):
     ----------
     pixels : ndarray of uint8, shape (height, width), 0-255
     mode : str
-        Pillow's name for how the file stores a pixel (``L``, ``RGB``, ``I;16``, ...).
+        How the file stores a pixel: Pillow's name (``L``, ``RGB``, ``I;16``, ...), or ``DICOM MONOCHROME1 12 bit``.
     sha256 : str
         Of the file's bytes.
+    patient : str
+        A salted hash of the DICOM's patient or study; empty elsewhere.
+    note : str
+        What a reader should know of this picture; mostly empty.
+    colour : float
+        Mean difference of the largest and the smallest channel, 0-255: what a radiograph has next to none of.
     """
 
     pixels: np.ndarray
     mode: str
     sha256: str
+    patient: str = ""
+    note: str = ""
+    colour: float = 0.0
 
 
-def read_radiograph(path: Path) -> Radiograph:
-    """Read a PNG, JPEG, TIFF or BMP file as 8-bit grey.
+class ImageFolder(NamedTuple):
+    """Where images lie, and how they are read.
 
-    Colour becomes luminance, transparency lies on black, EXIF orientation is applied, and 16 bits are
-    scaled from the picture's own minimum and maximum.
+    Attributes
+    ----------
+    path : Path
+    depth : {'percentiles', 'range'}
+        What becomes black and white of more than 8 bits without a window: the 0.5th and 99.5th percentile, or the
+        smallest and the largest value.
+    truncated : {'exclude', 'keep'}
+        Whether what is there of a truncated JPEG is read.
+    other_modalities : bool
+        Whether DICOM files are read that are no plain radiographs.
+    resize : {'stretch', 'pad'}
+        Whether a picture is stretched to the size that models see, or keeps its aspect ratio on black.
+    """
+
+    path: Path
+    depth: str = "percentiles"
+    truncated: str = "exclude"
+    other_modalities: bool = False
+    resize: str = "stretch"
+
+    def read(self, name: str) -> Radiograph:
+        """Read one file by its name in the manifest; raises as `read_radiograph`."""
+        return read_radiograph(find_file(self.path, name), self)
+
+
+def image_folder(folder: "ImageFolder | Path") -> ImageFolder:
+    """Return how a folder is read: as told, or by the defaults."""
+    return folder if isinstance(folder, ImageFolder) else ImageFolder(folder)
+
+
+def escape_name(name: str) -> str:
+    """Return a relative path as text: bytes that are no UTF-8, and control characters, percent-escaped."""
+    if name.isprintable() and not any("\ud800" <= c <= "\udfff" for c in name):
+        return name
+    return quote(os.fsencode(name), safe="/ !#$&'()*+,;=:@[]{}^~|<>\"?-_.")
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """Return the place of a file by its name in a table, escaped or not."""
+    place = folder / name
+    if "%" in name and not os.path.lexists(place):
+        return folder / os.fsdecode(unquote_to_bytes(name))
+    return place
+
+
+def read_radiograph(path: Path, reading: ImageFolder | None = None) -> Radiograph:
+    """Read a PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM file as 8-bit grey.
+
+    Colour becomes luminance, transparency lies on black, EXIF orientation is applied, and of several pages or frames
+    the first is taken. More than 8 bits are scaled by the file's own window, else as `reading` says.
 
     Raises
     ------
     UnreadableError
-        With the reason: empty, too large, truncated, or no picture at all.
+        With the reason: empty, too large, truncated, no plain radiograph, or no picture at all.
     """
-    data = _read_bytes(path)
+    reading = reading or ImageFolder(path.parent)
+    data = _read_bytes(path, reading.path)
+    if is_dicom(data[:132]):
+        return _read_dicom(data, reading)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableError(f"{image.width} x {image.height} pixels are too many: resize it")
-            mode = image.mode
-            pixels = _to_grey(ImageOps.exif_transpose(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata; whether the pixels are whole is what matters
+            return _read_picture(data, reading)
     except UnidentifiedImageError:
         raise UnreadableError("is no picture of a known format: replace or remove it") from None
     except Image.DecompressionBombError:
         raise UnreadableError("claims far too many pixels: resize it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        what = "truncated" if "truncated" in str(error).lower() else "damaged"
-        raise UnreadableError(f"is {what} ({error}): get a whole copy") from None
-    return Radiograph(pixels, mode, hashlib.sha256(data).hexdigest())
+    except UnreadableError:
+        raise
+    except Exception as error:  # Pillow raises nearly everything on damaged files
+        words = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+        what = "truncated" if "truncated" in words.lower() else "damaged"
+        raise UnreadableError(f"is {what} ({words}): get a whole copy") from None
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_picture(data: bytes, reading: ImageFolder) -> Radiograph:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableError(f"{image.width} x {image.height} pixels are too many: resize it")
+        notes = [f"first of {image.n_frames} pages"] if getattr(image, "n_frames", 1) > 1 else []
+        mode = image.mode
+        with _one_large if image.width * image.height > _LARGE else nullcontext():
+            if not _load(image, keep=reading.truncated == "keep" and image.format == "JPEG"):
+                notes.append("truncated: what is missing is grey")
+            image = ImageOps.exif_transpose(image)
+            pixels, colour = _to_grey(image, reading.depth)
+    return Radiograph(pixels, mode, hashlib.sha256(data).hexdigest(), note="; ".join(notes), colour=colour)
+
+
+def _load(image: Image.Image, *, keep: bool) -> bool:
+    """Decode; return whether the file was whole. What is truncated is an error unless it is to be kept."""
     try:
-        size = path.stat().st_size
-        if not path.is_file():
+        image.load()
+        return True
+    except OSError:
+        if not keep:
+            raise
+    with _truncation:  # Pillow's switch is one for all threads
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+    return False
+
+
+def _read_dicom(data: bytes, reading: ImageFolder) -> Radiograph:
+    with _one_large if len(data) > 2 * _LARGE else nullcontext():
+        try:
+            plane = read_plane(data, MAX_PIXELS, other_modalities=reading.other_modalities)
+        except DicomError as error:
+            raise UnreadableError(str(error)) from None
+        if plane.values.ndim == 3:
+            grey, colour = _to_grey(Image.fromarray(plane.values), reading.depth)
+        else:
+            grey, colour = _to_bytes(plane.values, reading.depth, plane.window, plane.padding, plane.invert), 0.0
+    return Radiograph(grey, plane.mode, hashlib.sha256(data).hexdigest(), plane.patient, plane.note, colour)
+
+
+def _read_bytes(path: Path, folder: Path) -> bytes:
+    try:
+        what = path.lstat()
+        if stat.S_ISLNK(what.st_mode):
+            if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
+                raise UnreadableError("is a link out of the data folder, or to nothing: put the file itself there")
+            what = path.stat()
+        if not stat.S_ISREG(what.st_mode):
             raise UnreadableError("is no ordinary file: remove it")
-        if size == 0:
+        if what.st_size == 0:
             raise UnreadableError("is empty: get a whole copy")
-        if size > MAX_BYTES:
-            raise UnreadableError(f"has {size / 1e6:.0f} MB, too many for a radiograph: convert it")
+        if what.st_size > MAX_BYTES:
+            raise UnreadableError(f"has {what.st_size / 1e6:.0f} MB, too many for a radiograph: convert it")
         return path.read_bytes()
-    except OSError as error:
-        raise UnreadableError(f"cannot be opened ({error.strerror}): check its permissions") from None
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or str(error)
+        raise UnreadableError(f"cannot be opened ({words}): check that it is there, and its permissions") from None
 
 
-def _to_grey(image: Image.Image) -> np.ndarray:
+def _to_grey(image: Image.Image, depth: str) -> tuple[np.ndarray, float]:
+    """Return 8-bit grey, and how much colour there was."""
     if image.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow would clip, not scale
-        values = np.asarray(image, dtype=np.float64)
-        low, high = values.min(), values.max()
-        return np.round((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
+        return _to_bytes(np.asarray(image, dtype=np.float32), depth), 0.0
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.array(image.convert("L"))
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L")), 0.0
+    image = image.convert("RGB")
+    small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), dtype=np.int16)
+    return np.array(image.convert("L")), float((small.max(axis=-1) - small.min(axis=-1)).mean())
+
+
+def _to_bytes(
+    values: np.ndarray,
+    depth: str,
+    window: tuple[float, float] | None = None,
+    padding: np.ndarray | None = None,
+    invert: bool = False,
+) -> np.ndarray:
+    """Scale to 0-255 by the window, or by the values that are no padding; padding becomes black."""
+    if not np.isfinite(values).all():
+        values = np.nan_to_num(values)
+    if window is None:
+        shown = values if padding is None or padding.all() else values[~padding]
+        low, high = np.percentile(shown, (0.5, 99.5)) if depth == "percentiles" else (shown.min(), shown.max())
+        if high <= low:  # next to all values are one
+            low, high = shown.min(), shown.max()
+    else:
+        low, high = window
+    grey = np.clip((values - low) * (255 / max(float(high) - float(low), 1e-9)), 0, 255)
+    grey = np.round(255 - grey if invert else grey).astype(np.uint8)
+    if padding is not None:
+        grey[padding] = 0
+    return grey

@@ -198,6 +198,10 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
             banners.append(
                 ("warn", f"The test part is small: {balance.loc['test', 'n']} images; look at the intervals.")
             )
+        noted = manifest.loc[manifest["status"] == "used", "note"].dropna() if "note" in manifest else []
+        if len(noted):
+            kinds = ", ".join(sorted({re.sub(r"\d+ ", "", text) for text in noted}))
+            banners.append(("warn", f"{len(noted)} files used have a note ({kinds}); manifest.csv names them."))
         left_out = manifest["status"].isin(["unreadable", "excluded"]).sum()
         if left_out:
             banners.append(

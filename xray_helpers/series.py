@@ -239,8 +239,9 @@ def _follow(step: Step, state: dict, folder: Path) -> None:
     """Write what comes with a step that succeeded: the data's fingerprint, or a model's card."""
     if step.notebook == "01_data_exploration":
         state["data"] = _fingerprint(folder)
-    if step.notebook == "03_evaluate_model":
-        write_model_card(folder, step.parameters["model"])
+    model = step.parameters.get("model", "")
+    if step.notebook == "03_evaluate_model" and (folder / model / "metrics.json").exists():
+        write_model_card(folder, model)
 
 
 def _skip(step: Step, records: dict[str, dict]) -> None:

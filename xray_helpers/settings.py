@@ -75,6 +75,17 @@ class Settings(BaseModel):
         "youden", description="operating threshold, chosen on validation: 'youden', 'sensitivity', or 'fixed' at 0.5"
     )
     target_sensitivity: float = Field(0.95, gt=0, le=1, description="what threshold_rule 'sensitivity' reaches")
+    depth: Literal["percentiles", "range"] = Field(
+        "percentiles",
+        description="what is black and white of more than 8 bits without a window: 0.5 and 99.5 %, or all",
+    )
+    resize: Literal["stretch", "pad"] = Field(
+        "stretch", description="how pictures become img_size: stretched, or padded on black"
+    )
+    truncated: Literal["exclude", "keep"] = Field(
+        "exclude", description="truncated JPEGs: left out, or read as far as they go"
+    )
+    other_modalities: bool = Field(False, description="read DICOM files that are no plain radiographs, too")
     patient_pattern: str = Field("", description="regular expression on the path; group 1 is the patient")
     eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
     seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")

@@ -210,6 +210,7 @@ TEXT_COLUMNS = (
     "mode",
     "status",
     "reason",
+    "note",
 )
 
 

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -34,16 +36,35 @@ def small():
     return SMALL
 
 
+def write_scan(pixels, path):
+    """Write a DICOM file that says whose it is."""
+    ds = pydicom.Dataset()
+    ds.PatientName, ds.PatientID, ds.InstitutionName = PLANTED[2], "Planted-ID", "Planted-Hospital"
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.StudyInstanceUID, ds.Modality = (
+        "1.2.840.10008.5.1.4.1.1.1",
+        "1.2.3",
+        "9.8.7.6.5",
+        "CR",
+    )
+    ds.Rows, ds.Columns = pixels.shape
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME1", 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelData = 8, 8, 7, (255 - pixels).tobytes()
+    ds["PixelData"].VR = "OB"
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    ds.save_as(path, enforce_file_format=True)
+
+
 @pytest.fixture(scope="session")
 def secret_csv(phantom_csv, tmp_path_factory):
-    """Phantoms, of which one file names a patient, and another is no image and does so too."""
+    """Phantoms, of which one file names a patient in its text, and a DICOM file does so in its header."""
     place = tmp_path_factory.mktemp("ward-7") / "set"
     shutil.copytree(phantom_csv.parent, place)
     picture, words = sorted(place.rglob("*.png"))[0], PngInfo()
     words.add_text("PatientName", PLANTED[2])
     Image.open(picture).save(picture, pnginfo=words)
     table = pd.read_csv(place / phantom_csv.name, dtype="string")
-    (place / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM\x10\0\x10\0PN" + PLANTED[2].encode())
+    write_scan(np.asarray(Image.open(picture).convert("L")), place / "scan.dcm")
     table.loc[len(table)] = (
         table.loc[0].where(table.columns != "path", "scan.dcm").where(table.columns != "patient", "px")
     )

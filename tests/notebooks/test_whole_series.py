@@ -188,6 +188,7 @@ def test_nothing_private_is_in_a_study(study, failed_study, secret_csv, root_fol
         str(root_folder),
     ]
     words += [sys.prefix, str(notebooks_folder().parent)]
+    assert pd.read_csv(study / "manifest.csv").set_index("path").loc["scan.dcm", "mode"] == "DICOM MONOCHROME1 8 bit"
     files = [p for folder in (study, failed_study) for p in folder.rglob("*") if p.is_file() and p.name != "local.json"]
     assert any(p.suffix == ".log" for p in files)
     for path in files:
