@@ -90,8 +90,8 @@ def test_packages_import_down_the_floors():
     import xray_helpers
 
     floors = """settings studies cache dicoms radiographs anatomy phantoms manifest pixels signatures alignment duplicates splits
-        backbones engines features training finetuning delong metrics repeats calibration breakdown paired ensemble comparison
-        inflation explain plots plots_evaluation widgets reporting checklist render pages audit series cli"""
+        backbones engines features training prediction finetuning delong metrics repeats calibration breakdown paired ensemble
+        comparison inflation explain plots plots_evaluation widgets reporting checklist render pages audit series cli"""
     order = floors.split()
     for file in Path(xray_helpers.__file__).parent.glob("*.py"):
         if file.stem.startswith("__"):

@@ -133,6 +133,29 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.argument("study", metavar="STUDY")
+@click.argument("model", metavar="MODEL")
+@click.argument("files", nargs=-1, required=True)
+@click.option("--csv", "csv", metavar="OUT", help="Write the table to a file as well.")
+def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> None:
+    """Judge files, or every file of a folder, by a trained model at the study's threshold. For research only."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from xray_helpers.prediction import predict_files
+    from xray_helpers.studies import find_study, write_csv
+
+    table = predict_files(find_study(study), model, files)
+    for row in table.itertuples():
+        if row.reason:
+            click.echo(f"{row.file}: no picture: it {row.reason}")
+        else:
+            told = f"{row.file}: P(Fractured) = {row.probability:.3f}, {row.decision} (threshold {row.threshold:.3f})"
+            click.echo(f"{told}. {row.warning}" if row.warning else told)
+    click.echo("For research. Not a medical device; not for diagnosis.")
+    if csv:
+        click.echo(os.path.relpath(write_csv(Path(csv), table)))
+
+
+@main.command()
 @click.argument("target", metavar="NOTEBOOK|STUDY")
 @click.option("--no-images", is_flag=True, help="Leave every radiograph out.")
 @click.option("--out", metavar="FOLDER", help="Where a study's pages go; by default reports/STUDY-to-send.")

@@ -132,11 +132,15 @@ def fine_tune(
     return pd.concat([history.assign(best=history["best"] & ~better), added[history.columns]], ignore_index=True)
 
 
-def predict_images(images: Images, forward: ForwardPass, block: int = 512) -> np.ndarray:
+def predict_images(images: Images, forward: ForwardPass) -> np.ndarray:
     """Return P(Fractured), float64 of shape (n,), from the forward pass of a whole model."""
+    return run_images(images, forward)[:, 0].astype(np.float64)
+
+
+def run_images(images: Images, forward: ForwardPass, block: int = 512) -> np.ndarray:
+    """Return what a forward pass makes of the images, shape (n, d)."""
     starts = range(0, len(images.pixels), block)
-    parts = [forward(images.pixels[start : start + block])[:, 0] for start in starts]
-    return np.concatenate(parts).astype(np.float64)
+    return np.concatenate([forward(images.pixels[start : start + block]) for start in starts])
 
 
 def _run_key(key: str, layers: list[str], train: Images, validation: Images, settings: Settings) -> str:

@@ -182,6 +182,15 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, str]]:
     return sorted(paths), others
 
 
+def list_files(place: Path) -> list[tuple[Path, str, str]]:
+    """Return folder, name in it, and why it is no image (or an empty string) of a file, or of each file of a folder."""
+    if not place.is_dir():
+        whole = Path(os.path.realpath(place))
+        return [(whole.parent, escape_name(whole.name), "")]
+    paths, others = _walk(place)
+    return [(place, path, others.get(path, "")) for path in sorted([*paths, *others])]
+
+
 def _looks_like_dicom(path: str) -> bool:
     """Return whether a file without a known ending begins like DICOM, as hospitals' exports do."""
     if not os.path.isfile(path):

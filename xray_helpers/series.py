@@ -74,7 +74,7 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
     for model in models:
         train, judge = f"{model}/02_train_model", f"{model}/03_evaluate_model"
         made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "predictions_oof.csv")
-        made += ("repeats.csv", "threshold.json", "training.json")
+        made += ("repeats.csv", "threshold.json", "training.json", "familiarity.csv")
         steps.append(
             Step(
                 train,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.settings import Settings
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.studies import write_whole
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Views = Sequence[np.ndarray]  # the pictures' features as they are, then each augmented view's
 HEAD_UNITS = 128
+HEAD_INPUT = "dropout_1"  # the head's first layer in a joined model
 SECOND_DROPOUT = 0.6  # of dropout_rate
 
 
@@ -61,7 +62,7 @@ def build_head(features: int, settings: Settings) -> "keras.Model":
     return keras.Sequential(
         [
             keras.Input((features,), name="pooled_features"),
-            keras.layers.Dropout(settings.dropout_rate, name="dropout_1"),
+            keras.layers.Dropout(settings.dropout_rate, name=HEAD_INPUT),
             keras.layers.Dense(HEAD_UNITS, activation="relu", name="dense"),
             keras.layers.Dropout(SECOND_DROPOUT * settings.dropout_rate, name="dropout_2"),
             keras.layers.Dense(1, activation="sigmoid", name="p_fractured"),
@@ -200,10 +201,21 @@ def save_model(model: "keras.Model", path: Path) -> Path:
 
 
 def load_model(path: Path) -> "keras.Model":
-    """Read a model that `save_model` wrote; safe mode stays on, so that a file cannot run code."""
+    """Read a model that `save_model` wrote; safe mode stays on, so that a file cannot run code.
+
+    Raises
+    ------
+    InputError
+        When the file is damaged, or holds what would run code on loading.
+    """
     import keras
 
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises nearly everything on what it does not know
+        words = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        where = f"{path.parent.name}/{path.name}"
+        raise InputError(f"{where} is refused: it is damaged, or would run code of its own ({words}).") from None
 
 
 def predict_pixels(model: "keras.Model", pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:

@@ -12,10 +12,11 @@ import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
 from xray_helpers.pages import export_study
 from xray_helpers.series import run_study
-from xray_helpers.settings import build_settings
+from xray_helpers.settings import InputError, build_settings
 from xray_helpers.studies import notebooks_folder, read_json
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def test_every_file_of_the_contract_is_there(study):
     expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
     for model in models:
         own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json",
-               "predictions_oof.csv", "repeats.csv", "spread.csv", "calibration.csv", "reliability.csv",
+               "predictions_oof.csv", "repeats.csv", "familiarity.csv", "spread.csv", "calibration.csv", "reliability.csv",
                "decision_curve.csv", "subgroups.csv", "failures.csv", "model_card.md", "model_card.html")  # fmt: skip
         expected |= {f"{model}/{file}" for file in own}
         expected |= {
@@ -131,6 +132,52 @@ def test_the_saved_model_takes_grey_pixels(study, secret_csv):
     model = load_model(study / "DenseNet121" / "model.keras")
     assert model.input_shape == (None, 80, 80, 1)
     assert predict_pixels(model, np.stack(pictures)) == pytest.approx(table["y_prob"].to_numpy(), abs=1e-4)
+
+
+def test_new_files_are_judged_or_have_their_reason(study, home, secret_csv, tmp_path):
+    import shutil
+
+    from sklearn.datasets import load_sample_image
+
+    from xray_helpers.prediction import predict_files
+
+    known = pd.read_csv(study / "VGG16" / "predictions_test.csv").set_index("path")["y_prob"].head(5)
+    for path in known.index:
+        shutil.copy(secret_csv.parent / path, tmp_path / path.replace("/", "_"))
+    shutil.copy(secret_csv.parent / "scan.dcm", tmp_path / "scan")  # without its ending, as exports are
+    Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "photo.jpg")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture")
+    table = predict_files(study, "VGG16", [str(tmp_path), "nowhere.png"]).set_index("file")
+    assert len(table) == 5 + 5
+    threshold = read_json(study / "VGG16" / "threshold.json")["threshold"]
+    for path, y_prob in known.items():
+        row = table.loc[f"{tmp_path}/{path.replace('/', '_')}"]
+        assert row["probability"] == pytest.approx(y_prob, abs=1e-3)
+        assert row["decision"] == ("Fractured" if y_prob >= threshold else "Non-Fractured")
+    assert 0 <= table.loc[f"{tmp_path}/scan", "probability"] <= 1
+    assert "a colour photograph, no radiograph" in table.loc[f"{tmp_path}/photo.jpg", "warning"]
+    assert "unlike the training images" in table.loc[f"{tmp_path}/photo.jpg", "warning"]
+    assert "no picture of a known format" in table.loc[f"{tmp_path}/text.png", "reason"]
+    assert "no image by its name" in table.loc[f"{tmp_path}/notes.txt", "reason"]
+    assert "cannot be opened" in table.loc["nowhere.png", "reason"]
+    command = [
+        sys.executable,
+        "-m",
+        "xray_helpers",
+        "predict",
+        "small",
+        "VGG16",
+        str(tmp_path),
+        "--csv",
+        str(tmp_path / "o.csv"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "P(Fractured) = " in done.stdout
+    assert len(pd.read_csv(tmp_path / "o.csv")) == 9
+    with pytest.raises(InputError, match="has no model 'VGG19': it has"):
+        predict_files(study, "VGG19", ["x"])
 
 
 def predictions(study, model="MobileNetV2"):

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from xray_helpers.prediction import feature_distance, measure_familiarity
+from xray_helpers.settings import InputError
+
+
+def test_distance_is_the_mean_squared_standard_score():
+    train = np.array([[0.0, 10.0], [2.0, 30.0]])
+    table = measure_familiarity(train, train)
+    assert table["mean"].tolist() == [1, 20]
+    assert table["standard_deviation"].tolist() == [1, 10]
+    assert feature_distance(np.array([[1.0, 20.0], [3.0, 20.0], [1.0, 50.0]]), table).tolist() == [0, 2, 4.5]
+    assert table["limit"].tolist() == [1, 1]
+
+
+def test_a_hundredth_of_images_like_these_is_called_unlike():
+    rng = np.random.default_rng(0)
+    table = measure_familiarity(rng.normal(size=(400, 50)), rng.normal(size=(400, 50)))
+    limit = table["limit"].iloc[0]
+    assert (feature_distance(rng.normal(size=(5000, 50)), table) > limit).mean() == pytest.approx(0.01, abs=0.015)
+    assert (feature_distance(rng.normal(2, 1, size=(50, 50)), table) > limit).all()
+
+
+def test_features_that_never_vary_do_not_decide_alone():
+    train = np.concatenate([np.random.default_rng(0).normal(size=(50, 9)), np.zeros((50, 1))], axis=1)
+    table = measure_familiarity(train, train)
+    assert (table["standard_deviation"] > 0).all()
+    assert np.isfinite(feature_distance(train + 1, table)).all()
+
+
+@pytest.mark.slow
+def test_a_model_that_would_run_code_is_refused(tmp_path):
+    import keras
+
+    from xray_helpers.training import load_model
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs))
+    (tmp_path / "Evil").mkdir()
+    model.save(tmp_path / "Evil" / "model.keras")
+    with pytest.raises(InputError, match=r"Evil/model\.keras is refused"):
+        load_model(tmp_path / "Evil" / "model.keras")
+    (tmp_path / "Evil" / "model.keras").write_bytes(b"no model")
+    with pytest.raises(InputError, match="is refused: it is damaged"):
+        load_model(tmp_path / "Evil" / "model.keras")
