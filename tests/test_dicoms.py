@@ -225,3 +225,20 @@ def test_pydicoms_own_files_are_read_or_give_a_reason(tmp_path):
         except UnreadableError as error:
             assert ": " in str(error), path
     assert read_whole > 20
+
+
+def test_views_of_one_person_are_one_group(tmp_path, phantom):
+    from xray_helpers.manifest import assign_groups, build_manifest
+    from xray_helpers.settings import build_settings
+
+    for number in range(24):
+        place = tmp_path / "set" / ("Fractured" if number % 2 else "normal")
+        place.mkdir(parents=True, exist_ok=True)
+        ds = build(np.roll(phantom, number), PatientID=f"p{number % 12}", PatientName="Doe^Jane")
+        ds.save_as(place / f"IM{number:04d}", enforce_file_format=True)  # exports have no ending
+    table, _ = build_manifest(build_settings(name="s", data=str(tmp_path / "set")))
+    table = assign_groups(table, table["path"])
+    assert (table["status"] == "readable").all()
+    assert table["group"].nunique() == table["patient"].nunique() == 12
+    assert "Doe" not in table.to_csv()
+    assert "p1," not in table.to_csv()

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from hostile import write_hostile_folder
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -176,6 +177,11 @@ def test_new_files_are_judged_or_have_their_reason(study, home, secret_csv, tmp_
     assert done.returncode == 0, done.stderr
     assert "P(Fractured) = " in done.stdout
     assert len(pd.read_csv(tmp_path / "o.csv")) == 9
+    hostile = write_hostile_folder(tmp_path / "hostile")
+    table = predict_files(study, "MobileNetV2", [str(hostile)])
+    listed = sum(len(files) for _, _, files in os.walk(hostile)) + 1  # and a link to a folder
+    assert len(table) == listed
+    assert (table["probability"].notna() != table["reason"].ne("")).all()
     with pytest.raises(InputError, match="has no model 'VGG19': it has"):
         predict_files(study, "VGG19", ["x"])
 
