@@ -44,3 +44,28 @@ def test_a_model_that_would_run_code_is_refused(tmp_path):
     (tmp_path / "Evil" / "model.keras").write_bytes(b"no model")
     with pytest.raises(InputError, match="is refused: it is damaged"):
         load_model(tmp_path / "Evil" / "model.keras")
+
+
+@pytest.mark.slow
+def test_grey_photographs_are_unlike_real_radiographs(root, shared):
+    """ImageNet MobileNetV2, trained on half of the real sample, judged on the rest and on two photographs without colour."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    from xray_helpers.backbones import build_extractor
+    from xray_helpers.engines import ForwardPass, choose_engine
+    from xray_helpers.manifest import inspect_files, list_data, read_pictures
+    from xray_helpers.pixels import resize
+
+    listing = list_data(str(shared / "data" / "fracture-multi-region-sample"))
+    readable = inspect_files(listing).query("status == 'readable'")["path"].sample(300, random_state=0)
+    photos = [np.asarray(Image.fromarray(photo).convert("L")) for photo in load_sample_images().images]
+    pixels = np.stack([resize(p, (224, 224)) for p in [*read_pictures(readable, listing.folder), *photos]])
+    extractor = build_extractor("MobileNetV2", (224, 224), str(shared / "weights"))
+    forward = ForwardPass(extractor, choose_engine())
+    x = np.concatenate([forward(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
+    table = measure_familiarity(x[:150], x[150:250])
+    distance = feature_distance(x[250:], table)
+    limit = table["limit"].iloc[0]
+    assert (distance[-len(photos) :] > limit).all()
+    assert (distance[: -len(photos)] > limit).mean() < 0.1

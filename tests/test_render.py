@@ -135,11 +135,11 @@ def test_places_of_this_machine_are_words(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     study = tmp_path / "study"
     write_json(study / "local.json", {"data": "/mnt/ward 7/scans", "weights": "imagenet"})
-    text = f"{home}/x.py and /mnt/ward 7/scans/a.png, but /mnt/ward 7/scans2"
+    text = f"\x1b[32m{home}/x.py and /mnt/ward 7/scans/a.png, but /mnt/ward 7/scans2"
     nb = new_notebook(
         cells=[new_code_cell("1", outputs=[new_output("stream", text=text)])],
         metadata={"papermill": {"input_path": "/x", "duration": 1}},
     )
     clean_notebook(nb, study)
-    assert nb.cells[0].outputs[0].text == "[home]/x.py and [data]/a.png, but /mnt/ward 7/scans2"
+    assert nb.cells[0].outputs[0].text == "\x1b[32m[home]/x.py and [data]/a.png, but /mnt/ward 7/scans2"
     assert nb.metadata.papermill == {"duration": 1}

@@ -140,7 +140,7 @@ def redact(text: str, study: Path | None = None) -> str:
     for place in sorted(places, key=len, reverse=True):
         for form in dict.fromkeys((place, os.path.realpath(place))):
             if len(form) > 1:
-                text = re.sub(rf"(?<![\w./-]){re.escape(form)}(?![\w.-])", places[place], text)
+                text = re.sub(rf"{re.escape(form)}(?![\w.-])", places[place], text)
     return text
 
 
