@@ -77,3 +77,30 @@ def test_half_of_the_views_are_mirrored():
     views = augment(np.repeat(ramp[None], 200, axis=0), NAMES[:200], 2).astype(int)
     mirrored = views[:, :, :20].mean(axis=(1, 2)) > views[:, :, -20:].mean(axis=(1, 2))
     assert 0.35 < mirrored.mean() < 0.65
+
+
+def test_padding_keeps_proportions_on_black():
+    from xray_helpers.pixels import resize
+
+    padded = resize(np.full((100, 50), 200, np.uint8), (64, 64), "pad")
+    assert padded.shape == (64, 64)
+    assert (padded[:, 16:48] == 200).all()
+    assert (padded[:, :16] == 0).all()
+    assert (padded[:, 48:] == 0).all()
+    assert (resize(np.full((100, 50), 200, np.uint8), (64, 64)) == 200).all()
+
+
+def test_how_files_are_read_is_part_of_what_pixels_are_cached_under(root, tmp_path, make_images):
+    import pandas as pd
+
+    from xray_helpers.manifest import inspect_files, list_data
+    from xray_helpers.pixels import load_pixels
+    from xray_helpers.radiographs import ImageFolder
+
+    make_images(tmp_path / "set" / "Fractured", 2)
+    table = inspect_files(list_data(str(tmp_path / "set"), labelled=False))
+    assert isinstance(table, pd.DataFrame)
+    stretched = np.asarray(load_pixels(table, tmp_path / "set", (40, 40))[:])
+    padded = np.asarray(load_pixels(table, ImageFolder(tmp_path / "set", resize="pad"), (40, 40))[:])
+    assert (stretched[:, 20, :2] > 0).any()
+    assert (padded[:, :, 0] == 0).all()
