@@ -1,6 +1,6 @@
 """Time and memory of features at growing numbers of images; prints a table, a process a line.
 
-    python benchmarks/scale.py 1000 10000 100000 [--model MobileNetV2] [--side 224] [--head]
+    python benchmarks/scale.py 1000 10000 100000 [--model MobileNetV2] [--weights PLACE] [--side 224] [--head]
 
 Makes so many small JPEGs (a few hundred pictures, shifted, so that every file differs), then decodes them, extracts
 features, and with --head trains three epochs on them, from a cold cache.
@@ -43,21 +43,36 @@ def write_images(folder: Path, count: int, side: int) -> pd.DataFrame:
 @click.command()
 @click.argument("sizes", nargs=-1, type=int, required=True)
 @click.option("--model", default="MobileNetV2")
+@click.option(
+    "--weights", default="random", help="A folder of ImageNet weights, or 'random', which are calibrated first."
+)
 @click.option("--side", default=224)
 @click.option("--views", default=0)
 @click.option("--head", is_flag=True, help="Train a head as well.")
 @click.option("--here", is_flag=True, hidden=True)
-def main(sizes: tuple[int, ...], model: str, side: int, views: int, head: bool, here: bool) -> None:
+def main(sizes: tuple[int, ...], model: str, weights: str, side: int, views: int, head: bool, here: bool) -> None:
     """Measure each size in a process of its own."""
     if here:
-        measure(sizes[0], model, side, views, head)
+        measure(sizes[0], model, weights, side, views, head)
         return
-    options = ["--model", model, "--side", str(side), "--views", str(views), *(["--head"] if head else []), "--here"]
+    weights = str(Path(weights).resolve()) if Path(weights).exists() else weights
+    options = [
+        "--model",
+        model,
+        "--weights",
+        weights,
+        "--side",
+        str(side),
+        "--views",
+        str(views),
+        *(["--head"] if head else []),
+        "--here",
+    ]
     for size in sizes:
         subprocess.run([sys.executable, __file__, str(size), *options], check=True)
 
 
-def measure(size: int, model: str, side: int, views: int, head: bool) -> None:
+def measure(size: int, model: str, weights: str, side: int, views: int, head: bool) -> None:
     """Extract features of `size` images, and print seconds and the peak of memory."""
     from xray_helpers.backbones import build_extractor
     from xray_helpers.engines import ForwardPass, choose_engine
@@ -71,7 +86,7 @@ def measure(size: int, model: str, side: int, views: int, head: bool) -> None:
         table = write_images(home / "set", size, side)
         settings = build_settings(epochs=3, patience=3, batch_size=64)
         prepare_tensorflow(settings)
-        forward = ForwardPass(build_extractor(model, (side, side), "random"), choose_engine())
+        forward = ForwardPass(build_extractor(model, (side, side), weights), choose_engine())
         forward(np.zeros((8, side, side), np.uint8))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         started = time.perf_counter()
