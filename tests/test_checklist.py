@@ -66,3 +66,9 @@ def test_what_cannot_be_an_answer_is_told(folder, text, words):
     (folder / "study.yaml").write_text(text)
     with pytest.raises(InputError, match=words):
         read_answers(folder)
+
+
+def test_how_pictures_are_fitted_is_told_as_it_was(tmp_path):
+    settings = build_settings(name="s", resize="pad")
+    write_json(tmp_path / "study.json", {"settings": shareable(settings), **provenance()})
+    assert "padded to 224 x 224" in collect_facts(tmp_path)["preprocessing"]

@@ -89,3 +89,18 @@ def test_a_study_is_found_by_name_or_folder(folder):
     assert find_study(str(folder)) == folder
     with pytest.raises(InputError, match="there are s"):
         find_study("t")
+
+
+def test_a_study_that_cannot_be_read_hinders_no_other(folder):
+    (folder.parent / "broken").mkdir()
+    (folder.parent / "broken" / "study.json").write_text("{")
+    (folder.parent / "old").mkdir()
+    (folder.parent / "old" / "study.json").write_text("{}")
+    page = write_studies().read_text()
+    assert page.count("cannot be read") == 2
+    assert "0/1" in page
+
+
+def test_what_is_sent_does_not_point_to_other_studies(folder, tmp_path):
+    assert "All studies" in write_index(folder).read_text()
+    assert "All studies" not in write_index(folder, target=tmp_path / "sent").read_text()

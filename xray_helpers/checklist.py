@@ -140,15 +140,16 @@ def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
     rules = {"youden": "Youden's J at its largest", "fixed": "fixed at 0.5",
              "sensitivity": f"a sensitivity of {s['target_sensitivity']:g}"}  # fmt: skip
     own = "each backbone's own preprocessing" if s["normalization"] == "imagenet" else "[0, 1] for all backbones"
+    fitted = "padded to" if s.get("resize") == "pad" else "stretched to"
     border = {"keep": "", "blank": " Border and corners were blanked.", "only": " Only border and corners were kept."}
     return {
         "approach": f"Deep learning: transfer learning with convolutional networks ({models}).",
         "task": f"Tell Fractured (positive class) from Non-Fractured in single radiographs; develop and compare {models}.",
         "data": "Synthetic radiographs made by the software (phantoms), no patients." if s["data"] == "phantoms" else "",
-        "preprocessing": f"Grey, 8 bits, stretched to {size} pixels, repeated to three channels, {own}.{border[s['border']]}",
+        "preprocessing": f"Grey, 8 bits, {fitted} {size} pixels, repeated to three channels, {own}.{border[s['border']]}",
         "subset": f"A share of {s['use_subset']:g} of the groups' images was used." if s["use_subset"] < 1 else "All were used.",
         "privacy": "The study's files hold no path of the machine and no identifier beyond file names.",
-        "partitions": "", "imbalance": "No class weights, no resampling; parts are stratified by label.",
+        "imbalance": "No class weights, no resampling; parts are stratified by label.",
         "architecture": f"{models}, each without its top layers, global average pooling, and a head: dropout "
                         f"{s['dropout_rate']:g}, a dense layer, dropout, one sigmoid; grey pixels in, P(Fractured) out.",
         "software": ", ".join(f"{name} {version}" for name, version in record["versions"].items()) + ".",

@@ -103,9 +103,10 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
 @main.command("list")
 def list_() -> None:
     """List the studies and their state."""
-    from xray_helpers.series import list_studies
+    from xray_helpers.pages import list_studies
 
-    rows = list_studies()
+    shown = ("study", "state", "steps", "models", "created")
+    rows = [{key: row[key] for key in shown} for row in list_studies()]
     if not rows:
         click.echo("No studies under reports/ yet: start with `python -m xray_helpers demo`.")
         return

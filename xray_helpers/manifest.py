@@ -264,7 +264,7 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     manifest : DataFrame
         path (relative to the data folder), label, source_group, patient, group (`assign_groups` fills them),
         split, fold (`splits` fills them), sha256, width, height (pixels), mode (Pillow's), status
-        (``readable``, ``unreadable`` or ``excluded``), reason, then folder_split and the user's own.
+        (``readable``, ``unreadable``, ``excluded`` or ``no image``), reason, note, then folder_split and the user's own.
     notes : list of str
 
     Raises

@@ -44,7 +44,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         "index.html.j2", title=f"{study['settings']['name']}: fracture classifiers compared", study=study, verdict=verdict,
         banners=study_banners(study, manifest), source=describe_source(folder, study),
         parameters=changed_parameters(study["settings"]),
-        headline=headline_table(comparison) if comparison is not None else [],
+        headline=headline_table(comparison) if comparison is not None else [], sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_figure(folder / "figures" / "models_evaluation_grid.png", images, _LARGE),
         figures=[figure for figure in figures if figure],
@@ -91,21 +91,42 @@ def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_studies() -> Path:
-    """Write ``reports/index.html``: every study with its state, its best model by validation, and its warnings."""
+def list_studies() -> list[dict[str, Any]]:
+    """Return a row a study under reports/: what ``index.html`` there and the command ``list`` tell of it.
+
+    One that cannot be read says so in its state, and hinders no other.
+    """
     rows = []
     for path in sorted((root() / "reports").glob("*/study.json")):
-        study, folder = read_json(path), path.parent
-        manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
-        done = sum(step["state"] == "done" for step in study.get("steps", []))
-        rows.append({
-            "name": folder.name, "page": f"{folder.name}/index.html" if (folder / "index.html").exists() else "",
-            "state": study.get("state", "by hand"), "steps": f"{done}/{len(study['steps'])}" if "steps" in study else "",
-            "data": describe_source(folder, study), "created": study["created"][:16].replace("T", " "),
-            "warnings": [text.split(":")[0] for _, text in study_banners(study, manifest)],
-        } | _best(folder))  # fmt: skip
-    page = render_page("studies.html.j2", title="Studies of fracture classifiers", studies=rows)
-    return write_text(root() / "reports" / "index.html", page)
+        row = dict.fromkeys(("steps", "models", "data", "created", "model", "auroc"), "") | {"study": path.parent.name}
+        try:
+            row |= {"state": "by hand", "warnings": []} | _study_row(path.parent)
+        except (InputError, KeyError, TypeError):
+            row |= {"state": "cannot be read", "warnings": []}
+        rows.append(row)
+    return rows
+
+
+def _study_row(folder: Path) -> dict[str, Any]:
+    study = read_json(folder / "study.json")
+    manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
+    steps = study.get("steps", [])
+    return {
+        "state": study.get("state", "by hand"), "models": ", ".join(study["settings"]["models"]),
+        "steps": f"{sum(step['state'] == 'done' for step in steps)}/{len(steps)}" if steps else "",
+        "data": describe_source(folder, study), "created": study["created"][:16].replace("T", " "),
+        "warnings": [text.split(":")[0] for _, text in study_banners(study, manifest)],
+    } | _best(folder)  # fmt: skip
+
+
+def write_studies() -> Path:
+    """Write ``reports/index.html``: every study with its state, its best model by validation, and its warnings."""
+    place = root() / "reports"
+    page = render_page(
+        "studies.html.j2", title="Studies of fracture classifiers",
+        studies=[row | {"page": (place / row["study"] / "index.html").exists()} for row in list_studies()],
+    )  # fmt: skip
+    return write_text(place / "index.html", page)
 
 
 def _best(folder: Path) -> dict[str, str]:

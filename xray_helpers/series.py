@@ -127,12 +127,15 @@ def run_study(settings: Settings, *, overwrite: bool = False) -> Path:
         state = {"settings": shareable(settings), **provenance(), "state": "running"}
         state["steps"] = [{"name": s.name, "report": s.name, "state": "waiting"} for s in steps]
         started = time.monotonic()
+        _save(folder, state)
+        write_studies()
         _run_steps(steps, state, settings, folder)
         failed = [record["name"] for record in state["steps"] if record["state"] != "done"]
         state["state"] = "failed" if failed else "done"
         write_json(folder / "study.json", state)
         write_checklist(folder)
         index = _save(folder, state)
+        write_studies()
         _log_results(folder)
         took = time.monotonic() - started
         if failed:
@@ -354,7 +357,6 @@ class _ConsoleLines:
 
 def _save(folder: Path, state: dict) -> Path:
     write_json(folder / "study.json", state)
-    write_studies()
     return write_index(folder)
 
 
@@ -387,21 +389,3 @@ def _logging_to(folder: Path) -> Iterator[None]:
 def _redact(record: logging.LogRecord, folder: Path) -> bool:
     record.msg, record.args = redact(record.getMessage(), folder), None
     return True
-
-
-def list_studies() -> list[dict[str, str]]:
-    """Return name, state, models and date of every study under reports/."""
-    rows = []
-    for path in sorted((root() / "reports").glob("*/study.json")):
-        study = read_json(path)
-        done = sum(step["state"] == "done" for step in study.get("steps", []))
-        rows.append(
-            {
-                "study": path.parent.name,
-                "state": study.get("state", "by hand"),
-                "steps": f"{done}/{len(study['steps'])}" if "steps" in study else "",
-                "models": ", ".join(study["settings"]["models"]),
-                "created": study["created"][:16].replace("T", " "),
-            }
-        )
-    return rows
