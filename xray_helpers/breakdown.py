@@ -88,6 +88,13 @@ def describe_subgroups(subgroups: pd.DataFrame) -> str:
     return text + f"Below the {whole['auroc']:.2f} of all images, interval and all: {names}."
 
 
+def measure_certainty(p: pd.Series, threshold: float) -> np.ndarray:
+    """Return how far probabilities are from the threshold, as a share of the way to 0 or 1."""
+    room = np.where(p >= threshold, 1 - threshold, threshold)
+    certainty = np.where(room > 0, np.abs(p - threshold) / np.where(room > 0, room, 1), 0.0)
+    return np.round(np.minimum(certainty, 1.0), 9)
+
+
 def find_failures(predictions: pd.DataFrame, threshold: float, count: int = 8) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the most confident errors, and the least certain images: of each at most `count`, one a group.
 
@@ -96,7 +103,7 @@ def find_failures(predictions: pd.DataFrame, threshold: float, count: int = 8) -
     predictions : DataFrame
         ``predictions_test.csv``.
     threshold : float
-        Certainty is how far the probability is from it, as a share of the way to 0 or 1.
+        Of certainty: see `measure_certainty`.
     count : int
 
     Returns
@@ -104,10 +111,7 @@ def find_failures(predictions: pd.DataFrame, threshold: float, count: int = 8) -
     errors, unsure : DataFrame
         The predictions with certainty (0 to 1); errors by falling, unsure by rising certainty.
     """
-    p = predictions["y_prob"]
-    room = np.where(p >= threshold, 1 - threshold, threshold)
-    certainty = np.where(room > 0, np.abs(p - threshold) / np.where(room > 0, room, 1), 0.0)
-    table = predictions.assign(certainty=np.round(np.minimum(certainty, 1.0), 9))
+    table = predictions.assign(certainty=measure_certainty(predictions["y_prob"], threshold))
     wrong = table[table["y_true"] != table["y_pred"]]
     ordered = (
         wrong.sort_values(["certainty", "path"], ascending=[False, True]),

@@ -7,7 +7,7 @@ embedder is an argument.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from xray_helpers.pixels import load_pixels
 from xray_helpers.radiographs import image_folder
 from xray_helpers.settings import InputError
 from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
-from xray_helpers.studies import from_root, hash_of, read_json, write_json
+from xray_helpers.studies import from_root, hash_of, read_json, write_csv, write_json
 
 DOUBTFUL_CORRELATION = 0.75
 _NEEDED = ((25, 0.87), (15, MIN_CORRELATION), (12, 0.96), (0, 2.0))  # inliers from here on need this correlation
@@ -129,6 +129,26 @@ def read_corrections(path: str, known: set[str]) -> pd.DataFrame:
     if bad:
         raise InputError(f"The corrections {Path(path).name} name the action {bad.pop()!r}: write join or separate.")
     return table[table["sha256_a"].isin(known) & table["sha256_b"].isin(known)].reset_index(drop=True)
+
+
+def write_corrections(path: str, rows: Iterable[tuple[str, str, str]]) -> Path:
+    """Add rows (action, sha256_a, sha256_b) to the corrections, and return their file; a pair keeps its last action.
+
+    Raises
+    ------
+    InputError
+        When the file that is there cannot be understood.
+    """
+    place = from_root(path or "data/corrections.csv")
+    new = pd.DataFrame(list(rows), columns=["action", "sha256_a", "sha256_b"])
+    old = new.iloc[:0]
+    if place.exists():
+        known = pd.read_csv(place, dtype=str)
+        read_corrections(str(place), set())
+        old = known
+    table = pd.concat([old, new], ignore_index=True)
+    pair = [tuple(sorted(ends)) for ends in zip(table["sha256_a"], table["sha256_b"], strict=True)]
+    return write_csv(place, table[~pd.Series(pair).duplicated(keep="last")])
 
 
 # --- verification: are two pictures one source? -------------------------------------------------------

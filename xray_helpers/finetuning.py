@@ -1,7 +1,7 @@
 """Fine-tuning: the upper layers of the backbone trained with the head, on pictures; resumed after a kill."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,6 +81,7 @@ def fine_tune(
     *,
     key: str,
     devices: list[str] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> pd.DataFrame:
     """Train the upper layers on augmented pictures; the weights of the epoch of the lowest validation loss are kept.
 
@@ -101,6 +102,8 @@ def fine_tune(
         Of the features, and so of the backbone.
     devices : list of str, optional
         To spread over; by default all GPUs.
+    on_epoch : callable, optional
+        As for `training.train_head`.
 
     Returns
     -------
@@ -123,6 +126,8 @@ def fine_tune(
                 store.save(copy, rows)
                 bar.set_postfix_str(f"loss {rows[-1]['loss']:.3f}, val_loss {rows[-1]['val_loss']:.3f}", refresh=False)
                 bar.update()
+                if on_epoch is not None:
+                    on_epoch(rows[-1])
     best = int(np.argmin([row["val_loss"] for row in rows]))
     better = rows[best]["val_loss"] < history["val_loss"].min()
     if better:

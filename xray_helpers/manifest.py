@@ -1,5 +1,6 @@
 """A folder (or a CSV) in, one table out: a row a file, readable or with its reason."""
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -223,7 +224,29 @@ def _join_fracatlas(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.Data
     keep = [c for c in extra.columns if c not in (*table.columns, *COLUMNS, "fractured")]
     table = table.assign(image_id=table["path"].str.split("/").str[-1])
     notes.append(f"Columns of {csv.name} joined by file name: {', '.join(c for c in keep if c != 'image_id')}.")
-    return table.merge(extra[keep].drop_duplicates("image_id"), on="image_id", how="left").drop(columns="image_id")
+    table = table.merge(extra[keep].drop_duplicates("image_id"), on="image_id", how="left")
+    boxes = _read_coco(csv.parent, notes)
+    if boxes and "boxes" not in table.columns:
+        table["boxes"] = table["image_id"].map(boxes)
+    return table.drop(columns="image_id")
+
+
+def _read_coco(folder: Path, notes: list[str]) -> dict[str, str]:
+    """Return the fractures' boxes by file name, as ``left top right bottom; ...``, from annotations in COCO's form."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((folder / "Annotations" / "COCO JSON").glob("*.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            names = {image["id"]: Path(image["file_name"]).name for image in record["images"]}
+            for mark in record["annotations"]:
+                left, top, width, height = (float(value) for value in mark["bbox"])
+                box = " ".join(f"{value:g}" for value in (left, top, left + width, top + height))
+                found.setdefault(names[mark["image_id"]], []).append(box)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            notes.append(f"{file.name} is passed over: it is not in COCO's form ({type(error).__name__}).")
+    if found:
+        notes.append(f"Boxes of fractures of {len(found)} images were read from COCO annotations.")
+    return {name: "; ".join(dict.fromkeys(boxes)) for name, boxes in found.items()}
 
 
 def _list_csv(csv: Path) -> Listing:

@@ -261,6 +261,50 @@ def grouped_proportion(hits: Any, group: Any) -> dict[str, Any]:
     return _wilson(np.bincount(codes, np.asarray(hits, float)), np.bincount(codes).astype(float), "no image")
 
 
+def grouped_mean(values: Any, group: Any, seed: int = 0) -> dict[str, Any]:
+    """Return a mean with its interval, a BCa bootstrap of whole groups: value, ci_low, ci_high, method.
+
+    Parameters
+    ----------
+    values : array-like of float, shape (n,)
+    group : array-like, shape (n,)
+        What counts together.
+    seed : int
+    """
+    codes = pd.factorize(np.asarray(group, dtype=object))[0]
+    sums, sizes = np.bincount(codes, np.asarray(values, float)), np.bincount(codes).astype(float)
+    drawn = group_weights(len(sums), RESAMPLES, seed)
+    value = float(sums.sum() / sizes.sum())
+    left_out = (sums.sum() - sums) / np.maximum(sizes.sum() - sizes, 1)
+    low, high = bca_interval(value, drawn @ sums / (drawn @ sizes), left_out if len(sums) > 1 else left_out[:0])
+    return {"value": value, "ci_low": low, "ci_high": high, "method": "BCa bootstrap of groups"}
+
+
+def threshold_band(
+    validation: pd.DataFrame, rule: str, target: float = 0.95, *, seed: int = 0, resamples: int = 500
+) -> tuple[float, float]:
+    """Return between what values the threshold would lie with other validation images: a probability within is uncertain.
+
+    The rule is applied to resamples of whole groups; the band is the middle 95 % of what comes out.
+
+    Parameters
+    ----------
+    validation : DataFrame
+        y_true, y_prob, group.
+    rule, target
+        As for `choose_threshold`.
+    seed, resamples : int
+    """
+    codes = pd.factorize(validation["group"])[0]
+    y_true, y_prob = _checked(validation["y_true"], validation["y_prob"])
+    chosen = []
+    for weights in group_weights(int(codes.max()) + 1, resamples, seed):
+        rows = np.repeat(np.arange(len(codes)), weights[codes].astype(int))
+        if len(set(y_true[rows])) == 2:
+            chosen.append(choose_threshold(y_true[rows], y_prob[rows], rule, target))
+    return tuple(float(edge) for edge in np.quantile(chosen or [0.0, 1.0], ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
+
+
 def _proportion(sums: GroupSums, name: str) -> dict[str, Any]:
     numerator, denominator = PROPORTIONS[name]
     hits, trials = sums.counts[:, numerator].sum(axis=1), sums.counts[:, denominator].sum(axis=1)

@@ -1,10 +1,15 @@
 """Pictures of how models were judged: a table in, axes out; as `plots`."""
 
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from sklearn.metrics import roc_curve
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
 
+from xray_helpers.explain import scale_map
 from xray_helpers.metrics import METRIC_TITLES
 from xray_helpers.plots import model_color, new_axes
 
@@ -160,3 +165,64 @@ def plot_cost(comparison: pd.DataFrame, costs: pd.DataFrame, *, ax: Axes | None 
     for handle in legend.legend_handles:
         handle.set_markersize(7)
     return ax
+
+
+def plot_operating_points(predictions: pd.DataFrame, *, model: str, threshold: float) -> Figure:
+    """Draw ROC, precision and recall, and sensitivity and specificity against the threshold, with the operating point."""
+    y_true, y_prob = predictions["y_true"].to_numpy(), predictions["y_prob"].to_numpy()
+    false_positive, true_positive, thresholds = roc_curve(y_true, y_prob, drop_intermediate=False)
+    precision, recall, _ = precision_recall_curve(y_true, y_prob)
+    called = y_prob >= threshold
+    hits, alarms = called[y_true == 1].mean(), called[y_true == 0].mean()
+    figure, (roc, pr, both) = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    roc.plot(false_positive, true_positive, color=model_color(model))
+    roc.plot(alarms, hits, "o", color="#b2432f", ms=9)
+    roc.plot([0, 1], [0, 1], ":", color="#8a8a8a")
+    roc.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC")
+    pr.plot(recall, precision, color=model_color(model))
+    if called.any():
+        pr.plot(hits, y_true[called].mean(), "o", color="#b2432f", ms=9)
+    pr.axhline(y_true.mean(), ls=":", color="#8a8a8a")
+    pr.set(xlabel="recall", ylabel="precision", title="Precision and recall", ylim=(0, 1.03))
+    inner = np.clip(thresholds, 0, 1)
+    both.plot(inner, true_positive, color="#b2432f", label="sensitivity")
+    both.plot(inner, 1 - false_positive, "--", color="#3d6f9e", label="specificity")
+    both.axvline(threshold, color="#2f4858", lw=1)
+    both.set(xlabel="threshold", xlim=(0, 1), title=f"Threshold {threshold:.3f}")
+    both.legend(loc="lower center")
+    figure.suptitle(f"{model}: operating point on test, n = {len(predictions)}", x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def plot_maps(
+    pictures: Sequence[np.ndarray], overlays: Sequence[tuple[np.ndarray, np.ndarray]], captions: Sequence[str], *,
+    title: str, columns: int = 6,
+) -> Figure:  # fmt: skip
+    """Draw radiographs with their maps over them, in proportion to each map's largest value, and boxes where known.
+
+    Parameters
+    ----------
+    pictures : sequence of uint8 arrays, shape (height, width), 0-255
+    overlays : sequence of (map, boxes)
+        float arrays, shape (rows, columns), and (k, 4): left, top, right, bottom in pixels.
+    captions : sequence of str
+    title : str
+    columns : int
+    """
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.9 * columns, 2.35 * rows), layout="constrained", squeeze=False
+    )
+    for ax in axes.flat[len(pictures) :]:
+        ax.set_axis_off()
+    for ax, picture, (grid, known), caption in zip(axes.flat, pictures, overlays, captions, strict=False):
+        heat = scale_map(grid / (grid.max() or 1), picture.shape).clip(0, 1)
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        ax.imshow(heat, cmap="inferno", alpha=0.55 * heat, vmin=0, vmax=1)
+        for left, top, right, bottom in known:
+            ax.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, ec="#5ad1ff", lw=1.4))
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(caption, fontsize=8)
+        ax.grid(visible=False)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    return figure

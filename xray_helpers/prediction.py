@@ -82,58 +82,92 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     InputError
         When the model is not there or is refused, or there is no such file.
     """
-    place = study / model
-    if not (place / "model.keras").exists():
-        known = ", ".join(sorted(path.parent.name for path in study.glob("*/model.keras"))) or "none"
-        raise InputError(f"{study.name} has no model {model!r}: it has {known}.")
-    threshold = read_json(place / "threshold.json")["threshold"]
-    familiarity = read_csv(place / "familiarity.csv")
-    settings = read_json(study / "study.json")["settings"]
+    reader = Reader(study, model)
     rows = [{"file": name if folder != Path(given) else f"{given.rstrip('/')}/{name}", "place": (folder, name), "reason": reason}
             for given in files for folder, name, reason in list_files(Path(given))]  # fmt: skip
-    rows = [row | {"warnings": []} for row in rows]
-    whole = _two_outputs(load_model(place / "model.keras"))
-    for batch, pixels in _read_batches(rows, settings):
-        probability, features = (np.asarray(part) for part in whole(pixels[..., None].astype(np.float32)))
-        distances = feature_distance(features, familiarity)
-        for row, p, distance in zip(batch, probability[:, 0].astype(float), distances, strict=True):
-            if distance > familiarity["limit"].iloc[0]:
-                row["warnings"].insert(0, "unlike the training images")
-            row |= {"probability": round(float(p), 6), "decision": POSITIVE if p >= threshold else NEGATIVE}
-    table = pd.DataFrame(rows)
-    table["warning"] = [("WARNING: " + "; ".join(words)) if words else "" for words in table.pop("warnings")]
+    for batch, pictures in _read_batches(rows, reader):
+        for row, answer in zip(batch, reader.judge(pictures), strict=True):
+            row |= answer
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
-    return table.assign(threshold=round(float(threshold), 6)).reindex(columns=columns)
+    table = pd.DataFrame(rows).reindex(columns=columns)
+    return table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
 
 
-def _two_outputs(model: "keras.Model") -> "keras.Model":
-    import keras
+class Reader:
+    """A trained model of a study, with what its answers rest on.
 
-    return keras.Model(model.input, [model.output, build_feature_model(model).output])
+    Attributes
+    ----------
+    model : keras.Model
+    threshold : float
+    uncertain : (float, float)
+        Between which the threshold would lie with other validation images.
+    settings : dict
+        Of the study.
+
+    Raises
+    ------
+    InputError
+        When the model is not there or is refused.
+    """
+
+    def __init__(self, study: Path, model: str) -> None:
+        import keras
+
+        place = study / model
+        if not (place / "model.keras").exists():
+            known = ", ".join(sorted(path.parent.name for path in study.glob("*/model.keras"))) or "none"
+            raise InputError(f"{study.name} has no model {model!r}: it has {known}.")
+        chosen = read_json(place / "threshold.json")
+        self.threshold = float(chosen["threshold"])
+        self.uncertain = tuple(chosen.get("uncertain", (self.threshold, self.threshold)))
+        self.settings = read_json(study / "study.json")["settings"]
+        self._familiarity = read_csv(place / "familiarity.csv")
+        self.model = load_model(place / "model.keras")
+        self._both = keras.Model(self.model.input, [self.model.output, build_feature_model(self.model).output])
+
+    def resize(self, pixels: np.ndarray) -> np.ndarray:
+        """Return a picture at the size that the model sees."""
+        return resize(pixels, self.model.input_shape[1:3], reading_of(self.settings).get("resize", "stretch"))
+
+    def judge(self, pictures: Sequence[Radiograph]) -> list[dict[str, Any]]:
+        """Return probability, decision, warning (or an empty string) and uncertain (whether to abstain) of each picture."""
+        pixels = np.stack([self.resize(picture.pixels) for picture in pictures])
+        outputs = self._both(pixels[..., None].astype(np.float32))
+        probability, features = (np.asarray(part) for part in outputs)
+        far = feature_distance(features, self._familiarity) > self._familiarity["limit"].iloc[0]
+        answers = []
+        for picture, p, unlike in zip(pictures, probability[:, 0].astype(float), far, strict=True):
+            uncertain = self.uncertain[0] <= p <= self.uncertain[1] and self.uncertain[0] < self.uncertain[1]
+            words = ["unlike the training images"] if unlike else []
+            words += ["a colour photograph, no radiograph"] if picture.colour > COLOURED else []
+            words += [picture.note] if picture.note else []
+            words += ["too near the threshold to tell"] if uncertain else []
+            answers.append(
+                {
+                    "probability": round(p, 6),
+                    "decision": POSITIVE if p >= self.threshold else NEGATIVE,
+                    "warning": ("WARNING: " + "; ".join(words)) if words else "",
+                    "uncertain": uncertain,
+                }
+            )
+        return answers
 
 
-def _read_batches(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Iterator[tuple[list[dict], np.ndarray]]:
-    """Read the files of the rows, note in them what there is to say, and yield those that are pictures in batches."""
-    size, batch, pictures = tuple(settings["img_size"]), [], []
+def _read_batches(rows: list[dict[str, Any]], reader: Reader) -> Iterator[tuple[list[dict], list[Radiograph]]]:
+    """Read the files of the rows, note why some are no pictures, and yield the others in batches."""
+    batch, pictures = [], []
     for row in rows:
         place, name = row.pop("place")
         if not row["reason"]:
-            folder = ImageFolder(place, **reading_of(settings))
             try:
-                found = folder.read(name)
+                found = ImageFolder(place, **reading_of(reader.settings)).read(name)
+                pictures.append(found._replace(pixels=reader.resize(found.pixels)))  # a batch of whole ones is much
+                batch.append(row)
             except UnreadableError as error:
                 row["reason"] = str(error)
-            else:
-                row["warnings"] += _warnings(found)
-                batch.append(row)
-                pictures.append(resize(found.pixels, size, folder.resize))
         if len(batch) == _BATCH:
-            yield batch, np.stack(pictures)
+            yield batch, pictures
             batch, pictures = [], []
     if batch:
-        yield batch, np.stack(pictures)
-
-
-def _warnings(found: Radiograph) -> list[str]:
-    words = ["a colour photograph, no radiograph"] if found.colour > COLOURED else []
-    return [*words, *([found.note] if found.note else [])]
+        yield batch, pictures

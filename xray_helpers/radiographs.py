@@ -115,7 +115,13 @@ def read_radiograph(path: Path, reading: ImageFolder | None = None) -> Radiograp
         With the reason: empty, too large, truncated, no plain radiograph, or no picture at all.
     """
     reading = reading or ImageFolder(path.parent)
-    data = _read_bytes(path, reading.path)
+    return decode_radiograph(_read_bytes(path, reading.path), reading)
+
+
+def decode_radiograph(data: bytes, reading: ImageFolder) -> Radiograph:
+    """Return the picture that a file's bytes hold; as `read_radiograph`, touching no disk."""
+    if not data:
+        raise UnreadableError("is empty: get a whole copy")
     if is_dicom(data[:132]):
         return _read_dicom(data, reading)
     try:

@@ -75,6 +75,9 @@ class Settings(BaseModel):
         "youden", description="operating threshold, chosen on validation: 'youden', 'sensitivity', or 'fixed' at 0.5"
     )
     target_sensitivity: float = Field(0.95, gt=0, le=1, description="what threshold_rule 'sensitivity' reaches")
+    maps: int = Field(
+        200, ge=0, le=100_000, description="test images to show where a model looked at, at most; 0: none"
+    )
     depth: Literal["percentiles", "range"] = Field(
         "percentiles",
         description="what is black and white of more than 8 bits without a window: 0.5 and 99.5 %, or all",
@@ -164,6 +167,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "epochs": 20,
         "patience": 5,
         "repeats": 1,
+        "maps": 60,
         "weights": "auto",
     },
 }

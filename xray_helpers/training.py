@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +76,7 @@ def train_head(
     validation: tuple[np.ndarray, np.ndarray],
     settings: Settings,
     head: "keras.Model | None" = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple["keras.Model", pd.DataFrame]:
     """Train the head; early stopping, learning-rate reduction and the best epoch look at validation only.
 
@@ -88,6 +89,8 @@ def train_head(
     settings : Settings
     head : keras.Model, optional
         One that this function returned, for the same kind of features: it begins anew, which spares Keras a second.
+    on_epoch : callable, optional
+        Is told of each epoch as it ends: loss, accuracy, val_loss, val_accuracy.
 
     Returns
     -------
@@ -115,6 +118,8 @@ def train_head(
         def show(epoch: int, logs: dict) -> None:
             bar.set_postfix_str(f"loss {logs['loss']:.3f}, val_loss {logs['val_loss']:.3f}", refresh=False)
             bar.update()
+            if on_epoch is not None:
+                on_epoch(logs)
 
         log = head.fit(
             _view_batches(*train, settings),

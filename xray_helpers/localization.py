@@ -1,0 +1,264 @@
+"""Whether maps point at fractures, and what may be believed of them.
+
+The pointing game (Zhang et al. 2018) asks whether a map's highest place lies in the fracture's box; the energy in the
+box (Wang et al. 2020) which share of the map does. Both stand beside a blob in the middle that knows nothing.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from xray_helpers.explain import rank_agreement, read_maps, scale_map
+from xray_helpers.manifest import read_pictures
+from xray_helpers.metrics import describe, grouped_mean, grouped_proportion
+from xray_helpers.pixels import resize
+from xray_helpers.radiographs import ImageFolder
+
+_BLOB = 0.2  # standard deviation of the centred blob, as a share of the side
+_ALIKE = 0.5  # mean rank correlation from which maps count as the same
+_PLACES = ["map", "hit", "hit_low", "hit_high", "energy", "energy_low", "energy_high", "n", "n_groups", "area"]
+_PHANTOM_BOX = ["box_left", "box_top", "box_right", "box_bottom"]
+
+SIZE = (224, 224)  # height and width at which maps and boxes are laid over each other; maps are much coarser
+
+Boxes = list[np.ndarray]
+
+
+class Judged(NamedTuple):
+    """The outcome of `judge_maps`.
+
+    Attributes
+    ----------
+    maps : dict
+        Path to Grad-CAM map, float32 of shape (rows, columns).
+    boxes : dict
+        Path to boxes, shape (k, 4), at `SIZE`.
+    places : DataFrame
+        Of `judge_places`.
+    agreement : dict
+        Of `judge_agreement`.
+    """
+
+    maps: dict[str, np.ndarray]
+    boxes: dict[str, np.ndarray]
+    places: pd.DataFrame
+    agreement: dict[str, Any]
+
+
+def judge_maps(table: pd.DataFrame, part: pd.DataFrame, resize: str, seed: int = 0) -> Judged:
+    """Judge the maps of a model's test images.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``maps.csv``.
+    part : DataFrame
+        The test part of the manifest.
+    resize : {'stretch', 'pad'}
+    seed : int
+    """
+    maps, boxes = read_maps(table), find_boxes(part, SIZE, resize)
+    places = judge_places(maps, part, boxes, SIZE, seed)
+    agreement = judge_agreement(table, part.set_index("path")["group"], seed)
+    return Judged(maps, dict(zip(part["path"], boxes, strict=True)), places, agreement)
+
+
+def choose_shown(test: pd.DataFrame, maps: dict[str, np.ndarray], count: int) -> pd.DataFrame:
+    """Return at most `count` predictions that have maps: fractured and not in turn, one a group."""
+    rows = test[test["path"].isin(maps)].drop_duplicates("group")
+    turn = rows.groupby("y_true").cumcount()
+    return rows.iloc[np.argsort(turn.to_numpy(), kind="stable")[:count]].reset_index(drop=True)
+
+
+def read_shown(rows: pd.DataFrame, folder: ImageFolder) -> list[np.ndarray]:
+    """Return the pictures of predictions at `SIZE`, uint8, as models see them but for the size."""
+    return [resize(picture, SIZE, folder.resize) for picture in read_pictures(rows["path"], folder)]
+
+
+def find_boxes(part: pd.DataFrame, size: tuple[int, int], resize: str = "stretch") -> Boxes:
+    """Return the fractures' boxes of each row of a manifest, as far as they are known.
+
+    Parameters
+    ----------
+    part : DataFrame
+        width, height, and ``boxes`` (``left top right bottom`` in pixels of the file, boxes parted by semicolons) or
+        phantoms' box_left, box_top, box_right, box_bottom.
+    size : (int, int)
+        Height and width that models see.
+    resize : {'stretch', 'pad'}
+
+    Returns
+    -------
+    list of ndarray of float, shape (k, 4)
+        left, top, right, bottom in pixels at `size`; k = 0 where none is known.
+    """
+    found = []
+    for row in part.to_dict("records"):
+        boxes = np.zeros((0, 4))
+        if isinstance(row.get("boxes"), str) and row["boxes"].strip():
+            boxes = np.array([[float(v) for v in box.split()] for box in row["boxes"].split(";")])
+        elif pd.notna(row.get(_PHANTOM_BOX[0], None)):
+            boxes = np.array([[float(row[column]) for column in _PHANTOM_BOX]])
+        scale = np.array([size[1] / row["width"], size[0] / row["height"]])
+        shift = np.zeros(2)
+        if resize == "pad":
+            scale[:] = scale.min()
+            shift = (np.array(size[::-1]) - scale * (row["width"], row["height"])) / 2
+        found.append(boxes * np.tile(scale, 2) + np.tile(shift, 2))
+    return found
+
+
+def judge_places(
+    maps: dict[str, np.ndarray], part: pd.DataFrame, boxes: Boxes, size: tuple[int, int], seed: int = 0
+) -> pd.DataFrame:
+    """Measure whether maps point at the fractures, beside a blob in the picture's middle that knows nothing.
+
+    Parameters
+    ----------
+    maps : dict
+        Of `read_maps`.
+    part : DataFrame
+        Rows of the manifest with path and group.
+    boxes : list
+        Of `find_boxes`, for the same rows.
+    size : (int, int)
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        map (Grad-CAM, centred blob, Grad-CAM less blob), then for hit (the share of images whose highest place lies
+        in a box) and energy (the share of the map's sum in boxes) the value, _low and _high (95 %, groups together),
+        n, n_groups, area (mean share of the picture that is box). No row where no image has both map and box.
+    """
+    blob = _centred_blob(size)
+    rows = []
+    for path, group, known in zip(part["path"], part["group"], boxes, strict=True):
+        if len(known) and path in maps:
+            mask = _mask(known, size)
+            measured = [_hit_and_energy(grid, mask) for grid in (scale_map(maps[path], size), blob)]
+            rows.append([group, mask.mean(), *measured[0], *measured[1]])
+    table = pd.DataFrame(rows, columns=["group", "area", "hit", "energy", "blob_hit", "blob_energy"])
+    if table.empty:
+        return pd.DataFrame(columns=_PLACES)
+    shared = {"n": len(table), "n_groups": table["group"].nunique(), "area": float(table["area"].mean())}
+    result = []
+    for name, hit, energy in (
+        ("Grad-CAM", table["hit"], table["energy"]),
+        ("centred blob", table["blob_hit"], table["blob_energy"]),
+        ("Grad-CAM less blob", table["hit"] - table["blob_hit"], table["energy"] - table["blob_energy"]),
+    ):
+        difference = name.endswith("less blob")
+        entries = {
+            "hit": grouped_mean(hit, table["group"], seed) if difference else grouped_proportion(hit, table["group"]),
+            "energy": grouped_mean(energy, table["group"], seed),
+        }
+        row = {"map": name}
+        for key, entry in entries.items():
+            row |= {key: entry["value"], f"{key}_low": entry["ci_low"], f"{key}_high": entry["ci_high"]}
+        result.append(row | shared)
+    return pd.DataFrame(result)
+
+
+def _mask(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels, by their centres, lie in a box; at least the nearest one."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    mask = np.zeros(size, bool)
+    for left, top, right, bottom in boxes:
+        mask |= (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+        mask[min(size[0] - 1, max(0, int((top + bottom) / 2))), min(size[1] - 1, max(0, int((left + right) / 2)))] = (
+            True
+        )
+    return mask
+
+
+def _hit_and_energy(grid: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    total = float(grid.sum())
+    if total <= 0:
+        return 0.0, 0.0  # a map of nothing points nowhere
+    return float(mask.ravel()[int(np.argmax(grid))]), float(grid[mask].sum()) / total
+
+
+def _centred_blob(size: tuple[int, int]) -> np.ndarray:
+    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in size)
+    return np.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * _BLOB**2)).astype(np.float32)
+
+
+def places_table(places: pd.DataFrame) -> pd.DataFrame:
+    """Return `judge_places`'s table as text: map, pointing game, energy in box, n."""
+
+    def text(row: Any, key: str) -> str:
+        entry = {name: getattr(row, f"{key}{ending}") for name, ending in
+                 (("value", ""), ("ci_low", "_low"), ("ci_high", "_high"))}  # fmt: skip
+        return describe({k: None if pd.isna(v) else v for k, v in entry.items()})
+
+    rows = [{"map": row.map, "pointing game (hits)": text(row, "hit"), "energy in the box": text(row, "energy"),
+             "n": f"{row.n} images of {row.n_groups} groups"} for row in places.itertuples()]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def judge_agreement(table: pd.DataFrame, group: pd.Series, seed: int = 0) -> dict[str, Any]:
+    """Return the mean rank correlation of Grad-CAM and occlusion with its interval: value, ci_low, ci_high, n.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `build_maps`, of both methods.
+    group : Series
+        By path.
+    seed : int
+    """
+    one, other = read_maps(table), read_maps(table, "occlusion")
+    paths = [path for path in other if path in one]
+    if not paths:
+        return {"value": None, "ci_low": None, "ci_high": None, "reason": "no maps", "n": 0}
+    agreement = [float(rank_agreement(other[path][None], one[path][None])[0]) for path in paths]
+    return grouped_mean(agreement, [group[path] for path in paths], seed) | {"n": len(paths)}
+
+
+def describe_maps(places: pd.DataFrame, sanity: pd.DataFrame, agreement: dict[str, Any]) -> str:
+    """Return whether the maps may be believed, in a sentence, and on what that rests."""
+    if sanity.empty:
+        return "No maps were made (maps = 0): where the model looked is not known."
+    last = sanity.iloc[-1]
+    follows = last["correlation"] < _ALIKE
+    points = None if places.empty else bool((places["energy_low"].iloc[2] or 0) > 0)
+    if not follows:
+        verdict = "**The maps must not be believed**: they stay much the same when all weights are permuted."
+    elif points is None:
+        verdict = (
+            "Whether the maps may be believed **is not known**: they follow the weights, but no boxes of fractures are "
+            "known here, so whether they point at fractures was not measured."
+        )
+    elif points:
+        verdict = (
+            "**The maps may be believed as hints, not as outlines**: they follow the weights, and more of them lies on the "
+            "fractures than of a blob in the middle."
+        )
+    else:
+        verdict = (
+            "**The maps must not be believed**: they do not lie on the fractures more than a blob in the middle does."
+        )
+    words = [verdict]
+    if not places.empty:
+        shown = places_table(places).set_index("map")
+        hits = shown["pointing game (hits)"]
+        words.append(
+            f"Pointing game: hits {hits['Grad-CAM']}, a centred blob {hits['centred blob']}; energy in the box "
+            f"{shown.loc['Grad-CAM', 'energy in the box']}, blob {shown.loc['centred blob', 'energy in the box']}; "
+            f"n = {shown.loc['Grad-CAM', 'n']}; boxes cover {places['area'].iloc[0]:.0%} of a picture."
+        )
+    words.append(
+        f"Rank correlation with the maps after all weights were permuted: "
+        f"{describe(_entry(last))}, n = {last['n']}; of Grad-CAM with occlusion: {describe(agreement)}, n = {agreement['n']}."
+    )
+    return " ".join(words)
+
+
+def _entry(row: pd.Series) -> dict[str, Any]:
+    return {
+        "value": row["correlation"],
+        "ci_low": None if pd.isna(row["ci_low"]) else row["ci_low"],
+        "ci_high": None if pd.isna(row["ci_high"]) else row["ci_high"],
+    }
