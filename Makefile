@@ -19,8 +19,9 @@ check: $(STAMP)  ## the quick part
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow"
 
-lab: $(STAMP)
-	$(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## the series in JupyterLab, on the demo study
+	test -f reports/demo/comparison.csv || $(BIN)/python -m xray_helpers demo
+	$(BIN)/python -m xray_helpers lab demo
 
 $(STAMP): requirements.lock requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11') if sys.version_info < (3, 11) else 0"

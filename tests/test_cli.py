@@ -92,7 +92,7 @@ def test_packages_import_down_the_floors():
     floors = """settings studies cache dicoms radiographs anatomy phantoms manifest pixels signatures alignment duplicates splits
         backbones engines features training prediction finetuning delong metrics repeats calibration breakdown paired ensemble
         comparison inflation explain localization plots plots_evaluation viewing widgets_data
-        widgets reporting checklist render pages audit series cli"""
+        widgets reading_room reporting checklist render pages audit series app cli"""
     order = floors.split()
     for file in Path(xray_helpers.__file__).parent.glob("*.py"):
         if file.stem.startswith("__"):

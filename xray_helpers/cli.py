@@ -157,6 +157,29 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
 
 
 @main.command()
+@click.argument("study", metavar="STUDY")
+@click.argument("model", metavar="[MODEL]", default="")
+@click.option("--ip", default="127.0.0.1", show_default=True, help="Whom to listen to; by default this machine only.")
+@click.option("--port", default=0, help="By default one that is free.")
+def app(study: str, model: str, ip: str, port: int) -> None:
+    """Open the reading room: a page that judges the files dropped on it, in memory. For research only."""
+    from xray_helpers.app import serve_room
+
+    sys.exit(serve_room(study, model, ip=ip, port=port, tell=click.echo))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("study", metavar="STUDY")
+@click.argument("model", metavar="[MODEL]", default="")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- JUPYTERLAB'S OPTIONS]")
+def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
+    """Open the series in JupyterLab on a study: its notebooks with its parameters, in reports/STUDY/lab."""
+    from xray_helpers.app import open_lab
+
+    sys.exit(open_lab(study, model, arguments=arguments))
+
+
+@main.command()
 @click.argument("target", metavar="NOTEBOOK|STUDY")
 @click.option("--no-images", is_flag=True, help="Leave every radiograph out.")
 @click.option("--out", metavar="FOLDER", help="Where a study's pages go; by default reports/STUDY-to-send.")

@@ -1,6 +1,7 @@
 """Pictures of how models were judged: a table in, axes out; as `plots`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from xray_helpers.explain import scale_map
 from xray_helpers.metrics import METRIC_TITLES
-from xray_helpers.plots import model_color, new_axes
+from xray_helpers.plots import CLASS_COLORS, model_color, new_axes
+from xray_helpers.settings import CLASS_NAMES, POSITIVE
 
 
 def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
@@ -226,3 +228,28 @@ def plot_maps(
         ax.grid(visible=False)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
+
+
+def plot_band(predictions: pd.DataFrame, chosen: dict[str, Any], *, model: str, ax: Axes | None = None) -> Axes:
+    """Draw probabilities by class, the threshold, and the band around it in which a decision would be luck.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        ``predictions_test.csv``.
+    chosen : dict
+        ``threshold.json``.
+    model : str
+    ax : Axes, optional
+    """
+    ax = new_axes(ax, figsize=(7.2, 3.2))
+    bins = np.linspace(0, 1, 26)
+    for y_true, label in enumerate(CLASS_NAMES):
+        p = predictions.loc[predictions["y_true"] == y_true, "y_prob"]
+        ax.hist(p, bins, color=CLASS_COLORS[label], alpha=0.6, label=f"{label}, n = {len(p)}")
+    low, high = chosen.get("uncertain", (chosen["threshold"],) * 2)
+    ax.axvspan(low, high, color="#c98b2b", alpha=0.2, label=f"uncertain, {low:.2f} to {high:.2f}")
+    ax.axvline(chosen["threshold"], color="#2f4858", label=f"threshold {chosen['threshold']:.2f}")
+    ax.set(xlabel=f"P({POSITIVE})", ylabel="test images", title=f"{model}: probabilities on test", xlim=(0, 1))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    return ax

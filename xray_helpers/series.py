@@ -39,6 +39,7 @@ from xray_helpers.studies import (
 
 log = logging.getLogger("xray_helpers")
 _AT_ONCE = max(1, min(2, os.cpu_count() or 1))  # steps; each has TensorFlow in memory
+_QUIET = "import os; os.environ.pop('JPY_SESSION_NAME', None)"  # nobody clicks, though a study may start in a notebook
 _ENDED = ("done", "failed", "not run")
 
 
@@ -287,7 +288,7 @@ def _execute(step: Step, settings: Settings, folder: Path) -> str:
             progress_bar=False,
             stdout_file=printed,
             stderr_file=progress,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # its warning about TCP helps nobody here
+            extra_arguments=["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={_QUIET}"],
         )
     except papermill.exceptions.PapermillExecutionError as problem:
         error = str(problem.evalue).strip().splitlines()[0] if problem.evalue else problem.ename

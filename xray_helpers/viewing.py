@@ -19,7 +19,12 @@ _INK, _BLUE, _RED = "var(--jp-ui-font-color1, #222)", "#3d6f9e", "#b2432f"
 
 def is_live() -> bool:
     """Return whether somebody can click: in JupyterLab's kernels and Voilà's, not in papermill's or nbconvert's."""
-    return bool(os.environ.get("JPY_SESSION_NAME")) or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+    return bool(os.environ.get("JPY_SESSION_NAME")) or is_page()
+
+
+def is_page() -> bool:
+    """Return whether the notebook is a page that Voilà serves."""
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
 
 
 def show(widget: Callable[[], w.Widget], still: Image) -> Any:

@@ -1,0 +1,151 @@
+"""A study opened by a person: the series in JupyterLab, or the reading room as a page that Voilà serves."""
+
+import json
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from xray_helpers.reading_room import choose_model, describe_rule
+from xray_helpers.series import build_steps, notebook_parameters
+from xray_helpers.settings import InputError, Settings
+from xray_helpers.studies import find_study, notebooks_folder, read_json, root, study_folder
+
+LOCAL_ADDRESS = "127.0.0.1"
+_POLICY = (  # no host but this one is asked for anything
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss:; frame-ancestors 'self'"
+)
+_LARGEST = 600_000_000  # bytes of one message: files of radiographs.MAX_BYTES, as they travel
+
+
+def serve_room(
+    study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: int = 0, tell: Callable[[str], None] = print
+) -> int:
+    """Serve the reading room until interrupted; return Voilà's exit status.
+
+    Parameters
+    ----------
+    study, model : str
+        Of a study under reports/; its best model by AUROC on validation where none is named.
+    ip : str
+        Whom to listen to; by default this machine only.
+    port : int
+        0: one that is free.
+    tell : callable
+        Is told the address, with the token that opens it, once the page can be opened.
+
+    Raises
+    ------
+    InputError
+        When there is no such study or model, or the port is taken.
+    """
+    folder = find_study(study)
+    if folder.resolve() != study_folder(folder.name).resolve():
+        raise InputError(f"The study must lie under {root() / 'reports'}: {folder} does not.")
+    model = choose_model(folder, model)
+    if not (folder / model / "model.keras").exists() or not (folder / model / "metrics.json").exists():
+        known = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.keras"))) or "none"
+        raise InputError(f"{folder.name} has no model {model!r} that was trained and evaluated: it has {known}.")
+    port, token = port or _free_port(ip), secrets.token_urlsafe(24)
+    with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as is the token in it
+        notebook = Path(place) / "05_reading_room.ipynb"
+        _write_notebook(notebook, {"name": folder.name, "model": model})
+        options = {"ip": ip, "port": port, "open_browser": False, "token": token, "port_retries": 0}
+        options |= {
+            "tornado_settings": {
+                "websocket_max_message_size": _LARGEST,
+                "headers": {"Content-Security-Policy": _POLICY},
+            }
+        }
+        shown = {"strip_sources": True, "file_allowlist": []}
+        config = {"Voila": options, "VoilaConfiguration": shown}
+        (Path(place) / "voila.json").write_text(json.dumps(config), encoding="utf-8")
+        env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "XRAY_HELPERS_ROOT": str(root())}
+        env.pop("JPY_SESSION_NAME", None)
+        command = [sys.executable, "-m", "voila", str(notebook), "--Voila.log_level=ERROR"]
+        process = subprocess.Popen(command, cwd=place, env=env)
+        try:
+            if _answers(process, ip, port):
+                tell(describe_rule(folder, model))
+                tell(f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/?token={token}")
+            return process.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> int:
+    """Open the series in JupyterLab on one study, and return JupyterLab's exit status; as `write_lab`."""
+    first, *_ = write_lab(study, model)
+    env = os.environ | {"XRAY_HELPERS_ROOT": str(root())}
+    return subprocess.run([sys.executable, "-m", "jupyterlab", str(first), *arguments], env=env, check=False).returncode
+
+
+def write_lab(study: str, model: str = "") -> list[Path]:
+    """Write the numbered notebooks with a study's parameters to ``lab/`` beside it; those that are there stay.
+
+    Parameters
+    ----------
+    study, model : str
+        The study's best model by AUROC on validation where none is named.
+
+    Raises
+    ------
+    InputError
+        When there is no such study.
+    """
+    folder = find_study(study)
+    settings = Settings(**read_json(folder / "study.json")["settings"])
+    steps = build_steps((model or choose_model(folder),))
+    parameters = {step.notebook: notebook_parameters(step, settings) for step in steps}
+    parameters["05_reading_room"] = {"name": settings.name, "model": steps[1].parameters["model"]}
+    written = []
+    for notebook, values in parameters.items():
+        written.append(folder / "lab" / f"{notebook}.ipynb")
+        if not written[-1].exists():
+            written[-1].parent.mkdir(exist_ok=True)
+            _write_notebook(written[-1], values)
+    return written
+
+
+def _write_notebook(target: Path, values: dict[str, Any]) -> None:
+    """Write a numbered notebook with its parameters set, as papermill does."""
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    nb = load_notebook_node(str(notebooks_folder() / target.name))
+    nbformat.write(parameterize_notebook(nb, values), target)
+
+
+def _free_port(ip: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((ip, 0))
+        return probe.getsockname()[1]
+
+
+def _answers(process: subprocess.Popen, ip: str, port: int, seconds: float = 60) -> bool:
+    """Wait until the server answers, or has ended."""
+    end = time.monotonic() + seconds
+    address = f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/api/status"
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urlopen(address, timeout=2)
+            return True
+        except URLError as error:
+            if getattr(error, "code", None) is not None:  # it answers: only with the token
+                return True
+            time.sleep(0.2)
+    return False

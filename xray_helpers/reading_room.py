@@ -1,0 +1,202 @@
+"""The reading room: files dropped on a page, judged by a trained model, kept in memory only."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+from IPython.display import Image, Javascript, display
+
+from xray_helpers.explain import GradCam
+from xray_helpers.manifest import reading_of
+from xray_helpers.metrics import describe
+from xray_helpers.prediction import Reader
+from xray_helpers.radiographs import MAX_BYTES, SUFFIXES, ImageFolder, UnreadableError, decode_radiograph, escape_name
+from xray_helpers.settings import POSITIVE, InputError
+from xray_helpers.studies import read_json
+from xray_helpers.viewing import FLOW, Pager, RadiographView, is_page, show, text
+
+NOTICE = "For research only. This is not a medical device and must not be used for diagnosis."
+COLUMNS = ("file", "answer", "probability", "decision", "threshold", "warning", "reason")
+_STYLE = "padding:8px 12px;border-left:5px solid #b2432f;background:#fbe9e4;color:#4a1409;font-weight:600"
+_IN_SIGHT = ";position:fixed;bottom:0;left:0;right:0;z-index:9"  # on a page of its own
+_DROP = """
+document.addEventListener("dragover", event => event.target.closest(".reading-room") && event.preventDefault());
+document.addEventListener("drop", event => {
+  const room = event.target.closest(".reading-room");
+  if (!room || !event.dataTransfer.files.length) return;
+  event.preventDefault();
+  const click = HTMLInputElement.prototype.click;  // the upload's own input is in no document
+  HTMLInputElement.prototype.click = function () {
+    this.files = event.dataTransfer.files;
+    this.dispatchEvent(new Event("change"));
+  };
+  try { room.querySelector(".widget-upload").click(); } finally { HTMLInputElement.prototype.click = click; }
+});
+"""
+
+
+def choose_model(study: Path, model: str = "") -> str:
+    """Return `model`, or the study's best by AUROC on validation where none is named.
+
+    Raises
+    ------
+    InputError
+        When the study has no model that was trained and evaluated.
+    """
+    if model:
+        return model
+    scores = {
+        path.parent.name: read_json(path)["validation"]["auroc"]["value"] or 0.0
+        for path in sorted(study.glob("*/metrics.json"))
+        if (path.parent / "model.keras").exists()
+    }
+    if not scores:
+        raise InputError(f"The study {study.name} has no trained and evaluated model: run it first.")
+    return max(scores, key=lambda name: scores[name])
+
+
+def describe_rule(study: Path, model: str) -> str:
+    """Return what the threshold is worth: sensitivity and specificity on test with their intervals, and the band."""
+    scores, chosen = read_json(study / model / "metrics.json"), read_json(study / model / "threshold.json")
+    low, high = chosen.get("uncertain", (chosen["threshold"],) * 2)
+    band = f"From {low:.3f} to {high:.3f} it abstains: with other validation images the threshold could lie there."
+    return (
+        f"{model} of the study {study.name}: called {POSITIVE} from a probability of {chosen['threshold']:.3f} on "
+        f"({scores['threshold_rule']}). On {scores['n']} test images of {scores['n_groups']} groups that has sensitivity "
+        f"{describe(scores['recall'])} and specificity {describe(scores['specificity'])}. {band if low < high else ''}"
+    ).strip()
+
+
+def judge_files(reader: Reader, cam: GradCam | None, files: Sequence[tuple[str, bytes]]) -> list[dict[str, Any]]:
+    """Judge files from their bytes; nothing is written.
+
+    Parameters
+    ----------
+    reader : Reader
+    cam : GradCam, optional
+        Of the reader's model.
+    files : sequence of (name, bytes)
+
+    Returns
+    -------
+    list of dict
+        `COLUMNS`, and pixels and map where there is a picture. answer is Fractured, Non-Fractured, ``abstains``, or
+        ``no picture``, of which reason says why.
+    """
+    reading, answers = ImageFolder(Path(), **reading_of(reader.settings)), []
+    for name, data in files:
+        row = {"file": escape_name(name), "threshold": round(reader.threshold, 6), "warning": "", "reason": ""}
+        try:
+            if len(data) > MAX_BYTES:
+                raise UnreadableError(f"has {len(data) / 1e6:.0f} MB, too many for a radiograph: convert it")
+            picture = decode_radiograph(data, reading)
+        except UnreadableError as error:
+            answers.append(row | {"answer": "no picture", "reason": f"it {error}"})
+            continue
+        judged = reader.judge([picture])[0]
+        row |= {key: judged[key] for key in ("probability", "decision", "warning")}
+        row |= {"answer": "abstains" if judged["uncertain"] else judged["decision"], "pixels": picture.pixels}
+        answers.append(row | {"map": cam(reader.resize(picture.pixels)[None])[0] if cam else None})
+    return answers
+
+
+def build_csv(answers: Sequence[dict[str, Any]]) -> str:
+    """Return the answers as CSV, in `COLUMNS`; a name that a spreadsheet would take for a formula is quoted off."""
+    table = pd.DataFrame(answers).reindex(columns=list(COLUMNS))
+    table["file"] = [f"'{name}" if name[:1] in "=+-@\t" else name for name in table["file"]]
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n")
+    return buffer.getvalue()
+
+
+def open_room(study: Path, model: str, still: Image) -> Any:
+    """Show the reading room; `still` is what batch shows."""
+
+    def build() -> w.Widget:
+        display(Javascript(_DROP))
+        return ReadingRoom(study, model).box
+
+    return show(build, still)
+
+
+class ReadingRoom:
+    """Upload, answers one by one with the map over them, a table, a CSV to take away."""
+
+    def __init__(self, study: Path, model: str) -> None:
+        self.reader = Reader(study, model)
+        self.cam = GradCam(self.reader.model)
+        self.answers: list[dict[str, Any]] = []
+        accepted = ",".join(SUFFIXES)
+        self.upload = w.FileUpload(
+            accept=accepted, multiple=True, description="Choose files", layout=w.Layout(width="180px")
+        )
+        self.upload.observe(self._take, "value")
+        self.forget = w.Button(description="Forget all", layout=w.Layout(width="120px"))
+        self.forget.on_click(lambda _: self._show([]))
+        self.status, self.answer, self.table, self.csv = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.view, self.pager = RadiographView(), Pager(self._open)
+        style = _STYLE + (_IN_SIGHT if is_page() else "")
+        notice = w.HTML(f"<div role='note' class='research-only' style='{style}'>{NOTICE}</div>")
+        rule = w.HTML(f"<p style='line-height:1.5'>{text(describe_rule(study, model))}</p>")
+        bar = w.HBox([self.upload, self.forget, self.status, self.csv], layout=w.Layout(**FLOW))
+        self.box = w.VBox([notice, rule, bar, self.pager.box, self.answer, self.view.box, self.table])
+        self.box.layout = w.Layout(padding="0 0 60px 0", min_height="300px")
+        self.box.add_class("reading-room")
+        self._show([])
+
+    def _take(self, change: Any) -> None:
+        if not change["new"]:
+            return
+        files = [(item["name"], bytes(item["content"])) for item in change["new"]]
+        self.upload.value = ()
+        for number, file in enumerate(files, start=1):
+            self.status.value = f"reading {number} of {len(files)} …"
+            self.answers += judge_files(self.reader, self.cam, [file])
+        self._show(self.answers)
+        self.pager.turn(len(self.answers) - len(files))
+
+    def _show(self, answers: list[dict[str, Any]]) -> None:
+        self.answers = answers
+        self.status.value = (
+            f"{len(answers)} files, in memory only" if answers else "or drop PNG, JPEG or DICOM files anywhere here."
+        )
+        heads = "".join(f"<th>{name}</th>" for name in COLUMNS if name != "threshold")
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{text(self._cell(row, name))}</td>" for name in COLUMNS if name != "threshold")
+            + "</tr>"
+            for row in answers
+        )
+        self.table.value = f"<table class='answers'><tr>{heads}</tr>{rows}</table>" if answers else ""
+        packed = base64.b64encode(build_csv(answers).encode()).decode() if answers else ""
+        link = f"<a download='reading_room.csv' href='data:text/csv;base64,{packed}'>Take the CSV of all</a>"
+        self.csv.value = link if answers else ""
+        self.pager.box.layout.display = None if len(answers) > 1 else "none"
+        self.pager.load(answers)
+
+    @staticmethod
+    def _cell(row: dict[str, Any], name: str) -> str:
+        value = row.get(name, "")
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    def _open(self, row: dict[str, Any] | None) -> None:
+        pictured = row is not None and "pixels" in row
+        self.view.box.layout.display = None if pictured else "none"
+        if row is None:
+            self.answer.value = ""
+            return
+        if not pictured:
+            self.answer.value = f"<p><b>{text(row['file'])}: no picture.</b> {text(row['reason'].capitalize())}.</p>"
+            return
+        said = {"abstains": "No decision: it abstains"}.get(row["answer"], row["answer"])
+        warning = f"<p style='color:#b2432f;font-weight:600'>{text(row['warning'])}</p>" if row["warning"] else ""
+        self.answer.value = (
+            f"<p style='font-size:120%'><b>{text(said)}</b>, P({POSITIVE}) = {row['probability']:.3f}, threshold "
+            f"{row['threshold']:.3f}</p>{warning}"
+        )
+        caption = f"{text(row['file'])}<br><small>bright: what speaks for a fracture (Grad-CAM)</small>"
+        self.view.show([(row["pixels"], row["map"])], [caption])
