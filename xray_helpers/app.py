@@ -24,6 +24,7 @@ LOCAL_ADDRESS = "127.0.0.1"
 _POLICY = (  # no host but this one is asked for anything
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss:; frame-ancestors 'self'"
 )
+_ASK_NOBODY = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
 _LARGEST = 600_000_000  # bytes of one message: files of radiographs.MAX_BYTES, as they travel
 
 
@@ -89,7 +90,8 @@ def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> i
     """Open the series in JupyterLab on one study, and return JupyterLab's exit status; as `write_lab`."""
     first, *_ = write_lab(study, model)
     env = os.environ | {"XRAY_HELPERS_ROOT": str(root())}
-    return subprocess.run([sys.executable, "-m", "jupyterlab", str(first), *arguments], env=env, check=False).returncode
+    command = [sys.executable, "-m", "jupyterlab", str(first), *_ASK_NOBODY, *arguments]
+    return subprocess.run(command, env=env, check=False).returncode
 
 
 def write_lab(study: str, model: str = "") -> list[Path]:

@@ -168,7 +168,8 @@ def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
         "metrics": ", ".join(METRIC_TITLES[name] for name in METRICS) + "; reliability, decision curve.",
         "uncertainty": "95 % intervals that count images of one source or patient together (group bootstrap, or Wilson at the "
                        "effective sample size); paired group bootstrap, DeLong and McNemar with Holm's correction.",
-        "explanations": "Not applicable: no maps were made.",
+        "explanations": "Grad-CAM at the last convolution; checked by occlusion, by permuting the weights and, where boxes are "
+                        "known, by pointing game and energy beside a centred blob." if s.get("maps") else "No maps were made.",
         "blind": "The model is given the pixels alone, no clinical information and no label.",
         "predictors": "The pixels; nothing else, and nothing was selected by hand.",
         "adverse": "Not applicable: existing images were analysed.",

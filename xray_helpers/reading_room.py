@@ -17,7 +17,7 @@ from xray_helpers.prediction import Reader
 from xray_helpers.radiographs import MAX_BYTES, SUFFIXES, ImageFolder, UnreadableError, decode_radiograph, escape_name
 from xray_helpers.settings import POSITIVE, InputError
 from xray_helpers.studies import read_json
-from xray_helpers.viewing import FLOW, Pager, RadiographView, is_page, show, text
+from xray_helpers.viewing import FLOW, Pager, RadiographView, is_page, show, table, text
 
 NOTICE = "For research only. This is not a medical device and must not be used for diagnosis."
 COLUMNS = ("file", "answer", "probability", "decision", "threshold", "warning", "reason")
@@ -138,6 +138,7 @@ class ReadingRoom:
         self.forget = w.Button(description="Forget all", layout=w.Layout(width="120px"))
         self.forget.on_click(lambda _: self._show([]))
         self.status, self.answer, self.table, self.csv = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.table.add_class("answers")
         self.view, self.pager = RadiographView(), Pager(self._open)
         style = _STYLE + (_IN_SIGHT if is_page() else "")
         notice = w.HTML(f"<div role='note' class='research-only' style='{style}'>{NOTICE}</div>")
@@ -164,14 +165,9 @@ class ReadingRoom:
         self.status.value = (
             f"{len(answers)} files, in memory only" if answers else "or drop PNG, JPEG or DICOM files anywhere here."
         )
-        heads = "".join(f"<th>{name}</th>" for name in COLUMNS if name != "threshold")
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{text(self._cell(row, name))}</td>" for name in COLUMNS if name != "threshold")
-            + "</tr>"
-            for row in answers
-        )
-        self.table.value = f"<table class='answers'><tr>{heads}</tr>{rows}</table>" if answers else ""
+        shown = [name for name in COLUMNS if name != "threshold"]
+        rows = [[self._cell(row, name) for name in shown] for row in answers]
+        self.table.value = table("All files", shown, rows) if answers else ""
         packed = base64.b64encode(build_csv(answers).encode()).decode() if answers else ""
         link = f"<a download='reading_room.csv' href='data:text/csv;base64,{packed}'>Take the CSV of all</a>"
         self.csv.value = link if answers else ""

@@ -60,6 +60,21 @@ def text(words: str, *, bold: bool = False) -> str:
     return f"<b>{safe}</b>" if bold else safe
 
 
+def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
+    """Return a small table as HTML: words of caption and cells, escaped; `classes` names the last cell of each row."""
+    cell = "style='text-align:left;padding:2px 12px 2px 0;line-height:1.4'"
+    named = [f" class='{name}'" for name in classes] or [""] * len(rows)
+    lines = "".join(
+        "<tr>"
+        + "".join(f"<td {cell}{named[i] if j == len(row) - 1 else ''}>{text(word)}</td>" for j, word in enumerate(row))
+        + "</tr>"
+        for i, row in enumerate(rows)
+    )
+    head = "".join(f"<th {cell}>{text(word)}</th>" for word in heads)
+    title = f"<caption style='text-align:left;font-weight:600'>{text(caption)}</caption>" if caption else ""
+    return f"<table style='border-collapse:collapse;margin:0 0 8px'>{title}{f'<tr>{head}</tr>' if head else ''}{lines}</table>"
+
+
 def draw_radiograph(
     pixels: np.ndarray,
     grid: np.ndarray | None = None,

@@ -18,7 +18,18 @@ from xray_helpers.pixels import load_pixels
 from xray_helpers.settings import NEGATIVE, POSITIVE
 from xray_helpers.splits import used_part
 from xray_helpers.studies import read_csv, read_json
-from xray_helpers.viewing import FLOW, SMALL, Pager, RadiographView, draw_curves, draw_radiograph, is_live, show, text
+from xray_helpers.viewing import (
+    FLOW,
+    SMALL,
+    Pager,
+    RadiographView,
+    draw_curves,
+    draw_radiograph,
+    is_live,
+    show,
+    table,
+    text,
+)
 
 KINDS = {  # of a call: (y_true, y_pred)
     "missed fractures (FN)": (1, 0),
@@ -128,18 +139,15 @@ class _ThresholdExplorer:
         counts = self.points.count(self.threshold.value)
         rates = self.points.rates(self.threshold.value, self.prevalence.value)
         here = self.points.rates(self.threshold.value, (counts["tp"] + counts["fn"]) / self.n)
-        cells = "".join(
-            f"<tr><th>true {label}</th><td>{counts[a]}</td><td>{counts[b]}</td></tr>"
-            for label, a, b in ((NEGATIVE, "tn", "fp"), (POSITIVE, "fn", "tp"))
-        )
-        names = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": f"PPV at {self.prevalence.value:.1%}",
-                 "npv": f"NPV at {self.prevalence.value:.1%}"}  # fmt: skip
-        told = {key: "not defined" if np.isnan(rate) else f"{rate:.3f}" for key, rate in rates.items()}
-        rows = "".join(f"<tr><th>{name}</th><td class='{key}'>{told[key]}</td></tr>" for key, name in names.items())
-        self.numbers.value = (
-            f"<table><caption>{text(self.model)}, test n = {self.n}</caption><tr><th></th><th>called {NEGATIVE}</th>"
-            f"<th>called {POSITIVE}</th></tr>{cells}</table><table>{rows}</table>"
-        )
+        told = ["not defined" if np.isnan(rate) else f"{rate:.3f}" for rate in rates.values()]
+        names = ("sensitivity", "specificity", *(f"{name} at {self.prevalence.value:.1%}" for name in ("PPV", "NPV")))
+        matrix = [
+            (f"true {NEGATIVE}", str(counts["tn"]), str(counts["fp"])),
+            (f"true {POSITIVE}", str(counts["fn"]), str(counts["tp"])),
+        ]
+        self.numbers.value = table(
+            f"{self.model}, test n = {self.n}", ("", f"called {NEGATIVE}", f"called {POSITIVE}"), matrix
+        ) + table("", (), list(zip(names, told, strict=True)), list(rates))
         point = (1 - here["specificity"], here["sensitivity"])
         self.roc_plot.value = draw_curves({"ROC": self.roc}, title="ROC, test", labels=("1 − specificity", "sensitivity"),
                                           point=None if np.isnan(point).any() else point)  # fmt: skip

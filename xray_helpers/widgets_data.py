@@ -9,7 +9,7 @@ from IPython.display import Image
 from xray_helpers.duplicates import write_corrections
 from xray_helpers.radiographs import ImageFolder, UnreadableError
 from xray_helpers.settings import Settings
-from xray_helpers.viewing import FLOW, SMALL, Pager, draw_radiograph, show, text
+from xray_helpers.viewing import FLOW, SMALL, Pager, draw_radiograph, show, table, text
 
 _PAGE, _STRIP = 12, 12  # images a page; of a group
 _ALL = "all"
@@ -54,6 +54,7 @@ class _DatasetBrowser:
         self.source = w.Text(description="source", placeholder="part of a name", layout=w.Layout(width="260px"))
         self.pictures = w.HBox(layout=w.Layout(**FLOW))
         self.reasons, self.message = w.HTML(), w.HTML()
+        self.hint = w.HTML("Mark the files that do not belong; with none marked, each is kept apart from each.")
         self.wrong = w.SelectMultiple(description="apart", rows=5, layout=w.Layout(width="460px"))
         self.separate = w.Button(description="This group is wrong: keep these apart", layout=w.Layout(width="320px"))
         self.join = w.Button(description="This is one source: keep together", layout=w.Layout(width="320px"))
@@ -62,7 +63,7 @@ class _DatasetBrowser:
         self.pager = Pager(self._open)
         for control in (self.view, *self.filters.values(), self.source):
             control.observe(self._filter, "value")
-        actions = w.VBox([self.wrong, w.HBox([self.separate, self.join], layout=w.Layout(**FLOW))])
+        actions = w.VBox([self.hint, self.wrong, w.HBox([self.separate, self.join], layout=w.Layout(**FLOW))])
         self.actions = actions
         chosen = w.HBox([self.view, *self.filters.values(), self.source], layout=w.Layout(**FLOW))
         self.box = w.VBox([chosen, self.pager.box, self.pictures, self.reasons, actions, self.message])
@@ -98,7 +99,7 @@ class _DatasetBrowser:
         self.actions.layout.display = "none" if page is None or self.view.value == "images" else None
         self.join.layout.display = None if self.view.value == "doubtful pairs" else "none"
         self.separate.layout.display = "none" if self.view.value == "doubtful pairs" else None
-        self.wrong.layout.display = self.separate.layout.display
+        self.wrong.layout.display = self.hint.layout.display = self.separate.layout.display
         if page is None:
             self.pictures.children, self.reasons.value = [], "Nothing is like that."
             return
@@ -119,13 +120,12 @@ class _DatasetBrowser:
 
     def _why(self, page: pd.DataFrame) -> str:
         inside = self.links[self.links["path_a"].isin(page["path"]) & self.links["path_b"].isin(page["path"])]
-        rows = "".join(
-            f"<tr><td>{text(row.path_a)}</td><td>{text(row.path_b)}</td><td>{text(row.kind)}</td><td>{text(row.decision)}</td>"
-            f"<td>{row.correlation:.2f}</td><td>{'' if pd.isna(row.inliers) else int(row.inliers)}</td></tr>"
+        rows = [
+            (row.path_a, row.path_b, row.kind, row.decision, "" if pd.isna(row.correlation) else f"{row.correlation:.2f}",
+             "" if pd.isna(row.inliers) else f"{row.inliers:.0f}")
             for row in inside.itertuples()
-        )
-        heads = "".join(f"<th>{name}</th>" for name in ("one", "other", "why", "decision", "correlation", "points"))
-        return f"<table><caption>Why they are together</caption><tr>{heads}</tr>{rows}</table>"
+        ]  # fmt: skip
+        return table("Why they are together", ("one", "other", "why", "decision", "correlation", "points"), rows)
 
     def _save(self, action: str) -> None:
         marked = [self.sha[path] for path in (self.wrong.value or self.wrong.options)]

@@ -11,10 +11,21 @@ import pydicom
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import sync_playwright
 
 SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1,
-         "threshold_rule": "youden"}  # fmt: skip
+         "threshold_rule": "youden", "maps": 12}  # fmt: skip
 PLANTED = ("planted-user", "planted-host", "Planted^Patient", "planted-secret")  # none of these may get into a study
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else [])
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,224 @@
+"""What people click, in a real browser: each notebook in JupyterLab, and the reading room in Voilà."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+NOTEBOOKS = ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models", "05_reading_room")
+TOKEN = "for-tests-only"
+PATIENCE = 180_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def live(study, root_folder):
+    """A copy of the study, under a name of its own, that clicks may change."""
+    folder = root_folder / "reports" / "live"
+    shutil.copytree(study, folder)
+    record = json.loads((folder / "study.json").read_text())
+    record["settings"] |= {"name": "live", "corrections": "data/live-corrections.csv"}
+    (folder / "study.json").write_text(json.dumps(record))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def serving(command, root, **environment):
+    process = subprocess.Popen(command, env=os.environ | {"XRAY_HELPERS_ROOT": str(root)} | environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(live, root_folder, tmp_path_factory):
+    """JupyterLab as `python -m xray_helpers lab` starts it; its address."""
+    place, port = tmp_path_factory.mktemp("lab"), free_port()
+    settings = place / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # so that all cells are there
+    options = ["--no-browser", f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}"]
+    options += ["--allow-root"] if os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "xray_helpers", "lab", "live", "MobileNetV2", "--", *options]
+    with serving(command, root_folder, JUPYTERLAB_SETTINGS_DIR=str(place)):
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=2)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def run_all(browser, lab):
+    """Open a notebook, run all its cells, and return the page once the last has ended; no cell may fail."""
+    contexts = []
+
+    def run(name):
+        context = browser.new_context(viewport={"width": 1400, "height": 1000})
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(f"{lab}/doc/tree/{name}.ipynb?token={TOKEN}&reset")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=PATIENCE)
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.wait_for_function(
+            "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(p => /\\[\\d+\\]/.test(p.textContent))"
+            " || document.querySelector('[data-mime-type=\"application/vnd.jupyter.error\"]')",
+            timeout=PATIENCE,
+        )
+        errors = page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+        assert errors == [], errors
+        return page
+
+    yield run
+    for context in contexts:
+        context.close()
+
+
+def dropdown(page, label):
+    return page.locator(f".widget-dropdown:has(label:text-is('{label}')) select")
+
+
+def picture(page, box):
+    return page.locator(f"{box} img").first.get_attribute("src")
+
+
+def test_01_browses_the_images_and_saves_a_correction(run_all, root_folder, live):
+    page = run_all("01_data_exploration")
+    page.wait_for_selector("caption:has-text('Why they are together')")
+    files = page.locator(".widget-select-multiple select option").all_inner_texts()
+    assert len(files) >= 2
+    page.get_by_role("button", name="This group is wrong").click()
+    page.wait_for_selector("text=The next run of 01 honours it")
+    saved = pd.read_csv(root_folder / "data" / "live-corrections.csv")
+    sha = pd.read_csv(live / "manifest.csv").set_index("path")["sha256"]
+    assert set(saved["action"]) == {"separate"}
+    assert {*saved["sha256_a"], *saved["sha256_b"]} == set(sha[files])
+    dropdown(page, "show").select_option("images")
+    dropdown(page, "part").select_option("test")
+    page.wait_for_function("!document.querySelector('.widget-html caption')")
+
+
+def test_02_draws_its_curves_while_it_trains(run_all):
+    page = run_all("02_train_model")
+    assert re.search(r"loss after \d+ epochs", page.locator(".widget-html svg").first.inner_html())
+
+
+def test_03_moves_its_threshold_and_pages_through_errors(run_all):
+    page = run_all("03_evaluate_model")
+    number, point = page.locator("td.sensitivity"), page.locator(".operating-point").first
+    before = number.inner_text(), point.get_attribute("cx"), point.get_attribute("cy")
+    slider = page.locator(".widget-slider", has_text="threshold").locator(".noUi-handle")
+    slider.focus()
+    page.keyboard.press("Home")  # 0: every image is called fractured
+    page.wait_for_function("document.querySelector('td.sensitivity').textContent == '1.000'")
+    assert page.locator("td.specificity").inner_text() == "0.000"
+    assert (number.inner_text(), point.get_attribute("cx"), point.get_attribute("cy")) != before
+
+    kind = dropdown(page, "show")
+    words = kind.locator("option").all_inner_texts()
+    counts = [int(word.rsplit(": ")[1]) for word in words]
+    kind.select_option(index=int(np.argmax(counts)))
+    page.wait_for_selector(f"text=1 of {max(counts)}")
+    first = picture(page, ".widget-vbox")
+    page.get_by_role("button", name="next").click()
+    page.wait_for_selector(f"text=2 of {max(counts)}")
+    page.wait_for_function("first => document.querySelector('.widget-vbox img').src != first", arg=first)
+    assert page.get_by_text("cosine").count() == 4  # nearest train images
+
+
+def test_04_lays_two_models_side_by_side(run_all):
+    page = run_all("04_compare_models")
+    page.wait_for_selector("text=/They disagree on \\d+ of \\d+ test images/")
+    page.get_by_label("only where they disagree").uncheck()
+    page.wait_for_selector("text=/1 of \\d+/")
+    assert page.locator(".widget-image").count() == 2
+
+
+def test_05_opens_the_reading_room_in_jupyterlab_too(run_all):
+    page = run_all("05_reading_room")
+    page.wait_for_selector(".widget-upload", timeout=PATIENCE)
+
+
+def test_the_reading_room_answers_four_kinds_of_files(browser, live, root_folder, secret_csv, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).save(tmp_path / "holiday.jpg")
+    (tmp_path / "words.png").write_text("not a picture")
+    shutil.copy(secret_csv.parent / "scan.dcm", tmp_path / "scan.dcm")
+    shutil.copy(sorted(secret_csv.parent.rglob("*.png"))[1], tmp_path / "limb.png")
+    before = {path for path in root_folder.rglob("*")}
+    command = [sys.executable, "-m", "xray_helpers", "app", "live", "MobileNetV2"]
+    with serving(command, root_folder, HOME=str(tmp_path)) as process:
+        address = next(line for line in process.stdout if line.startswith("http")).strip()
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        refused = page.goto(address.split("?")[0])
+        assert "upload" not in page.content()  # without the token there is nothing
+        assert "login" in page.url or refused.status in (401, 403)
+        strangers = []
+        page.on(
+            "response",
+            lambda r: None if r.url.startswith(("http://127.0.0.1", "data:", "blob:")) else strangers.append(r.url),
+        )
+        page.goto(address)
+        page.wait_for_selector(".widget-upload", timeout=PATIENCE)
+        assert page.locator(".research-only").is_visible()
+        with page.expect_file_chooser() as chooser:
+            page.click(".widget-upload")
+        chooser.value.set_files([str(tmp_path / name) for name in ("scan.dcm", "limb.png", "words.png")])
+        page.wait_for_function("document.querySelectorAll('.answers tr').length == 4", timeout=PATIENCE)
+        photo = (tmp_path / "holiday.jpg").read_bytes()  # dropped, not chosen
+        page.evaluate(
+            """bytes => {
+              const carried = new DataTransfer();
+              carried.items.add(new File([new Uint8Array(bytes)], 'holiday.jpg'));
+              const event = new DragEvent('drop', {dataTransfer: carried, bubbles: true, cancelable: true});
+              document.querySelector('.reading-room .widget-upload').dispatchEvent(event);
+            }""",
+            list(photo),
+        )
+        page.wait_for_function("document.querySelectorAll('.answers tr').length == 5", timeout=PATIENCE)
+        rows = [row.locator("td").all_inner_texts() for row in page.locator(".answers tr").all()[1:]]
+        assert page.locator(".research-only").is_visible()
+        link = page.locator("a[download]").get_attribute("href")
+        page.close()
+    answers = {row[0]: row for row in rows}
+    for name in ("scan.dcm", "limb.png"):
+        assert answers[name][1] in ("Fractured", "Non-Fractured", "abstains")
+        assert 0 <= float(answers[name][2]) <= 1
+        assert "photograph" not in answers[name][4]
+    assert answers["words.png"][1] == "no picture"
+    assert "no picture of a known format" in answers["words.png"][5]
+    assert "a colour photograph, no radiograph" in answers["holiday.jpg"][4]
+    assert pd.read_csv(urllib.request.urlopen(link))["file"].tolist() == [
+        "scan.dcm",
+        "limb.png",
+        "words.png",
+        "holiday.jpg",
+    ]
+    assert strangers == []
+    new = {path for path in root_folder.rglob("*")} - before
+    assert not [path for path in new if path.is_file()]  # files stay in memory
