@@ -177,3 +177,28 @@ def test_connected_components_against_a_plain_search(rows):
                 label[i] = label[j] = min(label[i], label[j])
     expected = np.array(label)
     assert ((numbers[:, None] == numbers) == (expected[:, None] == expected)).all()
+
+
+def test_fractures_boxes_are_read_from_coco_annotations(tmp_path):
+    import json
+
+    from xray_helpers.manifest import list_data
+
+    for folder, names in (("Fractured", range(12)), ("Non_fractured", range(12, 24))):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        for number in names:
+            (tmp_path / "images" / folder / f"IMG{number}.jpg").write_bytes(b"x")
+    pd.DataFrame({"image_id": [f"IMG{n}.jpg" for n in range(24)], "hand": 1}).to_csv(
+        tmp_path / "dataset.csv", index=False
+    )
+    place = tmp_path / "Annotations" / "COCO JSON"
+    place.mkdir(parents=True)
+    coco = {"images": [{"id": 7, "file_name": "IMG3.jpg"}], "categories": [],
+            "annotations": [{"image_id": 7, "bbox": [10, 20, 30, 40]}, {"image_id": 7, "bbox": [1.5, 2, 3, 4]}]}  # fmt: skip
+    (place / "COCO_fracture_masks.json").write_text(json.dumps(coco))
+    (place / "other.json").write_text("{}")
+    listing = list_data(str(tmp_path))
+    boxes = listing.table.set_index("path")["boxes"]
+    assert boxes["images/Fractured/IMG3.jpg"] == "10 20 40 60; 1.5 2 4.5 6"
+    assert boxes.notna().sum() == 1
+    assert any("other.json is passed over" in note for note in listing.notes)

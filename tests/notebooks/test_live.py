@@ -141,8 +141,8 @@ def test_03_moves_its_threshold_and_pages_through_errors(run_all):
     assert (number.inner_text(), point.get_attribute("cx"), point.get_attribute("cy")) != before
 
     kind = dropdown(page, "show")
-    words = kind.locator("option").all_inner_texts()
-    counts = [int(word.rsplit(": ")[1]) for word in words]
+    words = kind.locator("option").all_text_contents()
+    counts = [int(word.rsplit(": ", 1)[1]) for word in words]
     kind.select_option(index=int(np.argmax(counts)))
     page.wait_for_selector(f"text=1 of {max(counts)}")
     first = picture(page, ".widget-vbox")

@@ -1,0 +1,74 @@
+"""Maps a second, pointing game and energy in the box of MobileNetV2 on phantoms; prints a table.
+
+    python benchmarks/maps.py --weights PLACE [--images 300]
+
+Half of the patients teach the head, of the others' fractured images the maps are measured.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import pandas as pd
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@click.command()
+@click.option("--weights", default="imagenet")
+@click.option("--images", default=300)
+def main(weights: str, images: int) -> None:
+    """Measure maps at two sizes and two layers."""
+    from xray_helpers import localization, training
+    from xray_helpers.backbones import build_extractor
+    from xray_helpers.explain import GradCam
+    from xray_helpers.phantoms import write_phantoms
+    from xray_helpers.radiographs import read_radiograph
+    from xray_helpers.settings import Settings
+
+    training.prepare_tensorflow(Settings())
+    place = Path(tempfile.mkdtemp(prefix="maps-"))
+    csv = write_phantoms(place / "set", images=images, planted=0, seed=5)
+    table = pd.read_csv(csv)
+    pictures = [read_radiograph(csv.parent / path).pixels for path in table["path"]]
+    table = table.assign(
+        group=table["patient"], width=[p.shape[1] for p in pictures], height=[p.shape[0] for p in pictures]
+    )
+    y = (table["label"] == "Fractured").to_numpy().astype(int)
+    train = (table["patient"].str[1:].astype(int) % 2 == 0).to_numpy()
+    part = table[~train]
+    rows = []
+    for side in (128, 224):
+        small = np.stack([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures])
+        extractor = build_extractor("MobileNetV2", (side, side), weights)
+        x = extractor.predict(small[..., None].astype("float32"), verbose=0)
+        settings = Settings(img_size=(side, side), epochs=12, patience=12, dropout_rate=0.2)
+        head, history = training.train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)
+        model = training.load_model(training.save_model(training.join_model(extractor, head), place / "model.keras"))
+        for layer in ("", "block_13_expand_relu"):
+            cam = GradCam(model, layer)
+            cam(small[:32])  # traced
+            started = time.perf_counter()
+            maps = cam(small[~train])
+            rate = len(maps) / (time.perf_counter() - started)
+            boxes = localization.find_boxes(part, localization.SIZE)
+            found = dict(zip(part["path"], maps, strict=True))
+            told = localization.places_table(localization.judge_places(found, part, boxes, localization.SIZE))
+            row = {
+                "pixels": side,
+                "layer": cam.layer,
+                "places": "x".join(map(str, maps.shape[1:])),
+                "maps/s": f"{rate:.0f}",
+            }
+            rows += [
+                row | entry | {"accuracy": f"{history['val_accuracy'].max():.2f}"} for entry in told.to_dict("records")
+            ]
+    click.echo(pd.DataFrame(rows).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

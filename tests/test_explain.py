@@ -1,0 +1,223 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from xray_helpers.explain import build_maps, choose_images, find_layer, occlude, rank_agreement, read_maps
+from xray_helpers.localization import (
+    choose_shown,
+    describe_maps,
+    find_boxes,
+    judge_agreement,
+    judge_places,
+    places_table,
+)  # fmt: skip
+from xray_helpers.settings import InputError
+
+SIZE = (8, 8)
+
+
+def test_occlusion_finds_the_one_place_that_matters():
+    pictures = np.full((1, 60, 60), 90, np.uint8)
+    pictures[0, 42:48, 12:18] = 250
+
+    def predict(batch):
+        return 0.1 + 0.8 * (batch[:, 42:48, 12:18].mean(axis=(1, 2)) > 200)
+
+    grid = occlude(predict, pictures, grid=6)[0]
+    assert np.unravel_index(grid.argmax(), grid.shape) == (4, 1)
+    assert grid.max() == pytest.approx(np.log(0.9 / 0.1) * 2, rel=1e-5)  # from P = 0.9 to P = 0.1
+    assert grid[0, 0] == 0
+
+
+def test_agreement_is_spearmans_and_0_for_a_flat_map():
+    one = np.array([[[1.0, 2], [3, 4]]])
+    assert rank_agreement(one, np.array([[[10.0, 20], [30, 99]]]))[0] == pytest.approx(1)
+    assert rank_agreement(one, -one)[0] == pytest.approx(-1)
+    assert rank_agreement(one, np.ones((1, 2, 2)))[0] == 0
+
+
+def test_maps_survive_their_table():
+    maps = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    table = pd.concat([build_maps("abc", "Grad-CAM", maps), build_maps("a", "occlusion", maps[:1])])
+    back = read_maps(table)
+    assert list(back) == ["a", "b", "c"]
+    assert np.allclose(back["b"], maps[1], rtol=1e-3)
+    assert list(read_maps(table, "occlusion")) == ["a"]
+
+
+def test_images_are_half_fractured_as_far_as_can_be():
+    part = pd.DataFrame({"path": range(20), "y_true": [1] * 4 + [0] * 16})
+    chosen = choose_images(part, 10, seed=1)
+    assert chosen["y_true"].sum() == 4
+    assert choose_images(part, 6, seed=1)["y_true"].sum() == 3
+    assert choose_images(part, 10, seed=1)["path"].tolist() == chosen["path"].tolist()
+    assert choose_images(part, 0, seed=1).empty
+
+
+def test_boxes_follow_the_resize():
+    row = {"width": 200, "height": 100, "boxes": "0 0 100 50; 100 50 200 100"}
+    stretched = find_boxes(pd.DataFrame([row]), (100, 100))[0]
+    assert stretched.tolist() == [[0, 0, 50, 50], [50, 50, 100, 100]]
+    padded = find_boxes(pd.DataFrame([row]), (100, 100), "pad")[0]
+    assert padded.tolist() == [[0, 25, 50, 50], [50, 50, 100, 75]]
+    phantom = {"width": 200, "height": 100, "box_left": 20, "box_top": 10, "box_right": 40, "box_bottom": 20}
+    both = find_boxes(pd.DataFrame([phantom, {"width": 9, "height": 9}]), (100, 100))
+    assert both[0].tolist() == [[10, 10, 20, 20]]
+    assert both[1].shape == (0, 4)
+
+
+def test_pointing_game_and_energy_by_hand():
+    inside, outside = np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32)
+    inside[1, 1], inside[6, 6] = 3, 1  # three quarters of the energy in the box
+    outside[6, 6] = 1
+    part = pd.DataFrame({"path": ["a", "b", "c"], "group": ["p", "q", "r"]})
+    box = np.array([[0.0, 0, 4, 4]])
+    places = judge_places({"a": inside, "b": outside, "c": inside}, part, [box, box, np.zeros((0, 4))], SIZE)
+    cam, blob, less = places.itertuples()
+    assert (cam.hit, cam.energy, cam.n, cam.area) == (0.5, 0.375, 2, 0.25)
+    assert 0 <= cam.hit_low < 0.5 < cam.hit_high <= 1
+    assert blob.energy == pytest.approx(0.25)  # a centred blob has a quarter of itself in a quarter
+    assert less.energy == pytest.approx(cam.energy - blob.energy)
+    assert places_table(places)["map"].tolist() == ["Grad-CAM", "centred blob", "Grad-CAM less blob"]
+
+
+def test_a_map_of_nothing_points_nowhere_and_no_boxes_measure_nothing():
+    part = pd.DataFrame({"path": ["a"], "group": ["p"]})
+    empty = {"a": np.zeros(SIZE, np.float32)}
+    assert judge_places(empty, part, [np.array([[0.0, 0, 8, 8]])], SIZE)["hit"].iloc[0] == 0
+    assert judge_places(empty, part, [np.zeros((0, 4))], SIZE).empty
+
+
+def sanity(correlation):
+    return pd.DataFrame([{"permuted": "all layers", "layers": 9, "correlation": correlation, "ci_low": correlation - 0.1,
+                          "ci_high": correlation + 0.1, "n": 5}])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("correlation", "seen", "words"),
+    [
+        (0.9, "there", "must not be believed**: they stay"),
+        (0.1, "there", "may be believed as hints"),
+        (0.1, "elsewhere", "must not be believed**: they do not lie"),
+        (0.1, None, "is not known"),
+    ],
+)
+def test_the_sentence_says_whether_maps_may_be_believed(correlation, seen, words):
+    rng = np.random.default_rng(0)
+    part = pd.DataFrame({"path": range(30), "group": range(30)})
+    there = np.zeros(SIZE, np.float32)
+    there[1, 1] = 1
+    maps = {i: (there if seen == "there" else there[::-1]) + 0.01 * rng.random(SIZE) for i in range(30)}
+    boxes = [np.array([[0.0, 0, 3, 3]]) if seen else np.zeros((0, 4))] * 30
+    places = judge_places(maps, part, boxes, SIZE)
+    agreement = {"value": 0.4, "ci_low": 0.3, "ci_high": 0.5, "n": 5}
+    assert words in describe_maps(places, sanity(correlation), agreement)
+
+
+def test_agreement_of_the_methods_has_its_n_and_may_be_missing():
+    maps = np.random.default_rng(0).random((4, 3, 3)).astype(np.float32)
+    table = pd.concat([build_maps("abcd", "Grad-CAM", maps), build_maps("abcd", "occlusion", maps)])
+    found = judge_agreement(table, pd.Series(list("wxyz"), index=list("abcd")))
+    assert found["value"] == pytest.approx(1)
+    assert found["n"] == 4
+    assert judge_agreement(table.iloc[:0], pd.Series(dtype=str))["value"] is None
+
+
+def test_shown_images_are_one_a_group_and_of_both_classes():
+    test = pd.DataFrame({"path": list("abcdef"), "group": list("ppqrst"), "y_true": [1, 1, 1, 0, 0, 0]})
+    shown = choose_shown(test, dict.fromkeys("abcdef"), 4)
+    assert shown["path"].tolist() == ["a", "d", "c", "e"]
+
+
+def small_model():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 1), name="grey_pixels")
+    x = keras.layers.Conv2D(3, 3, activation="relu", name="first")(inputs)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="last_conv")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
+    x = keras.layers.Dense(5, activation="relu", name="dense")(x)
+    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="p_fractured")(x), name="small")
+
+
+@pytest.mark.slow
+def test_grad_cam_is_what_its_formula_gives_at_any_layer():
+    import keras
+    import tensorflow as tf
+
+    from xray_helpers.explain import GradCam
+
+    model = small_model()
+    pictures = np.random.default_rng(0).integers(0, 255, (20, 16, 16), np.uint8)
+    for layer in ("", "first"):
+        name = find_layer(model, layer)
+        assert name == (layer or "last_conv")
+        both = keras.Model(model.input, [model.get_layer(name).output, model.output])
+        x = tf.constant(pictures[..., None].astype(np.float32))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            activation, p = both(x)
+            logit = tf.math.log(p / (1 - p))
+        weights = tape.gradient(logit, activation).numpy().mean(axis=(1, 2), keepdims=True)
+        expected = np.maximum((weights * activation.numpy()).sum(axis=-1), 0)
+        assert np.allclose(GradCam(model, layer)(pictures), expected, rtol=1e-3, atol=1e-4 * expected.max())
+    for wrong, words in (("lastconv", "did you mean last_conv"), ("dense", "no places left")):
+        with pytest.raises(InputError, match=words):
+            find_layer(model, wrong)
+
+
+@pytest.mark.slow
+def test_permuting_weights_changes_the_map_and_leaves_the_model_as_it_was():
+    from xray_helpers.explain import GradCam, permute_weights
+
+    model = small_model()
+    pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
+    cam, before = GradCam(model), model.get_weights()
+    table = permute_weights(model, cam, pictures, np.arange(12))
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert table["layers"].tolist() == [2, 2, 4]
+    assert table["correlation"].iloc[-1] < 0.9
+    assert (table["ci_low"] <= table["correlation"]).all()
+
+
+@pytest.mark.slow
+def test_on_phantoms_imagenet_maps_follow_the_weights_and_the_pointing_game_has_its_interval(shared, tmp_path):
+    """The series' own way from phantoms to the sentence, with real weights."""
+    import cv2
+
+    from xray_helpers import phantoms
+    from xray_helpers.backbones import build_extractor
+    from xray_helpers.explain import explain_images
+    from xray_helpers.localization import judge_maps
+    from xray_helpers.radiographs import read_radiograph
+    from xray_helpers.settings import Settings
+    from xray_helpers.training import join_model, load_model, predict_pixels, save_model, train_head
+
+    csv = phantoms.write_phantoms(tmp_path / "set", images=160, planted=0, seed=5)
+    table = pd.read_csv(csv)
+    pictures = np.stack([read_radiograph(csv.parent / path).pixels for path in table["path"]])
+    small = np.stack([cv2.resize(p, (128, 128), interpolation=cv2.INTER_AREA) for p in pictures])
+    table = table.assign(y_true=(table["label"] == "Fractured").astype(int), group=table["patient"],
+                         width=pictures.shape[2], height=pictures.shape[1])  # fmt: skip
+    train = (table["patient"].str[1:].astype(int) % 2 == 0).to_numpy()
+    extractor = build_extractor("MobileNetV2", (128, 128), str(shared / "weights"))
+    x = extractor.predict(small[..., None].astype("float32"), verbose=0)
+    y = table["y_true"].to_numpy()
+    settings = Settings(img_size=(128, 128), epochs=12, patience=12, dropout_rate=0.2)
+    head, _ = train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)
+    model = load_model(save_model(join_model(extractor, head), tmp_path / "model.keras"))
+    part = table[~train].reset_index(drop=True)
+    maps, sanity = explain_images(
+        model, lambda p: predict_pixels(model, p), part, lambda rows: small[~train][rows.index]
+    )
+    judged = judge_maps(maps, part, "stretch")
+    told = describe_maps(judged.places, sanity, judged.agreement)
+    assert sanity["correlation"].iloc[-1] < 0.5  # with all weights permuted it is another map
+    cam, _, less = judged.places.itertuples()
+    assert cam.n == int((part["y_true"] == 1).sum())
+    assert cam.hit_low <= cam.hit <= cam.hit_high
+    assert cam.energy > cam.area  # more than by chance; a 4 x 4 map need not beat a blob in the middle, and is told so
+    assert ("may be believed as hints" in told) == (less.energy_low > 0)
+    assert "Pointing game: hits" in told
+    assert f"{cam.hit:.2f} ({cam.hit_low:.2f} to {cam.hit_high:.2f})" in told

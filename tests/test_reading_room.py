@@ -1,0 +1,71 @@
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from xray_helpers.radiographs import Radiograph
+from xray_helpers.reading_room import build_csv, choose_model, describe_rule, judge_files
+from xray_helpers.settings import InputError
+
+
+class Reader:
+    """A model that calls the mean grey its probability."""
+
+    threshold, settings = 0.5, {}
+
+    def resize(self, pixels):
+        return pixels
+
+    def judge(self, pictures: list[Radiograph]):
+        p = float(pictures[0].pixels.mean() / 255)
+        return [{"probability": p, "decision": "Fractured" if p >= 0.5 else "Non-Fractured", "warning": "",
+                 "uncertain": 0.4 <= p <= 0.6}]  # fmt: skip
+
+
+def png(grey):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((20, 30), grey, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_files_are_answered_one_by_one():
+    files = [
+        ("high.png", png(250)),
+        ("middle.png", png(128)),
+        ("low.png", png(5)),
+        ("text.png", b"words"),
+        ("none.png", b""),
+    ]
+    answers = judge_files(Reader(), None, files)
+    assert [row["answer"] for row in answers] == ["Fractured", "abstains", "Non-Fractured", "no picture", "no picture"]
+    assert "no picture of a known format" in answers[3]["reason"]
+    assert "empty" in answers[4]["reason"]
+    table = pd.read_csv(io.StringIO(build_csv(answers)))
+    assert table["file"].tolist() == [name for name, _ in files]
+    assert "pixels" not in table.columns
+
+
+def test_a_name_is_no_formula_in_a_spreadsheet():
+    table = pd.read_csv(io.StringIO(build_csv(judge_files(Reader(), None, [("=cmd|x.png", png(9))]))))
+    assert table["file"].iloc[0] == "'=cmd|x.png"
+
+
+def test_the_model_is_the_best_on_validation_not_on_test(tmp_path):
+    entry = {"value": 0.8, "ci_low": 0.7, "ci_high": 0.9}
+    for name, validation, test in (("A", 0.7, 0.99), ("B", 0.9, 0.6)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.keras").touch()
+        scores = {"validation": {"auroc": entry | {"value": validation}}, "auroc": entry | {"value": test}, "n": 20,
+                  "n_groups": 10, "recall": entry, "specificity": entry, "threshold_rule": "fixed"}  # fmt: skip
+        (tmp_path / name / "metrics.json").write_text(json.dumps(scores))
+        (tmp_path / name / "threshold.json").write_text(json.dumps({"threshold": 0.5, "uncertain": [0.4, 0.6]}))
+    assert choose_model(tmp_path) == "B"
+    assert choose_model(tmp_path, "A") == "A"
+    told = describe_rule(tmp_path, "A")
+    assert "sensitivity 0.80 (0.70 to 0.90)" in told
+    assert "From 0.400 to 0.600 it abstains" in told
+    with pytest.raises(InputError, match="run it first"):
+        choose_model(tmp_path / "A")
