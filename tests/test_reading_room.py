@@ -69,3 +69,25 @@ def test_the_model_is_the_best_on_validation_not_on_test(tmp_path):
     assert "From 0.400 to 0.600 it abstains" in told
     with pytest.raises(InputError, match="run it first"):
         choose_model(tmp_path / "A")
+
+
+def test_what_cannot_be_served_is_told_before_anything_starts(tmp_path, monkeypatch):
+    import socket
+
+    from xray_helpers.app import serve_room
+
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    with pytest.raises(InputError, match="no study"):
+        serve_room("nowhere")
+    folder = tmp_path / "reports" / "s" / "A"
+    folder.mkdir(parents=True)
+    (folder.parent / "study.json").write_text("{}")
+    with pytest.raises(InputError, match="has no model 'B' that was trained and evaluated: it has none"):
+        serve_room("s", "B")
+    for name in ("model.keras", "metrics.json"):
+        (folder / name).write_text("{}")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="cannot be served"):
+            serve_room("s", "A", port=taken.getsockname()[1])

@@ -4,12 +4,14 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -56,7 +58,7 @@ def serve_room(
     if not (folder / model / "model.keras").exists() or not (folder / model / "metrics.json").exists():
         known = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.keras"))) or "none"
         raise InputError(f"{folder.name} has no model {model!r} that was trained and evaluated: it has {known}.")
-    port, token = port or _free_port(ip), secrets.token_urlsafe(24)
+    port, token = _free_port(ip, port), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as is the token in it
         notebook = Path(place) / "05_reading_room.ipynb"
         _write_notebook(notebook, {"name": folder.name, "model": model})
@@ -73,17 +75,12 @@ def serve_room(
         env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "XRAY_HELPERS_ROOT": str(root())}
         env.pop("JPY_SESSION_NAME", None)
         command = [sys.executable, "-m", "voila", str(notebook), "--Voila.log_level=ERROR"]
-        process = subprocess.Popen(command, cwd=place, env=env)
-        try:
+        with _child(command, cwd=place, env=env) as process:
             if _answers(process, ip, port):
                 tell(describe_rule(folder, model))
                 tell(f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/?token={token}")
-            return process.wait()
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            process.terminate()
             process.wait()
+    return process.returncode
 
 
 def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> int:
@@ -91,7 +88,24 @@ def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> i
     first, *_ = write_lab(study, model)
     env = os.environ | {"XRAY_HELPERS_ROOT": str(root())}
     command = [sys.executable, "-m", "jupyterlab", str(first), *_ASK_NOBODY, *arguments]
-    return subprocess.run(command, env=env, check=False).returncode
+    with _child(command, env=env) as process:
+        process.wait()
+    return process.returncode
+
+
+@contextmanager
+def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
+    """Run a server that ends with this process, and by Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what follows `finally` is done
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    except KeyboardInterrupt:
+        pass
+    finally:
+        process.terminate()
+        process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_lab(study: str, model: str = "") -> list[Path]:
@@ -132,9 +146,15 @@ def _write_notebook(target: Path, values: dict[str, Any]) -> None:
     nbformat.write(parameterize_notebook(nb, values), target)
 
 
-def _free_port(ip: str) -> int:
+def _free_port(ip: str, port: int) -> int:
+    """Return `port`, or one that is free for 0."""
     with socket.socket() as probe:
-        probe.bind((ip, 0))
+        try:
+            probe.bind((ip, port))
+        except OSError as error:
+            raise InputError(
+                f"The page cannot be served at {ip}, port {port} ({error.strerror}): give another."
+            ) from None
         return probe.getsockname()[1]
 
 

@@ -75,7 +75,7 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
     for model in models:
         train, judge = f"{model}/02_train_model", f"{model}/03_evaluate_model"
         made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "predictions_oof.csv")
-        made += ("repeats.csv", "threshold.json", "training.json", "familiarity.csv")
+        made += ("repeats.csv", "threshold.json", "training.json", "familiarity.csv", "maps.csv", "sanity.csv")
         steps.append(
             Step(
                 train,
@@ -86,7 +86,7 @@ def build_steps(models: tuple[str, ...]) -> list[Step]:
             )
         )
         figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
-        tables = ("calibration", "reliability", "decision_curve", "spread", "subgroups", "failures")
+        tables = ("calibration", "reliability", "decision_curve", "spread", "subgroups", "failures", "localization")
         judged = (f"{model}/metrics.json", *(f"{model}/{table}.csv" for table in tables))
         judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
         steps.append(Step(judge, "03_evaluate_model", {"model": model}, (train,), judged))
