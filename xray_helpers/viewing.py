@@ -62,7 +62,7 @@ def text(words: str, *, bold: bool = False) -> str:
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
     """Return a small table as HTML: words of caption and cells, escaped; `classes` names the last cell of each row."""
-    cell = "style='text-align:left;padding:2px 12px 2px 0;line-height:1.4'"
+    cell = "style='text-align:left;padding:2px 12px 2px 0;line-height:1.4;white-space:nowrap'"
     named = [f" class='{name}'" for name in classes] or [""] * len(rows)
     lines = "".join(
         "<tr>"
@@ -72,7 +72,8 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], cla
     )
     head = "".join(f"<th {cell}>{text(word)}</th>" for word in heads)
     title = f"<caption style='text-align:left;font-weight:600'>{text(caption)}</caption>" if caption else ""
-    return f"<table style='border-collapse:collapse;margin:0 0 8px'>{title}{f'<tr>{head}</tr>' if head else ''}{lines}</table>"
+    shown = f"<table style='border-collapse:collapse;margin:0 0 8px'>{title}{f'<tr>{head}</tr>' if head else ''}{lines}</table>"
+    return f"<div style='overflow-x:auto'>{shown}</div>"
 
 
 def draw_radiograph(
