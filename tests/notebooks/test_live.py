@@ -84,6 +84,7 @@ def run_all(browser, lab):
         page.goto(f"{lab}/doc/tree/{name}.ipynb?token={TOKEN}&reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=PATIENCE)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
+        page.wait_for_load_state("networkidle", timeout=PATIENCE)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         page.wait_for_function(
@@ -142,7 +143,7 @@ def test_03_moves_its_threshold_and_pages_through_errors(run_all):
 
     kind = dropdown(page, "show")
     words = kind.locator("option").all_text_contents()
-    counts = [int(word.rsplit(": ", 1)[1]) for word in words]
+    counts = [int(re.search(r"\d+$", word)[0]) for word in words]
     kind.select_option(index=int(np.argmax(counts)))
     page.wait_for_selector(f"text=1 of {max(counts)}")
     first = picture(page, ".widget-vbox")
