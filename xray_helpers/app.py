@@ -119,10 +119,12 @@ def write_lab(study: str, model: str = "") -> list[Path]:
     Raises
     ------
     InputError
-        When there is no such study.
+        When there is no such study, or no such model in it.
     """
     folder = find_study(study)
     settings = Settings(**read_json(folder / "study.json")["settings"])
+    if model and model not in settings.models:
+        raise InputError(f"{folder.name} has no model {model!r}: it has {', '.join(settings.models)}.")
     steps = build_steps((model or choose_model(folder),))
     parameters = {step.notebook: notebook_parameters(step, settings) for step in steps}
     parameters["05_reading_room"] = {"name": settings.name, "model": steps[1].parameters["model"]}

@@ -176,6 +176,8 @@ def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
     """Open the series in JupyterLab on a study: its notebooks with its parameters, in reports/STUDY/lab."""
     from xray_helpers.app import open_lab
 
+    if model.startswith("-"):  # an option of JupyterLab's, where no model is named
+        model, arguments = "", (model, *arguments)
     sys.exit(open_lab(study, model, arguments=arguments))
 
 

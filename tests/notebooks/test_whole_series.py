@@ -294,3 +294,19 @@ def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, s
         assert "The split leaks" in page.read_text()
     assert read_json(index.parent / "MobileNetV2" / "metrics.json")["leak"] > 0.3
     assert "test leaked" in index.read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "pictures"),
+    [
+        ("01_data_exploration", ["Strips of the"]),
+        ("MobileNetV2/02_train_model", ["Learning curve of"]),
+        ("MobileNetV2/03_evaluate_model", ["ROC, precision and recall", "test images are called wrongly", "maps"]),
+        ("04_compare_models", ["test radiographs on which the 5 models"]),
+    ],
+)
+def test_what_is_clicked_in_jupyterlab_is_a_picture_in_the_report(study, page, pictures):
+    words = (study / f"{page}.html").read_text()
+    shown = " ".join(re.findall(r'<img[^>]*alt="([^"]*)"', words))
+    assert [text for text in pictures if text.lower() not in shown.lower()] == []
+    assert "application/vnd.jupyter.widget" not in words
