@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from os import cpu_count
 from typing import Any
 
 import cv2
@@ -12,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from xray_helpers.cache import Rows, new_rows, read_rows, release
-from xray_helpers.studies import hash_of
+from xray_helpers.studies import cores, hash_of
 
 SIDE = 256  # pictures are compared at this size
 MIN_INLIERS, MIN_CORRELATION = 10, 0.90
@@ -46,7 +45,7 @@ class Aligner:
 
         The transform is the 2 x 3 affine map of i (mirrored first, if so) onto j; None without any.
         """
-        with one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
+        with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
             parts = [pairs[at : at + 32] for at in range(0, len(pairs), 32)]
             promising = [*pool.map(lambda part: _find_promising(self.local["descriptors"], part), parts)]
             flags = np.concatenate(promising) if promising else np.empty((0, 2), bool)
@@ -98,7 +97,7 @@ def _fill_local_features(pictures: Rows, new: np.ndarray, store: np.ndarray) -> 
             store["count"][i] = k
 
     blocks = [new[start : start + 64] for start in range(0, len(new), 64)]
-    with one_thread_each(), ThreadPoolExecutor(cpu_count()) as pool:
+    with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
         for _ in tqdm(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
             release(store)
             release(pictures.array)

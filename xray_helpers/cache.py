@@ -59,12 +59,20 @@ def new_array(name: str, shape: tuple[int, ...], dtype: type) -> Iterator[np.mem
     path = cache_folder() / f"{name}.npy"
     with writing(path) as partial:
         store = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+        _reserve(partial)
         yield store
         store.flush()
         with open(partial, "ab") as handle:
             handle.write(_seal(partial, partial.stat().st_size))
     _used.add(path)
     shrink_cache()
+
+
+def _reserve(path: Path) -> None:
+    """Take the disk's blocks now: a disk that is full is an error here, and a killed process at a page's first writing."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
 
 def read_array(name: str) -> np.memmap | None:

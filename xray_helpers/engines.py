@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xray_helpers.settings import InputError, Settings
-from xray_helpers.studies import read_json, write_json
+from xray_helpers.studies import cores, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -244,6 +244,7 @@ def _start_openvino(network: "keras.Model", precision: str) -> tuple[int, Callab
     hints = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": cores(),
     }
     queue = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", hints))
     queue.set_callback(lambda request, keep: keep(request.get_output_tensor(0).data))

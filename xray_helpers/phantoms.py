@@ -1,8 +1,8 @@
 """Sets of synthetic radiographs with known patients, fractures, fracture locations and planted copies."""
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,7 +13,7 @@ from PIL import Image
 from xray_helpers.anatomy import FRACTURE_TYPES, build_patient, render_view
 from xray_helpers.cache import cache_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE
-from xray_helpers.studies import hash_of, write_csv, write_whole
+from xray_helpers.studies import cores, hash_of, partial_name, write_csv, write_whole
 
 VERSION = 1  # part of the cache's name: raise it when the pictures change, here or in `anatomy`
 DEMO_MIX = (0.03, 0.05, 0.06, 0.43, 0.43)  # many that even random features can see
@@ -49,7 +49,7 @@ def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: 
         views = int(rng.choice(VIEW_COUNTS, p=VIEW_SHARES))
         jobs.append((len(jobs), views, seed))
         total += views
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         rows = [row for rows in pool.map(_write_patient, jobs, [folder] * len(jobs)) for row in rows]
     rows += [_plant(rng, folder, rows[int(i)]) for i in rng.choice(len(rows), planted, replace=False)]
     table = pd.DataFrame(rows).sort_values("path", ignore_index=True)
@@ -114,10 +114,13 @@ def demo_phantoms() -> Path:
     """Return the CSV of the demo's phantoms, made under ``data/cache`` the first time."""
     folder = cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__)[:8]}"
     if not (folder / "phantoms.csv").exists():
-        partial = folder.with_suffix(".partial")
-        write_phantoms(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        partial = partial_name(folder)
+        try:
+            write_phantoms(partial)
+            with suppress(OSError):  # another process made them meanwhile
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder / "phantoms.csv"
 
 
@@ -130,7 +133,7 @@ def calibration_phantoms(size: tuple[int, int], count: int = 48) -> np.ndarray:
     """
     path = cache_folder() / f"calibration-{hash_of(VERSION, np.__version__, size, count)}.npy"
     if not path.exists():
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             pictures = np.stack(list(pool.map(lambda number: _calibration_phantom(number, size), range(count))))
         write_whole(path, lambda partial: np.save(partial, pictures))
     return np.load(path)

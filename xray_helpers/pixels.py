@@ -1,6 +1,5 @@
 """The decoded, resized pictures of a study, made once; and their augmented views."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from xray_helpers.cache import Rows, new_rows, read_rows, release
 from xray_helpers.radiographs import ImageFolder, image_folder
-from xray_helpers.studies import hash_of
+from xray_helpers.studies import cores, hash_of
 
 VERSION = 2  # of what is cached: pixels, as they are read and resized
 _CHUNK, _AHEAD = 64, 4  # pictures, and how many chunks decoding may run ahead
@@ -66,7 +65,7 @@ def stream_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[in
 
     with (
         new_rows(kind, part["sha256"], size, np.uint8) as (store, missing),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cores()) as pool,
     ):
         new = set(missing.tolist())
         ahead: deque[tuple[int, dict]] = deque()

@@ -5,22 +5,26 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import pandas as pd
 
 from xray_helpers.settings import InputError, Settings
 
+if TYPE_CHECKING:
+    import pandas as pd  # a second that a command with nothing to do should not pay for
+
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
+_HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # this machine, unnamed
 LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
 
 
@@ -148,7 +152,7 @@ def redact(text: str, study: Path | None = None) -> str:
 def writing(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path` to fill; renamed when the block ends well: what exists is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid4().hex}.partial{''.join(path.suffixes[-1:])}")
+    partial = partial_name(path)
     try:
         yield partial
         with open(partial, "rb") as handle:
@@ -156,6 +160,36 @@ def writing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_name(path: Path) -> Path:
+    """Return a name beside `path` for what is not whole yet; it tells whose it is, so that leftovers can be swept."""
+    return path.with_name(f".{_HERE}-{os.getpid()}-{uuid4().hex[:12]}.partial{''.join(path.suffixes[-1:])}")
+
+
+def sweep_partials(folder: Path) -> None:
+    """Delete what a process that was killed left half-written in a folder and the folders in it.
+
+    What a living process of this machine writes stays, and so does for a day what another machine may be writing.
+    """
+    for path in folder.rglob(".*.partial*"):
+        host, pid, _ = (*path.name[1:].split("-", 2), "", "")[:3]
+        with suppress(OSError):  # another process may sweep too
+            alive = (
+                _is_alive(int(pid)) if host == _HERE and pid.isdigit() else time.time() - path.stat().st_mtime < 86_400
+            )
+            if not alive:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
@@ -175,7 +209,7 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> Path:
+def write_csv(path: Path, table: "pd.DataFrame") -> Path:
     """Write `table` without its index, whole or not at all; floats keep all their digits."""
     return write_whole(path, lambda partial: table.to_csv(partial, index=False, lineterminator="\n"))
 
@@ -187,7 +221,7 @@ def read_json(path: Path, *, default: Any = None) -> Any:
     return _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> "pd.DataFrame":
     """Read a table that `write_csv` wrote; ``path``, ``group`` and the like stay text.
 
     Raises
@@ -195,6 +229,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     InputError
         When the step that writes the table has not run, or the file cannot be read.
     """
+    import pandas as pd
+
     text = {name: "string" for name in TEXT_COLUMNS}
     return _read(path, lambda: pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
 
@@ -219,13 +255,19 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
         raise InputError(f"{path.parent.name}/{path.name} is missing: run the notebook that writes it first.")
     try:
         return read()
-    except (ValueError, pd.errors.ParserError) as error:
+    except ValueError as error:  # pandas' ParserError is one
         raise InputError(f"{path.parent.name}/{path.name} cannot be read ({error}): delete it, run again.") from None
 
 
 def hash_of(*parts: Any) -> str:
     """Return a short hexadecimal hash of JSON-able values: the key of a cache."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def cores() -> int:
+    """Return how many threads this process should compute with: what its series allots, or the machine's cores."""
+    allotted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(allotted) if allotted.isdigit() and int(allotted) else os.cpu_count() or 1
 
 
 def now() -> str:
