@@ -18,8 +18,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from xray_helpers.reading_room import choose_model, describe_rule
-from xray_helpers.series import build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
+from xray_helpers.steps import build_steps, notebook_parameters
 from xray_helpers.studies import find_study, notebooks_folder, read_json, root, study_folder
 
 LOCAL_ADDRESS = "127.0.0.1"

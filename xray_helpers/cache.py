@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.settings import InputError
-from xray_helpers.studies import hash_of, root, writing
+from xray_helpers.studies import hash_of, root, seal_of, writing
 
-_BLOCKS, _BLOCK = 64, 4096  # of a file: what its seal looks at
 _SEAL = hashlib.sha256().digest_size
 _used: set[Path] = set()  # by this process: never dropped by it
 
@@ -63,7 +62,7 @@ def new_array(name: str, shape: tuple[int, ...], dtype: type) -> Iterator[np.mem
         yield store
         store.flush()
         with open(partial, "ab") as handle:
-            handle.write(_seal(partial, partial.stat().st_size))
+            handle.write(seal_of(partial, partial.stat().st_size))
     _used.add(path)
     shrink_cache()
 
@@ -83,7 +82,7 @@ def read_array(name: str) -> np.memmap | None:
     size = path.stat().st_size - _SEAL
     with open(path, "rb") as handle:
         handle.seek(max(size, 0))
-        if size <= 0 or handle.read() != _seal(path, size):
+        if size <= 0 or handle.read() != seal_of(path, size):
             path.unlink(missing_ok=True)
             return None
     os.utime(path)  # what is used last is dropped last
@@ -166,16 +165,6 @@ def release(array: np.ndarray) -> None:
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def _seal(path: Path, size: int) -> bytes:
-    """Hash of the length and of blocks all over the file: a cut, or a stretch that never reached the disk, shows."""
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as handle:
-        for start in sorted({int(at) for at in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS)}):
-            handle.seek(start)
-            digest.update(handle.read(min(_BLOCK, size - start)))
-    return digest.digest()
 
 
 def _files() -> list[tuple[Path, os.stat_result]]:

@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from xray_helpers import __version__
-from xray_helpers.settings import PROFILES, InputError, build_settings, parse_assignments, read_settings_file
+from xray_helpers.settings import (
+    PROFILES,
+    InputError,
+    Running,
+    build_running,
+    build_settings,
+    parse_assignments,
+    part_values,
+    read_settings_file,
+)
 
 
 class _Group(click.Group):
@@ -18,7 +27,9 @@ class _Group(click.Group):
             return super().invoke(context)
         except InputError as error:
             click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
+            sys.exit(getattr(error, "status", 2))
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +41,9 @@ def main() -> None:
 _OVERRIDES = [
     click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated."),
     click.option("-f", "--file", "file", metavar="FILE.yaml", help="Read parameters from a YAML file."),
-    click.option("--overwrite", is_flag=True, help="Replace a study of the same name that has other settings."),
+    click.option("--jobs", metavar="N", help=f"{Running.model_fields['jobs'].description}."),
+    click.option("--on", metavar="WHERE", help=f"{Running.model_fields['on'].description}."),
+    click.option("--overwrite", is_flag=True, help="Go on with a study of the same name that has other settings."),
 ]
 
 
@@ -40,14 +53,26 @@ def _overrides(command: object) -> object:
     return command
 
 
-def _run(profile: str, named: dict[str, object], pairs: tuple[str, ...], file: str | None, overwrite: bool) -> None:
+def _run(
+    profile: str, named: dict[str, object], pairs: tuple[str, ...], file: str | None, overwrite: bool, **running: object
+) -> None:
     values = read_settings_file(file) if file else {}
-    values |= {key: value for key, value in named.items() if value is not None} | parse_assignments(pairs)
-    settings = build_settings(profile, **values)
-    from xray_helpers.series import run_study
+    values |= {key: value for key, value in (named | running).items() if value is not None} | parse_assignments(pairs)
+    values, running = part_values(values)
+    settings, options = build_settings(profile, **values), build_running(**running)
+    from xray_helpers.steps import find_complete
     from xray_helpers.studies import read_json
 
-    index = run_study(settings, overwrite=overwrite)
+    index = find_complete(settings)
+    if index is not None:
+        click.echo(
+            f"Nothing to do: every step of {settings.name} is done, and nothing it was made of has changed.", err=True
+        )
+        click.echo(os.path.relpath(index))
+        return
+    from xray_helpers.series import run_study
+
+    index = run_study(settings, running=options, overwrite=overwrite)
     click.echo(os.path.relpath(index))
     if read_json(index.parent / "study.json")["state"] != "done":
         sys.exit(1)

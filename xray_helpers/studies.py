@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
 _HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # this machine, unnamed
+_BLOCKS, _BLOCK = 64, 4096  # of a file: what its seal looks at
 LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
 
 
@@ -262,6 +263,25 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
 def hash_of(*parts: Any) -> str:
     """Return a short hexadecimal hash of JSON-able values: the key of a cache."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def seal_of(path: Path, size: int | None = None) -> bytes:
+    """Return a hash of the length and of blocks all over a file: a cut, or a stretch that never reached the disk, shows.
+
+    Parameters
+    ----------
+    path : Path
+    size : int, optional
+        How many of its first bytes are meant; by default all.
+    """
+    size = path.stat().st_size if size is None else size
+    last = max(size - _BLOCK, 0)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as handle:
+        for start in sorted({int(part * (last / (_BLOCKS - 1))) for part in range(_BLOCKS - 1)} | {last}):
+            handle.seek(start)
+            digest.update(handle.read(min(_BLOCK, size - start)))
+    return digest.digest()
 
 
 def cores() -> int:

@@ -1,0 +1,307 @@
+"""The engine: the steps of one study or several, in the order of their needs, on whatever executor it is given."""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from xray_helpers.execution import DEAD, RUN, run_step
+from xray_helpers.executors import count_jobs
+from xray_helpers.pages import write_index, write_model_card
+from xray_helpers.settings import Running, Settings
+from xray_helpers.steps import (
+    EXPLORE,
+    JUDGE,
+    Step,
+    find_reason,
+    made_of,
+    notebook_parameters,
+    read_record,
+    record_path,
+    write_record,
+)  # fmt: skip
+from xray_helpers.studies import (
+    hash_of,
+    notebooks_folder,
+    now,
+    partial_name,
+    read_csv,
+    root,
+    write_json,
+    write_whole,
+)  # fmt: skip
+
+log = logging.getLogger("xray_helpers")
+_TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and between signs of life
+_FINISHED = ("done", "failed", "not run")
+
+
+@dataclass
+class Plan:
+    """One study as the engine sees it."""
+
+    settings: Settings
+    folder: Path
+    steps: list[Step]
+    state: dict[str, Any]
+    prefix: str = ""
+
+    def record(self, step: Step) -> dict[str, Any]:
+        """Return the step's entry of ``study.json``."""
+        return next(entry for entry in self.state["steps"] if entry["name"] == step.name)
+
+    def state_of(self, name: str) -> str:
+        """Return the state of a step, such as ``done``."""
+        return next(entry["state"] for entry in self.state["steps"] if entry["name"] == name)
+
+    def save(self) -> Path:
+        """Write ``study.json`` and the index page."""
+        write_json(self.folder / "study.json", self.state)
+        return write_index(self.folder)
+
+    def label(self, step: Step) -> str:
+        """Return what a line of the log calls a step."""
+        return f"{self.prefix}{step.name}"
+
+
+@dataclass
+class _Flight:
+    """A step that runs."""
+
+    plan: Plan
+    step: Step
+    made_of: dict[str, Any]
+    console: Path
+    lines: "_ConsoleLines"
+    attempts: int = 1
+    started: float = field(default_factory=time.monotonic)
+    read: int = 0
+
+
+class Engine:
+    """The loop: start what is ready, listen to what runs, take what ended; it knows no more of where than ``submit``."""
+
+    def __init__(self, plans: list[Plan], running: Running, executor: Executor, run: str) -> None:
+        self.plans, self.running, self.executor, self.run_id = plans, running, executor, run
+        self.waiting = [(plan, step) for plan in plans for step in plan.steps]
+        self.flying: dict[Future, _Flight] = {}
+        self.known: dict[str, tuple[Plan, Step]] = {}  # what was done in this run, by key: studies of a sweep share it
+        self.total, self.jobs, self.alive = len(self.waiting), count_jobs(running), 0.0
+
+    def run(self) -> None:
+        """Return when every step has ended, one way or another."""
+        while self.waiting or self.flying:
+            self._start_ready()
+            self._live()
+            for future in wait(self.flying, timeout=_TICK, return_when=FIRST_COMPLETED).done if self.flying else ():
+                self._land(future)
+            for flight in self.flying.values():
+                _listen(flight)
+
+    def _live(self) -> None:
+        if time.monotonic() - self.alive > _LIFE:
+            self.alive = time.monotonic()
+            for plan in self.plans:
+                os.utime(plan.folder / RUN)
+
+    def _start_ready(self) -> None:
+        changed = []
+        for plan, step in list(self.waiting):
+            if len(self.flying) >= self.jobs:
+                break
+            states = {entry["name"]: entry["state"] for entry in plan.state["steps"]}
+            ended = [states[name] for name in step.needs if states[name] in _FINISHED]
+            if len(ended) == len(step.needs) and self._take(plan, step, ended):
+                self.waiting.remove((plan, step))
+                changed.append(plan)
+        for plan in {id(plan): plan for plan in changed}.values():
+            plan.save()
+
+    def _take(self, plan: Plan, step: Step, ended: list[str]) -> bool:
+        """Skip, keep, copy or start a step whose needs have ended; False where another study is at the very same."""
+        enough = any if step.any_need else all
+        entry = plan.record(step)
+        if ended and not enough(word == "done" for word in ended):
+            missing = [name for name in step.needs if plan.state_of(name) != "done"]
+            entry |= {"state": "not run", "error": f"It needs {', '.join(missing)}."}
+            _forget(step, plan.folder)
+            log.warning("%s not run: it needs %s", plan.label(step), ", ".join(missing))
+            return True
+        reason = find_reason(step, plan.steps, plan.settings, plan.folder)
+        if not reason:
+            record = read_record(step, plan.folder)
+            entry |= {"state": "done", "started": record.get("started"), "seconds": record.get("seconds", 0.0)}
+            self._finish(
+                plan, step, f"kept: it was done in {record.get('seconds', 0):.0f} s and nothing changed", record["key"]
+            )
+            return True
+        what = made_of(step, plan.steps, plan.settings, plan.folder)
+        key = hash_of(what)
+        if any(hash_of(flight.made_of) == key and flight.step.name == step.name for flight in self.flying.values()):
+            return False
+        _forget(step, plan.folder)
+        if (step.name, key) in self.known:
+            self._share(plan, step, what, *self.known[step.name, key])
+            return True
+        console = partial_name(plan.folder / f"{step.name}.log")
+        console.parent.mkdir(parents=True, exist_ok=True)
+        entry |= {"state": "running", "started": now()}
+        log.info("[%d/%d] %s%s", self.total - len(self.waiting) + 1, self.total, plan.label(step),
+                 "" if reason == "not done yet" else f": {reason}")  # fmt: skip
+        self._submit(_Flight(plan, step, what, console, _ConsoleLines(plan.label(step))))
+        return True
+
+    def _submit(self, flight: _Flight) -> None:
+        plan, step = flight.plan, flight.step
+        spec = {
+            "name": step.name, "notebook": str(notebooks_folder() / f"{step.notebook}.ipynb"),
+            "folder": str(plan.folder.resolve()),
+            "parameters": notebook_parameters(step, plan.settings), "writes": list(step.writes), "made_of": flight.made_of,
+            "run": self.run_id, "console": str(flight.console.resolve()), "limit": self.running.step_limit * 3600,
+            "threads": self._threads(step), "root": str(root().resolve()),
+        }  # fmt: skip
+        self.flying[self.executor.submit(run_step, spec)] = flight
+
+    def _threads(self, step: Step) -> int:
+        """Return the cores of a step, so that steps which run together do not fight; 0: all there are."""
+        if self.running.threads or self.running.on != "here":
+            return self.running.threads or 1
+        width = min(self.jobs, sum(1 if step.alone else len(plan.settings.models) for plan in self.plans))
+        return max(1, (os.cpu_count() or 1) // width) if width > 1 else 0
+
+    def _land(self, future: Future) -> None:
+        flight = self.flying.pop(future)
+        plan, step, entry = flight.plan, flight.step, flight.plan.record(flight.step)
+        _listen(flight)
+        flight.lines.close()
+        outcome = _outcome(future)
+        if outcome["lost"] == DEAD and flight.attempts == 1:
+            log.warning("%s: its kernel or machine was lost; tried once more", plan.label(step))
+            self._submit(replace(flight, attempts=2, read=0, console=partial_name(plan.folder / f"{step.name}.log")))
+            flight.console.unlink(missing_ok=True)
+            return
+        flight.console.unlink(missing_ok=True)
+        error = outcome["error"] or outcome.get("loss", "")
+        entry["seconds"] = round(time.monotonic() - flight.started, 1)
+        if error or not read_record(step, plan.folder):
+            error = error or "It was lost before it had ended: run the same command again."
+            entry |= {"state": "failed", "error": error}
+            log.error("%s failed after %.0f s: %s", plan.label(step), entry["seconds"], error)
+            plan.save()
+            return
+        entry["state"] = "done"
+        self._finish(plan, step, f"done in {entry['seconds']:.0f} s", hash_of(flight.made_of))
+        plan.save()
+
+    def _share(self, plan: Plan, step: Step, what: dict[str, Any], other: Plan, same: Step) -> None:
+        """Copy what another study of the sweep wrote in the very same step."""
+        for file in (*step.writes, f"{step.name}.ipynb", f"{step.name}.html"):
+            (plan.folder / file).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(plan.folder / file, lambda partial, file=file: shutil.copyfile(other.folder / file, partial))
+        facts = {key: read_record(same, other.folder).get(key) for key in ("started", "seconds")}
+        write_record(step.name, plan.folder, list(step.writes), what, facts | {"shared_with": other.settings.name})
+        plan.record(step).update({"state": "done", **facts})
+        self._finish(plan, step, f"as in {other.settings.name}", hash_of(what))
+
+    def _finish(self, plan: Plan, step: Step, words: str, key: str) -> None:
+        self.known[step.name, key] = (plan, step)
+        if step.notebook == EXPLORE:
+            manifest = read_csv(plan.folder / "manifest.csv")
+            plan.state["data"] = {"files": len(manifest), "fingerprint": hash_of(sorted(manifest["sha256"].dropna()))}
+        if step.notebook == JUDGE and (plan.folder / step.parameters["model"] / "metrics.json").exists():
+            write_model_card(plan.folder, step.parameters["model"])
+        log.info("%s %s%s", plan.label(step), words, self._left())
+
+    def _left(self) -> str:
+        """Return how long the rest may take, judged by the steps of the same kind that are done."""
+        took: dict[str, list[float]] = {}
+        for entry, step in ((plan.record(step), step) for plan in self.plans for step in plan.steps):
+            if entry["state"] == "done" and entry.get("seconds"):
+                took.setdefault(step.notebook, []).append(entry["seconds"])
+        rest = [*self.waiting, *((flight.plan, flight.step) for flight in self.flying.values())]
+        rest = [step for plan, step in rest if plan.record(step)["state"] in ("waiting", "running")]
+        known = [sum(took[step.notebook]) / len(took[step.notebook]) for step in rest if step.notebook in took]
+        if not rest or not known:
+            return ""
+        seconds = sum(known) / len(known) * len(rest) / min(self.jobs, len(rest))
+        return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
+
+
+def _outcome(future: Future) -> dict[str, Any]:
+    """Return what `run_step` returned; a worker that was lost with it counts as a kernel that was."""
+    try:
+        outcome = future.result()
+    except Exception as problem:  # of whichever executor: a worker killed, a job cancelled
+        words = str(problem).strip().splitlines() or [""]
+        outcome = {
+            "error": "",
+            "lost": DEAD,
+            "loss": f"Its worker was lost ({type(problem).__name__}: {words[0][:200]}).",
+        }
+    return {"loss": "Its process was killed."} | outcome
+
+
+def _forget(step: Step, folder: Path) -> None:
+    """Delete what a step wrote before, its record first: nothing old is believed."""
+    for path in (record_path(step, folder), *(folder / file for file in step.writes)):
+        path.unlink(missing_ok=True)
+
+
+def _listen(flight: _Flight) -> None:
+    """Pass on what a step printed since the last time."""
+    with suppress(OSError), open(flight.console, "rb") as handle:
+        handle.seek(flight.read)
+        new = handle.read()
+        flight.read += len(new)
+        flight.lines.write(new.decode("utf-8", "replace"))
+
+
+class _ConsoleLines:
+    """Where a notebook's printed lines go: whole lines to the log, progress lines to the console alone.
+
+    A line that overwrites itself (carriage return) is shown live on a terminal; the log keeps it once in a
+    while, so that an unattended run can be followed too.
+    """
+
+    def __init__(self, step: str, every: float = 10.0) -> None:
+        self.step, self.every, self.pending, self.logged, self.live = step, every, "", time.monotonic(), False
+
+    def write(self, text: str) -> None:
+        self.pending += text
+        *whole, self.pending = self.pending.split("\n")
+        for line in whole:
+            last = line.rstrip("\r").split("\r")[-1].strip()
+            if last:
+                self._end_live()
+                log.info("  %s: %s", self.step, last)
+        progress = [part.strip() for part in self.pending.split("\r") if part.strip()]
+        self.pending = self.pending[self.pending.rfind("\r") + 1 :] if progress else self.pending
+        if progress:
+            self._show(progress[-1])
+
+    def _show(self, line: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[2K  {self.step}: {line}"[:160])
+            sys.stderr.flush()
+            self.live = True
+        if time.monotonic() - self.logged > self.every:
+            self.logged = time.monotonic()
+            self._end_live()
+            log.info("  %s: %s", self.step, line)
+
+    def _end_live(self) -> None:
+        if self.live:
+            sys.stderr.write("\r\x1b[2K")
+            self.live = False
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._end_live()

@@ -1,0 +1,277 @@
+"""The steps of a study as data: which notebook, with what, after what; and whether a step is done."""
+
+import ast
+import csv
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xray_helpers.settings import Settings
+from xray_helpers.studies import (
+    LOCAL,
+    PHANTOMS,
+    from_root,
+    hash_of,
+    is_private,
+    local_path,
+    notebooks_folder,
+    read_json,
+    seal_of,
+    shareable,
+    study_folder,
+    write_json,
+)
+
+EXPLORE, EXTRACT, TRAIN, JUDGE, COMPARE = (
+    "01_data_exploration", "02a_extract_features", "02_train_model", "03_evaluate_model", "04_compare_models",
+)  # fmt: skip
+_PACKAGE = Path(__file__).parent
+
+
+class Step(NamedTuple):
+    """One execution of a notebook.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``VGG16/02_train_model``; also where its notebook, HTML and record lie in the study.
+    notebook : str
+        Without its ending.
+    parameters : dict
+        Beyond the study's settings.
+    needs : tuple of str
+        Names of the steps that come before: all of them must have succeeded, or, where `any_need`, one.
+    writes : tuple of str
+        What it makes, relative to the study; removed before it runs, so that nothing old is believed.
+    any_need : bool
+    """
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]
+    writes: tuple[str, ...]
+    any_need: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other step of its study can run at the same time."""
+        return self.notebook in (EXPLORE, COMPARE)
+
+
+def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None) -> list[Step]:
+    """Return the steps of a study in an order that respects their needs.
+
+    Parameters
+    ----------
+    models : tuple of str
+    shards : mapping of str to int, optional
+        In how many parts the features of a model are extracted before it is trained; none where it is not named.
+    """
+    explore = Step(EXPLORE, EXPLORE, {}, (), ("manifest.csv", "links.csv"))
+    steps = [explore]
+    for model in models:
+        parts = (shards or {}).get(model, 0)
+        extract = [
+            Step(f"{model}/{EXTRACT}_{part + 1}_of_{parts}", EXTRACT, {"model": model, "shard": part, "shards": parts},
+                 (explore.name,), (f"{model}/features_{part + 1}_of_{parts}.json",))
+            for part in range(parts)
+        ]  # fmt: skip
+        made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "predictions_oof.csv")
+        made += ("repeats.csv", "threshold.json", "training.json", "familiarity.csv", "maps.csv", "sanity.csv")
+        train = Step(f"{model}/{TRAIN}", TRAIN, {"model": model}, (explore.name, *(step.name for step in extract)),
+                     tuple(f"{model}/{file}" for file in made))  # fmt: skip
+        figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
+        tables = ("calibration", "reliability", "decision_curve", "spread", "subgroups", "failures", "localization")
+        judged = (f"{model}/metrics.json", *(f"{model}/{table}.csv" for table in tables))
+        judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
+        steps += [*extract, train, Step(f"{model}/{JUDGE}", JUDGE, {"model": model}, (train.name,), judged)]
+    grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
+    tables = ("comparison", "pairs", "ensembles", "costs", "disagreements", "inflation")
+    judges = tuple(step.name for step in steps if step.notebook == JUDGE)
+    return [*steps, Step(COMPARE, COMPARE, {}, judges, (*(f"{table}.csv" for table in tables), *grids), any_need=True)]
+
+
+def declared_parameters(notebook: Path) -> list[str]:
+    """Return the names that the notebook's cell tagged ``parameters`` assigns."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return [node.targets[0].id for node in ast.parse(source).body]
+
+
+def notebook_parameters(step: Step, settings: Settings) -> dict[str, Any]:
+    """Return every parameter the step's notebook declares as a plain literal."""
+    values = shareable(settings) | step.parameters
+    return {name: values[name] for name in declared_parameters(notebooks_folder() / f"{step.notebook}.ipynb")}
+
+
+def record_path(step: Step, folder: Path) -> Path:
+    """Return where the record of a step that is done lies."""
+    return folder / f"{step.name}.done.json"
+
+
+def read_record(step: Step, folder: Path) -> dict[str, Any]:
+    """Return the record of a step that is done; an empty one where it is not, or cannot be read."""
+    try:
+        record = json.loads(record_path(step, folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and {"made_of", "wrote"} <= record.keys() else {}
+
+
+def made_of(step: Step, steps: list[Step], settings: Settings, folder: Path) -> dict[str, Any]:
+    """Return all that decides what a step writes; `hash_of` it is the step's key.
+
+    Its notebook's cells, the package's source, its parameters but for the study's name, and the hashes of what it
+    reads: the files of all steps before it that are done, and images, corrections and weights from outside.
+    """
+    reads = {file: entry["sha256"] for earlier in _ancestors(step, steps) if earlier.notebook != EXTRACT
+             for file, entry in read_record(earlier, folder).get("wrote", {}).items()}  # fmt: skip
+    parameters = {key: value for key, value in notebook_parameters(step, settings).items() if key != "name"}
+    outside = {
+        key: _look_at(key, parameters[key], folder) for key in ("data", "weights", "corrections") if key in parameters
+    }
+    return {
+        "notebook": _hash_notebook(notebooks_folder() / f"{step.notebook}.ipynb"),
+        "package": hash_package(),
+        "parameters": json.loads(json.dumps(parameters)),
+        "reads": reads | outside,
+    }
+
+
+def find_reason(step: Step, steps: list[Step], settings: Settings, folder: Path) -> str:
+    """Return why a step has to be done, in a few words; an empty string where its record and files still hold."""
+    record = read_record(step, folder)
+    if not record:
+        return "not done yet"
+    lost = [file for file, entry in record["wrote"].items() if not _is_as_written(folder / file, entry)]
+    lost += [end for end in (".ipynb", ".html") if not (folder / f"{step.name}{end}").exists()]
+    if lost:
+        return f"{lost[0].split('/')[-1]} is missing or was changed"
+    return _compare(record["made_of"], made_of(step, steps, settings, folder))
+
+
+def _compare(before: dict[str, Any], after: dict[str, Any]) -> str:
+    if before == after:
+        return ""
+    for part, words in (("notebook", "its notebook changed"), ("package", "the package changed")):
+        if before.get(part) != after[part]:
+            return words
+    for part in ("parameters", "reads"):
+        old, new = before.get(part, {}), after[part]
+        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        if changed and part == "parameters":
+            return ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed[:3])
+        if changed:
+            return f"{', '.join(changed[:3])} changed"
+    return "its record is of another kind"
+
+
+def write_record(name: str, folder: Path, writes: list[str], what: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write ``<step>.done.json``, the last thing a step does: its key, what that is made of, and hashes of its files."""
+    wrote = {}
+    for file in writes:
+        stat = (folder / file).stat()
+        wrote[file] = {"sha256": _sha256(folder / file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    write_json(folder / f"{name}.done.json", {"key": hash_of(what), "made_of": what, "wrote": wrote, **facts})
+
+
+def find_complete(settings: Settings) -> Path | None:
+    """Return the ``index.html`` of a study all of whose steps are done as these settings ask; else None. Takes no second.
+
+    Parameters
+    ----------
+    settings : Settings
+        As they were asked for: ``weights='auto'`` is what it was found to be when the study began.
+    """
+    folder = study_folder(settings.name)
+    settled = settle(settings)
+    index = folder / "index.html"
+    if settled is None or not index.exists() or read_json(folder / "study.json").get("state") != "done":
+        return None
+    steps = build_steps(settled.models)
+    return None if any(find_reason(step, steps, settled, folder) for step in steps) else index
+
+
+def settle(settings: Settings) -> Settings | None:
+    """Return the settings with places and weights as the study of this name found them, if it was asked for just these."""
+    folder = study_folder(settings.name)
+    local = read_json(folder / "local.json", default={})
+    if not (folder / "study.json").exists() or local.get("asked") != hash_of(settings.model_dump(mode="json")):
+        return None
+    return settings.model_copy(update={key: local[key] for key in ("data", "weights") if key in local})
+
+
+def _ancestors(step: Step, steps: list[Step]) -> list[Step]:
+    names, found = set(step.needs), []
+    for other in reversed(steps):
+        if other.name in names:
+            names |= set(other.needs)
+            found.append(other)
+    return found
+
+
+def _look_at(key: str, value: str, folder: Path) -> str:
+    """Return a hash of what lies outside the study: of images names, sizes and times, of other files their bytes."""
+    place = local_path(folder, key, value) if key in ("data", "weights") else value
+    if key == "data" and place == PHANTOMS:
+        return place
+    if key in ("data", "weights") and place != LOCAL and not is_private(key, place):
+        return place
+    path = from_root(place)
+    if key == "data":
+        return hash_of([path.suffix and _sha256(path), sorted(_stat(file) for file in _list_images(path))])
+    files = sorted(path.glob("*.h5")) if path.is_dir() else [path] if path.exists() else []
+    return hash_of([(file.name, seal_of(file).hex() if key == "weights" else _sha256(file)) for file in files])
+
+
+def _list_images(data: Path) -> list[tuple[str, str]]:
+    if data.is_dir():
+        found, cache = [], str(from_root("data/cache"))
+        for at, folders, names in os.walk(data):
+            folders[:] = [name for name in folders if not name.startswith(".") and os.path.join(at, name) != cache]
+            found += [(os.path.join(at, name), os.path.relpath(at, data)) for name in names]
+        return found
+    with open(data, encoding="utf-8-sig", newline="") as handle:
+        rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in csv.DictReader(handle)]
+    return [(str(data.parent / row["path"]), "") for row in rows if row.get("path")]
+
+
+def _stat(file: tuple[str, str]) -> tuple[str, int, int]:
+    path, below = file
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return path, -1, 0
+    return f"{below}/{os.path.basename(path)}", stat.st_size, stat.st_mtime_ns
+
+
+def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:
+    try:
+        stat = path.stat()
+        if stat.st_size != entry["bytes"]:
+            return False
+        return stat.st_mtime_ns == entry["mtime_ns"] or _sha256(path) == entry["sha256"]
+    except (OSError, KeyError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _hash_notebook(path: Path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return hash_of([(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells])
+
+
+@functools.cache
+def hash_package() -> str:
+    """Return a hash of the package's source and templates."""
+    files = sorted([*_PACKAGE.glob("*.py"), *_PACKAGE.glob("templates/*")])
+    return hash_of([(file.name, _sha256(file)) for file in files if file.is_file()])
