@@ -44,7 +44,7 @@ def test_bad_input_ends_in_one_sentence_and_status_2(root, tmp_path, make_images
 
 def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_images, monkeypatch):
     from xray_helpers import series
-    from xray_helpers.settings import InputError, build_settings
+    from xray_helpers.settings import InputError, Running, build_settings
     from xray_helpers.studies import open_study
 
     make_images(tmp_path / "good" / "Fractured", 20, seed=4)
@@ -58,12 +58,13 @@ def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_image
     with pytest.raises(InputError, match=r"other settings \(data\)"):
         series.prepare(settings.model_copy(update={"data": "other"}))
     assert (folder / "study.json").exists()
-    series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
-    assert not folder.exists()
-    (open_study(settings) / "study.yaml").write_text("funding: none")
-    series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
-    assert [path.name for path in folder.iterdir()] == ["study.yaml"]  # what a person wrote stays
-    assert series.prepare(settings).name == "s"
+    (folder / "study.yaml").write_text("funding: none")
+    (folder / "ResNet50").mkdir()
+    (folder / "ResNet50" / "02_train_model.ipynb").touch()
+    other = series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
+    series.build_plan(other, Running(), other)
+    assert (folder / "study.yaml").read_text() == "funding: none"  # what a person wrote stays
+    assert not (folder / "ResNet50").exists()  # what a model left that the study no longer has
 
 
 def test_list_without_and_with_studies(root):
@@ -92,7 +93,8 @@ def test_packages_import_down_the_floors():
     floors = """settings studies cache dicoms radiographs anatomy phantoms manifest pixels signatures alignment duplicates splits
         backbones engines features training prediction finetuning delong metrics repeats calibration breakdown paired ensemble
         comparison inflation explain localization plots plots_evaluation viewing widgets_data
-        widgets reading_room reporting checklist render pages audit series app cli"""
+        widgets reading_room reporting checklist render pages audit steps execution executors scheduling series sweeps app
+        cli"""
     order = floors.split()
     for file in Path(xray_helpers.__file__).parent.glob("*.py"):
         if file.stem.startswith("__"):

@@ -1,10 +1,59 @@
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from xray_helpers import series
-from xray_helpers.series import build_steps
-from xray_helpers.settings import Settings
+from xray_helpers import scheduling
+from xray_helpers.scheduling import Engine, Plan
+from xray_helpers.settings import Running, Settings
+from xray_helpers.steps import build_steps, find_reason, read_record, record_path, write_record
+from xray_helpers.studies import open_study, read_json, write_json
+
+MODELS = ("VGG16", "ResNet50")
+
+
+@pytest.fixture
+def study(root, monkeypatch):
+    """A study whose steps are played: what each writes is its name; what is in `broken` fails, or is lost."""
+    monkeypatch.setattr(scheduling, "write_model_card", lambda *_: None)
+    monkeypatch.setattr(Plan, "save", lambda plan: write_json(plan.folder / "study.json", plan.state))
+    played = Played(root)
+    monkeypatch.setattr(scheduling, "run_step", played)
+    return played
+
+
+class Played:
+    def __init__(self, root):
+        self.ran, self.broken = [], {}
+        self.settings = Settings(name="s", data="phantoms", weights="random", models=MODELS)
+        self.folder = open_study(self.settings)
+
+    def __call__(self, spec):
+        self.ran.append(spec["name"])
+        outcomes = self.broken.get(spec["name"])
+        if outcomes:
+            outcome = outcomes.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            if outcome["error"] or outcome["lost"]:
+                return outcome
+        folder = Path(spec["folder"])
+        for file in (*spec["writes"], f"{spec['name']}.ipynb", f"{spec['name']}.html"):
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).write_text("sha256\nx\n" if file == "manifest.csv" else spec["name"])
+        write_record(spec["name"], folder, spec["writes"], spec["made_of"], {"seconds": 1.0, "started": "now"})
+        return {"error": "", "lost": ""}
+
+    def run(self, shards=None, settings=None, jobs=2):
+        settings = settings or self.settings
+        steps = build_steps(settings.models, shards)
+        state = {"steps": [{"name": step.name, "report": step.name, "state": "waiting"} for step in steps]}
+        write_json(self.folder / ".run.json", {"run": "x"})
+        self.ran.clear()
+        with ThreadPoolExecutor(2) as pool:
+            Engine([Plan(settings, self.folder, steps, state)], Running(jobs=jobs), pool, "x").run()
+        return {step["name"]: step["state"] for step in read_json(self.folder / "study.json")["steps"]}
 
 
 def test_steps_are_explore_then_train_and_judge_each_then_compare():
@@ -26,41 +75,34 @@ def lines(caplog):
 
 
 def test_printed_lines_are_logged_once_and_whole(lines):
-    console = series._ConsoleLines("VGG16/02")
+    console = scheduling._ConsoleLines("VGG16/02")
     for piece in ("epoch 1 ", "of 3\nepoch 2", " of 3\n", "\n"):
         console.write(piece)
     assert lines() == ["VGG16/02: epoch 1 of 3", "VGG16/02: epoch 2 of 3"]
 
 
 def test_progress_lines_are_logged_once_in_a_while(lines):
-    console = series._ConsoleLines("VGG16/02", every=-1)
+    console = scheduling._ConsoleLines("VGG16/02", every=-1)
     console.write("\rfeatures: 10%")
     console.write("\rfeatures: 20%")
     assert lines() == ["VGG16/02: features: 10%", "VGG16/02: features: 20%"]
-    seldom = series._ConsoleLines("VGG16/02", every=1000)
+    seldom = scheduling._ConsoleLines("VGG16/02", every=1000)
     for percent in range(100):
         seldom.write(f"\rfeatures: {percent}%")
     seldom.write("\r             \r")
     assert len(lines()) == 2
 
 
+ERROR = {"error": "it broke", "lost": ""}
+DEAD = {"error": "", "lost": "dead", "loss": "Its kernel was killed."}
+
+
 @pytest.mark.parametrize("broken", ["VGG16/02_train_model", "01_data_exploration", "04_compare_models"])
-def test_what_a_failed_step_holds_up(root, monkeypatch, broken):
-    from xray_helpers.studies import open_study, read_json
-
-    ran = []
-
-    def execute(step, settings, folder):
-        ran.append(step.name)
-        return "it broke" if step.name == broken else ""
-
-    monkeypatch.setattr(series, "_execute", execute)
-    monkeypatch.setattr(series, "_fingerprint", lambda folder: {})
-    settings = Settings(name="s", data="phantoms", weights="random", models=["VGG16", "ResNet50"])
-    folder = open_study(settings)
-    monkeypatch.setattr(series, "prepare", lambda settings, overwrite: settings)
-    series.run_study(settings)
-    states = {step["name"]: step["state"] for step in read_json(folder / "study.json")["steps"]}
+def test_what_a_failed_step_holds_up(study, broken):
+    study.run()
+    other = study.settings.model_copy(update={"seed": 7})  # so that all is done again
+    study.broken = {broken: [ERROR]}
+    states = study.run(settings=other)
     assert states[broken] == "failed"
     expected = {
         "VGG16/02_train_model": {"VGG16/03_evaluate_model"},
@@ -68,4 +110,81 @@ def test_what_a_failed_step_holds_up(root, monkeypatch, broken):
         "04_compare_models": set(),
     }[broken]
     assert {name for name, state in states.items() if state == "not run"} == expected
-    assert set(ran) == set(states) - expected
+    assert set(study.ran) == set(states) - expected
+    for step in build_steps(MODELS):  # nothing old of what failed, or was not run, is left to be believed
+        if states[step.name] != "done":
+            assert not [file for file in step.writes if (study.folder / file).exists()]
+            assert not record_path(step, study.folder).exists()
+    again = study.run(settings=other)  # the cause is gone
+    assert set(again.values()) == {"done"}
+    assert broken in study.ran
+    assert ("ResNet50/02_train_model" in study.ran) == (broken == "01_data_exploration")
+
+
+def test_what_is_done_is_kept_until_something_changes(study):
+    assert set(study.run().values()) == {"done"}
+    assert len(study.ran) == 6
+    study.run()
+    assert study.ran == []
+    (study.folder / "VGG16" / "model.keras").write_text("another")
+    study.run()  # 02 is done again; what it writes is as before, and so are 03 and 04
+    assert study.ran == ["VGG16/02_train_model"]
+    more = study.settings.model_copy(update={"epochs": 9})
+    study.run(settings=more)
+    assert set(study.ran) == {"VGG16/02_train_model", "ResNet50/02_train_model"}
+    steps = build_steps(MODELS)
+    assert find_reason(steps[1], steps, study.settings, study.folder) == "epochs was 9, is 3"
+    record_path(steps[0], study.folder).write_text('{"half":')
+    assert find_reason(steps[0], steps, more, study.folder) == "not done yet"
+    (study.folder / "VGG16" / "metrics.json").unlink()
+    assert "metrics.json is missing" in find_reason(steps[2], steps, more, study.folder)
+    assert read_record(steps[0], study.folder) == {}
+
+
+def test_a_record_names_changed_notebooks_sources_and_data(study, monkeypatch, tmp_path, make_images):
+    import shutil
+
+    from xray_helpers import steps as module
+
+    make_images(tmp_path / "set" / "Fractured", 3)
+    own = study.settings.model_copy(update={"data": "set"})
+    open_study(own.model_copy(update={"name": "s"}))
+    study.run(settings=own)
+    steps = build_steps(MODELS)
+    assert [find_reason(step, steps, own, study.folder) for step in steps] == [""] * 6
+    make_images(tmp_path / "set" / "Fractured", 1, seed=9)
+    assert find_reason(steps[0], steps, own, study.folder) == "data changed"
+    notebooks = tmp_path / "notebooks"
+    shutil.copytree(module.notebooks_folder(), notebooks)
+    book = notebooks / "03_evaluate_model.ipynb"
+    book.write_text(
+        book.read_text().replace("# Evaluating", "# Judging", 1).replace("import pandas as pd", "import pandas", 1)
+    )
+    monkeypatch.setenv("XRAY_HELPERS_NOTEBOOKS", str(notebooks))
+    assert find_reason(steps[2], steps, own, study.folder) == "its notebook changed"
+    monkeypatch.setattr(module, "hash_package", lambda: "another")
+    assert find_reason(steps[1], steps, own, study.folder) == "the package changed"
+
+
+def test_a_lost_kernel_is_tried_once_more_and_then_reported(study):
+    name = "VGG16/02_train_model"
+    study.broken = {name: [DEAD]}
+    assert set(study.run().values()) == {"done"}
+    assert study.ran.count(name) == 2
+    (study.folder / "VGG16" / "model.keras").unlink()
+    study.broken = {name: [DEAD, DEAD], "ResNet50/03_evaluate_model": [RuntimeError("the worker was cancelled")]}
+    (study.folder / "ResNet50" / "metrics.json").unlink()
+    states = study.run()
+    assert states[name] == "failed"
+    assert states["ResNet50/03_evaluate_model"] == states["04_compare_models"] == "done"
+    entry = next(step for step in read_json(study.folder / "study.json")["steps"] if step["name"] == name)
+    assert entry["error"] == "Its kernel was killed."
+
+
+def test_features_are_extracted_in_parts_before_training(study):
+    states = study.run(shards={"VGG16": 3})
+    assert set(states.values()) == {"done"}
+    parts = [f"VGG16/02a_extract_features_{part}_of_3" for part in (1, 2, 3)]
+    assert max(map(study.ran.index, parts)) < study.ran.index("VGG16/02_train_model")
+    assert study.run() == {name: "done" for name in states if name not in parts}  # parts change no result
+    assert study.ran == []

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from xray_helpers.settings import InputError
 from xray_helpers.studies import hash_of, root, seal_of, writing
@@ -158,6 +159,23 @@ def new_rows(
         yield store, np.flatnonzero(missing)
         with new_array(f"{name}.ids", known.shape, known.dtype) as index:
             index[:] = known
+
+
+@contextmanager
+def hold(name: str) -> Iterator[None]:
+    """Let one process at a time compute what `name` stands for; the next finds it in the cache."""
+    place = cache_folder() / "locks"
+    place.mkdir(exist_ok=True)
+    lock = FileLock(place / f"{name}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print("waiting for another step or study that computes the same …", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def release(array: np.ndarray) -> None:

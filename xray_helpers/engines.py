@@ -151,12 +151,14 @@ class ForwardPass:
         Of the engine asked for to float32 TensorFlow: root mean square, in standard deviations of the features.
     started : bool
         Whether there were any pictures yet.
+    seen : int
+        How many pictures there were.
     """
 
     def __init__(self, network: "keras.Model", engine: Engine) -> None:
         self.shape, self.features = network.input_shape[1:3], network.output_shape[-1]
         self._network, self._asked = network, engine
-        self.engine, self.difference, self.started = engine, 0.0, False
+        self.engine, self.difference, self.started, self.seen = engine, 0.0, False, 0
 
     def _start(self, engine: Engine) -> None:
         start = _start_openvino if engine.name == "openvino" else _start_tensorflow
@@ -186,6 +188,7 @@ class ForwardPass:
 
     def submit(self, pictures: np.ndarray, store: np.ndarray, rows: np.ndarray) -> None:
         """Queue pictures (n, height, width); their features land in these rows of `store` before `wait` returns."""
+        self.seen += len(pictures)
         if not self.started:
             self._start(self._asked)
             if self._asked != EXACT:

@@ -116,8 +116,9 @@ def describe_job(running: Running, place: Path) -> dict[str, Any]:
     options = {
         "cores": 1, "processes": 1, "job_cpu": running.threads or 1, "memory": f"{running.memory:g} GiB",
         "walltime": running.walltime, "queue": running.partition or None, "account": running.account or None,
-        "job_extra_directives": extra, "python": sys.executable, "log_directory": str(place),
-        "local_directory": str(place), "death_timeout": 60, "scheduler_options": {"dashboard": False, "dashboard_address": ":0"}, "worker_extra_args": ["--no-dashboard"],
+        "job_extra_directives": extra, "python": sys.executable, "log_directory": str(place), "local_directory": str(place),
+        "death_timeout": 60, "worker_extra_args": ["--no-dashboard"],
+        "scheduler_options": {"dashboard": False, "dashboard_address": ":0"},
     }  # fmt: skip
     return {key: value for key, value in options.items() if value is not None}
 
@@ -134,7 +135,7 @@ def _open_submitit(running: Running, place: Path) -> Iterator[Executor]:
         extra["gres"] = f"gpu:{running.gpus}"
     named = {"slurm_partition": running.partition, "slurm_account": running.account}
     executor.update_parameters(
-        cpus_per_task=running.threads or 1, mem_gb=running.memory, slurm_time=running.walltime, tasks_per_node=1, slurm_use_srun=False,
+        cpus_per_task=running.threads or 1, mem_gb=running.memory, slurm_time=running.walltime, slurm_use_srun=False,
         slurm_additional_parameters=extra, **{key: value for key, value in named.items() if value},
     )  # fmt: skip
     watched = _Watched(executor)

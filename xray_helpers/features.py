@@ -4,20 +4,24 @@ import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.backbones import find_weights
-from xray_helpers.cache import Rows, cache_folder, new_rows, read_rows
+from xray_helpers.cache import Rows, cache_folder, hold, new_rows, read_rows
 from xray_helpers.engines import Engine, ForwardPass
 from xray_helpers.pixels import VERSION as PIXELS
 from xray_helpers.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.radiographs import ImageFolder
-from xray_helpers.settings import SPLITS, InputError
+from xray_helpers.settings import SPLITS, InputError, Settings
 from xray_helpers.splits import used_part
 from xray_helpers.studies import from_root, hash_of, read_json, write_json
+
+if TYPE_CHECKING:
+    import keras
 
 _VERSION = 3  # part of every key: raise it when the same inputs would give other features
 
@@ -45,7 +49,32 @@ def extractor_key(
     )
 
 
-def extract_features(part: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, views: int = 0) -> list[Rows]:
+def open_extractor(
+    model: str, settings: Settings, weights: str, engine: Engine, folder: ImageFolder
+) -> tuple["keras.Model", ForwardPass, str]:
+    """Return a study's frozen backbone, its forward pass, and the key its features are cached under.
+
+    Parameters
+    ----------
+    model : str
+    settings : Settings
+    weights : str
+        What `backbones.resolve_weights` returned.
+    engine : engines.Engine
+        Of the study.
+    folder : ImageFolder
+        How pictures are read.
+    """
+    from xray_helpers.backbones import build_extractor
+
+    how = (model, settings.img_size, weights, settings.normalization)
+    extractor = build_extractor(*how, settings.border)
+    return extractor, ForwardPass(extractor, engine), extractor_key(*how, engine, settings.border, folder)
+
+
+def extract_features(
+    part: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, views: int = 0, *, shard: bool = False
+) -> list[Rows]:
     """Run the frozen backbone once over the pictures, and once over each augmented view of them.
 
     What is cached is not computed again, whichever split or subset it was computed for; pictures are decoded
@@ -63,15 +92,19 @@ def extract_features(part: pd.DataFrame, folder: Path, forward: ForwardPass, key
         Its `extractor_key`: what features are cached under.
     views : int
         How many augmented views: number 0, 1, … of each picture.
+    shard : bool
+        Whether others compute other pictures of the same kind meanwhile; else they are waited for, and what they
+        computed is used.
 
     Returns
     -------
     list of Rows of float32, shape (n, d), memory-mapped: the pictures as they are, then each view of them
     """
     kinds = {_kind(key, view): view for view in (None, *range(views))}
-    missing = {kind: view for kind, view in kinds.items() if read_rows(kind, part["sha256"]) is None}
-    if missing:
-        _compute(unique_contents(part), folder, forward, key, missing)
+    with hold(f"features-{hash_of(key, sorted(part['sha256']) if shard else '')}"):
+        missing = {kind: view for kind, view in kinds.items() if read_rows(kind, part["sha256"]) is None}
+        if missing:
+            _compute(unique_contents(part), folder, forward, key, missing)
     return [read_rows(kind, part["sha256"]) for kind in kinds]
 
 

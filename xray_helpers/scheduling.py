@@ -187,7 +187,7 @@ class Engine:
             flight.console.unlink(missing_ok=True)
             return
         flight.console.unlink(missing_ok=True)
-        error = outcome["error"] or outcome.get("loss", "")
+        error = outcome["error"] or (outcome["loss"] if outcome["lost"] else "")
         entry["seconds"] = round(time.monotonic() - flight.started, 1)
         if error or not read_record(step, plan.folder):
             error = error or "It was lost before it had ended: run the same command again."

@@ -12,6 +12,7 @@ POSITIVE = "Fractured"
 NEGATIVE = "Non-Fractured"
 CLASS_NAMES = (NEGATIVE, POSITIVE)  # index = y_true: the positive class is 1, whatever folders sort to
 
+_SHARD = ("shard", "shards")  # parameters of 02a alone
 SPLITS = ("train", "validation", "test")
 
 
@@ -328,7 +329,8 @@ def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
     """
     names = {name for source in namespace.get("In", []) for name in _literal_names(source)}
     values = {name: namespace[name] for name in names if name in namespace}
-    check_names(values, known=["model"], where=" of this notebook")
+    check_names(values, known=["model", *_SHARD], where=" of this notebook")
+    values = {name: value for name, value in values.items() if name not in _SHARD}
     if "model" in values:
         values["models"] = [values.pop("model")]
     return build_settings(**values)

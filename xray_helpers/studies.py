@@ -35,8 +35,8 @@ def root() -> Path:
 
 
 def notebooks_folder() -> Path:
-    """Return the folder of the numbered notebooks."""
-    return _PACKAGE_ROOT / "notebooks"
+    """Return the folder of the numbered notebooks: the repository's, or ``$XRAY_HELPERS_NOTEBOOKS`` with your own."""
+    return Path(os.environ.get("XRAY_HELPERS_NOTEBOOKS") or _PACKAGE_ROOT / "notebooks")
 
 
 def from_root(path: str | Path) -> Path:
