@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from xray_helpers import scheduling
+from xray_helpers import pages, scheduling
 from xray_helpers.scheduling import Engine, Plan
 from xray_helpers.settings import Running, Settings
 from xray_helpers.steps import build_steps, find_reason, read_record, record_path, write_record
@@ -16,7 +16,8 @@ MODELS = ("VGG16", "ResNet50")
 @pytest.fixture
 def study(root, monkeypatch):
     """A study whose steps are played: what each writes is its name; what is in `broken` fails, or is lost."""
-    monkeypatch.setattr(scheduling, "write_model_card", lambda *_: None)
+    monkeypatch.setattr(Engine, "_show_studies", lambda _: None)
+    monkeypatch.setattr(pages, "write_model_card", lambda *_: None)
     monkeypatch.setattr(Plan, "save", lambda plan: write_json(plan.folder / "study.json", plan.state))
     played = Played(root)
     monkeypatch.setattr(scheduling, "run_step", played)

@@ -16,9 +16,8 @@ from xray_helpers.metrics import METRIC_TITLES, METRICS, describe
 from xray_helpers.reporting import describe_engine, escape, study_banners
 from xray_helpers.settings import InputError, nearest
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
-from xray_helpers.studies import read_csv, read_json
+from xray_helpers.studies import ANSWERS, read_csv, read_json
 
-ANSWERS = "study.yaml"
 _GUIDELINES = Path(__file__).parent / "templates" / "guidelines.yaml"
 
 

@@ -125,6 +125,17 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
         sys.exit(1)
 
 
+@main.command()
+@click.argument("study", metavar="STUDY")
+def status(study: str) -> None:
+    """Tell how far a study is, also while another command or a cluster runs it."""
+    from xray_helpers.steps import describe_status
+    from xray_helpers.studies import find_study
+
+    for line in describe_status(find_study(study)):
+        click.echo(line)
+
+
 @main.command("list")
 def list_() -> None:
     """List the studies and their state."""
@@ -241,9 +252,9 @@ def pdf(study: str) -> None:
 @click.argument("study", metavar="STUDY")
 def checklist(study: str) -> None:
     """Fill in what reporting guidelines ask, from the run and from study.yaml; a blank one is made where there is none."""
-    from xray_helpers.checklist import ANSWERS, blank_answers, fill_guidelines, read_answers
+    from xray_helpers.checklist import blank_answers, fill_guidelines, read_answers
     from xray_helpers.pages import write_checklist, write_index, write_model_card
-    from xray_helpers.studies import find_study, write_text
+    from xray_helpers.studies import ANSWERS, find_study, write_text
 
     folder = find_study(study)
     if not (folder / ANSWERS).exists():

@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.studies import now, partial_name, read_json, redact, root, write_text
+from xray_helpers.studies import RUN, now, partial_name, read_json, redact, root, write_text
 
-RUN = ".run.json"  # in the study while a command runs it: whose run it is; touched as a sign of life
 DEAD, LATE, LEFT = "dead", "late", "left"  # how a kernel can be lost: by itself, by the limit, with the command
 _SILENCE = 180.0  # seconds without a sign of life from the command after which a step ends itself
 _KERNEL = "import os; os.environ.pop('JPY_SESSION_NAME', None)"  # nobody clicks, though a study may start in a notebook
@@ -77,6 +76,9 @@ def main() -> None:
         console = os.open(os.devnull, os.O_WRONLY)
     os.dup2(console, 1)
     os.dup2(console, 2)
+    sys.modules.setdefault(
+        "rfc3987_syntax", None
+    )  # a grammar of addresses that takes a second to build, for nothing here
     outcome = _execute(spec, _Watch(spec))
     os.write(answer, json.dumps(outcome).encode())
 
@@ -188,6 +190,8 @@ def _run_notebook(spec: dict[str, Any], partial: Path, watch: _Watch) -> tuple[s
             kernel_name="python3",
             cwd=root(),
             progress_bar=False,
+            start_timeout=180,
+            shutdown_kernel="immediate",  # asked politely, every other kernel takes more than two seconds to go
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             extra_arguments=["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={_KERNEL}",

@@ -1,6 +1,7 @@
 """A notebook as one HTML file that asks no host for anything, and the frame that all pages share."""
 
 import base64
+import csv
 import hashlib
 import html
 import re
@@ -13,7 +14,7 @@ from bleach.sanitizer import ALLOWED_TAGS
 from markupsafe import Markup
 
 from xray_helpers.settings import Settings
-from xray_helpers.studies import now, read_csv, read_json, redact, write_text
+from xray_helpers.studies import now, read_json, redact, write_text
 
 if TYPE_CHECKING:
     import nbformat
@@ -124,8 +125,9 @@ def describe_source(study: Path, record: dict[str, Any]) -> str:
     path = study / "manifest.csv"
     if not path.exists():
         return kind
-    used = read_csv(path).query("status == 'used'")
-    return f"{len(used)} {kind} in {used['group'].nunique()} groups"
+    with open(path, encoding="utf-8", newline="") as handle:  # pandas takes longer to start than a report to render
+        groups = [row["group"] for row in csv.DictReader(handle) if row["status"] == "used"]
+    return f"{len(groups)} {kind} in {len(set(groups) - {''})} groups"
 
 
 def changed_parameters(settings: dict[str, Any]) -> dict[str, Any]:

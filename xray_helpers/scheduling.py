@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.execution import DEAD, RUN, run_step
+from xray_helpers.execution import DEAD, run_step
 from xray_helpers.executors import count_jobs
-from xray_helpers.pages import write_index, write_model_card
 from xray_helpers.settings import Running, Settings
 from xray_helpers.steps import (
     EXPLORE,
@@ -27,6 +26,7 @@ from xray_helpers.steps import (
     write_record,
 )  # fmt: skip
 from xray_helpers.studies import (
+    RUN,
     hash_of,
     notebooks_folder,
     now,
@@ -62,6 +62,8 @@ class Plan:
 
     def save(self) -> Path:
         """Write ``study.json`` and the index page."""
+        from xray_helpers.pages import write_index  # seconds of libraries, while the first step runs already
+
         write_json(self.folder / "study.json", self.state)
         return write_index(self.folder)
 
@@ -96,13 +98,24 @@ class Engine:
 
     def run(self) -> None:
         """Return when every step has ended, one way or another."""
-        while self.waiting or self.flying:
+        try:
             self._start_ready()
-            self._live()
-            for future in wait(self.flying, timeout=_TICK, return_when=FIRST_COMPLETED).done if self.flying else ():
-                self._land(future)
+            self._show_studies()
+            while self.waiting or self.flying:
+                self._start_ready()
+                self._live()
+                for future in wait(self.flying, timeout=_TICK, return_when=FIRST_COMPLETED).done if self.flying else ():
+                    self._land(future)
+                for flight in self.flying.values():
+                    _listen(flight)
+        finally:
             for flight in self.flying.values():
-                _listen(flight)
+                flight.console.unlink(missing_ok=True)
+
+    def _show_studies(self) -> None:
+        from xray_helpers.pages import write_studies
+
+        write_studies()
 
     def _live(self) -> None:
         if time.monotonic() - self.alive > _LIFE:
@@ -215,6 +228,8 @@ class Engine:
             manifest = read_csv(plan.folder / "manifest.csv")
             plan.state["data"] = {"files": len(manifest), "fingerprint": hash_of(sorted(manifest["sha256"].dropna()))}
         if step.notebook == JUDGE and (plan.folder / step.parameters["model"] / "metrics.json").exists():
+            from xray_helpers.pages import write_model_card
+
             write_model_card(plan.folder, step.parameters["model"])
         log.info("%s %s%s", plan.label(step), words, self._left())
 

@@ -17,16 +17,15 @@ from filelock import FileLock, Timeout
 
 from xray_helpers.backbones import get_backbone, resolve_weights
 from xray_helpers.cache import cache_folder
-from xray_helpers.checklist import ANSWERS, read_answers
-from xray_helpers.execution import RUN, describe_os_error
+from xray_helpers.execution import describe_os_error
 from xray_helpers.executors import open_executor
 from xray_helpers.manifest import list_data
-from xray_helpers.pages import write_checklist, write_studies
-from xray_helpers.reporting import RANDOM_BANNER
 from xray_helpers.scheduling import Engine, Plan
 from xray_helpers.settings import InputError, Running, Settings
 from xray_helpers.steps import TRAIN, build_steps, read_record, settle
 from xray_helpers.studies import (
+    ANSWERS,
+    RUN,
     hash_of,
     local_path,
     now,
@@ -77,7 +76,7 @@ def run_study(settings: Settings, *, running: Running | None = None, overwrite: 
         for key, value in shareable(settings).items():
             log.info("  %-18s %s", key, value)
         if settings.weights == "random":
-            log.warning(RANDOM_BANNER)
+            log.warning("Random weights: the scores say nothing about what trained networks reach.")
         started = time.monotonic()
         run_plans([plan], running or Running())
         index = conclude(plan, time.monotonic() - started)
@@ -101,13 +100,16 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
     list_data(place["data"], settings.patient_pattern)
     weights = resolve_weights(place["weights"], settings.models)
     settings = settings.model_copy(update={"data": place["data"], "weights": weights})
-    read_answers(folder)
+    if (folder / ANSWERS).exists():
+        from xray_helpers.checklist import read_answers
+
+        read_answers(folder)
     _check_folder(folder, settings, overwrite)
     return settings
 
 
 def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
-    if not folder.exists() or not {path.name for path in folder.iterdir()} - {ANSWERS, LOCK}:
+    if not folder.exists() or all(path.name == ANSWERS or path.name.startswith(".") for path in folder.iterdir()):
         return
     advice = "choose another --name"
     if not (folder / "study.json").exists():
@@ -185,9 +187,8 @@ def run_plans(plans: list[Plan], running: Running) -> None:
     """
     run, since = uuid4().hex, now()
     for plan in plans:
-        plan.save()
+        write_json(plan.folder / "study.json", plan.state)
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
-    write_studies()
     try:
         with _stoppable(), open_executor(running, plans[0].folder / "cluster") as executor:
             engine = Engine(plans, running, executor, run)
@@ -218,6 +219,8 @@ def _end_run(plans: list[Plan]) -> None:
 
 def conclude(plan: Plan, seconds: float) -> Path:
     """Write how a study ended, with its checklist and pages; return its index."""
+    from xray_helpers.pages import write_checklist, write_studies
+
     failed = [entry["name"] for entry in plan.state["steps"] if entry["state"] != "done"]
     plan.state["state"] = "failed" if failed else "done"
     write_json(plan.folder / "study.json", plan.state)

@@ -6,7 +6,9 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from xray_helpers.settings import Settings
 from xray_helpers.studies import (
     LOCAL,
     PHANTOMS,
+    RUN,
     from_root,
     hash_of,
     is_private,
@@ -29,6 +32,7 @@ from xray_helpers.studies import (
 EXPLORE, EXTRACT, TRAIN, JUDGE, COMPARE = (
     "01_data_exploration", "02a_extract_features", "02_train_model", "03_evaluate_model", "04_compare_models",
 )  # fmt: skip
+_SILENT = 60  # seconds; a command that runs a study gives a sign of life every five
 _PACKAGE = Path(__file__).parent
 
 
@@ -204,6 +208,35 @@ def settle(settings: Settings) -> Settings | None:
     if not (folder / "study.json").exists() or local.get("asked") != hash_of(settings.model_dump(mode="json")):
         return None
     return settings.model_copy(update={key: local[key] for key in ("data", "weights") if key in local})
+
+
+def describe_status(folder: Path) -> list[str]:
+    """Return how far a study is, in lines: what its steps did, how long, and whether a command is at it now."""
+    study = read_json(folder / "study.json")
+    steps, lines = study.get("steps", []), []
+    width = max((len(step["name"]) for step in steps), default=0)
+    for step in steps:
+        seconds = step.get("seconds")
+        if step["state"] == "running":
+            seconds = (datetime.now().astimezone() - datetime.fromisoformat(step["started"])).total_seconds()
+        took = "" if seconds is None else f"{seconds:.0f} s"
+        lines.append(f"{step['name']:<{width}}  {step['state']:<11}  {took:>7}  {step.get('error', '')}".rstrip())
+    done = sum(step["state"] == "done" for step in steps)
+    return [*lines, f"{done} of {len(steps)} steps done; {_describe_run(folder, study.get('state', 'by hand'))}."]
+
+
+def _describe_run(folder: Path, state: str) -> str:
+    mark = folder / RUN
+    if state == "running" and mark.exists():
+        silence = time.time() - mark.stat().st_mtime
+        if silence < _SILENT:
+            return f"it runs since {read_json(mark)['since'][:16].replace('T', ' ')}"
+        return f"its command gave no sign of life for {silence / 60:.0f} min: run the same command again"
+    return {
+        "done": "it is complete", "failed": "it ended, not complete: the same command tries again what failed",
+        "interrupted": "it was interrupted: the same command goes on from here",
+        "running": "its command is gone: the same command goes on from here",
+    }.get(state, state)  # fmt: skip
 
 
 def _ancestors(step: Step, steps: list[Step]) -> list[Step]:

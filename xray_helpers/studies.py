@@ -26,6 +26,8 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
 _HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # this machine, unnamed
 _BLOCKS, _BLOCK = 64, 4096  # of a file: what its seal looks at
+ANSWERS = "study.yaml"  # what a person tells of a study
+RUN = ".run.json"  # in a study while a command runs it: whose run it is; touched as a sign of life
 LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
 
 

@@ -1,0 +1,236 @@
+"""What a run survives, on light stand-ins for the notebooks; and the real series, killed once."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from uuid import uuid4
+
+import psutil
+import pytest
+from stand_in import write_notebooks
+
+pytestmark = pytest.mark.slow
+NAME = "survives"
+
+
+class Command:
+    """`python -m xray_helpers run` of a study on stand-ins, in a folder of its own."""
+
+    def __init__(self, place, recorded, data, **how):
+        self.root, self.mark = place / "root", uuid4().hex
+        self.folder, self.data = self.root / "reports" / NAME, data
+        notebooks = write_notebooks(place / "notebooks", recorded, **how)
+        self.env = os.environ | {"MARK": self.mark, "XRAY_HELPERS_ROOT": str(self.root),
+                                 "XRAY_HELPERS_NOTEBOOKS": str(notebooks)}  # fmt: skip
+
+    def start(self, *more):
+        command = [sys.executable, "-m", "xray_helpers", "run", "--name", NAME, "--data", str(self.data), "--models",
+                   "MobileNetV2", "-p", "weights=random", *more]  # fmt: skip
+        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *more):
+        process = self.start(*more)
+        _, told = process.communicate()
+        return process.returncode, told
+
+    def processes(self, word=""):
+        """Return what runs in this study's name, by a word of its command line."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("MARK") == self.mark and word in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def wait_for_none(self, seconds=10):
+        end = time.monotonic() + seconds
+        while self.processes() and time.monotonic() < end:
+            time.sleep(0.1)
+        return self.processes()
+
+    def partials(self):
+        return [path for path in self.root.rglob("*partial*") if path.exists()]
+
+    def errors(self):
+        steps = json.loads((self.folder / "study.json").read_text())["steps"]
+        return {step["name"]: step["error"] for step in steps if step["state"] == "failed"}
+
+
+def is_sentence(text):
+    return text.endswith(".") and "Traceback" not in text and "\n" not in text.strip()
+
+
+@pytest.fixture
+def stand_in(study, secret_csv, tmp_path):
+    return lambda place=tmp_path, **how: Command(place, study, secret_csv, **how)
+
+
+def test_killed_at_twenty_moments_the_same_command_ends_the_study(stand_in):
+    command = stand_in()
+    status, told = command.run()
+    assert status == 0, told
+    wanted = (command.folder / "MobileNetV2" / "metrics.json").read_bytes()
+    draw, kills, ended = random.Random(8), 0, 0
+    shutil.rmtree(command.folder)
+    process = command.start()
+    while kills < 20:
+        time.sleep(draw.uniform(0.1, 4))
+        word = draw.choice(["xray_helpers run", "xray_helpers.execution", "ipykernel_launcher"])
+        victims = command.processes(word)
+        if process.poll() is None and victims:
+            for victim in victims[:1]:
+                victim.kill()
+                kills += 1
+        if process.poll() is None and word != "xray_helpers run":
+            continue  # it goes on, and tries that step once more
+        process.communicate()
+        assert command.wait_for_none() == []  # no step or kernel outlives the command
+        if process.returncode == 0:
+            assert (command.folder / "MobileNetV2" / "metrics.json").read_bytes() == wanted
+            assert command.partials() == []
+            ended += 1
+            shutil.rmtree(command.folder)
+        process = command.start()
+    process.communicate()
+    status, told = command.run()
+    assert status == 0, told
+    assert (command.folder / "MobileNetV2" / "metrics.json").read_bytes() == wanted
+    assert command.partials() == []
+    assert command.wait_for_none() == []
+    started = time.monotonic()
+    status, told = command.run()
+    assert (status, "Nothing to do" in told) == (0, True)
+    assert time.monotonic() - started < 20  # a second, on a machine that is not busy
+
+
+def test_interrupted_it_says_how_it_goes_on(stand_in):
+    command = stand_in(first={"02_train_model": "time.sleep(60)"})
+    process = command.start()
+    while (
+        not command.processes("ipykernel_launcher") or not (command.folder / "01_data_exploration.done.json").exists()
+    ):
+        time.sleep(0.1)
+    other, told = command.run()
+    assert other == 2
+    assert "is being run by another command" in told
+    assert is_sentence(told.strip().splitlines()[-1])
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
+    assert command.wait_for_none() == []
+    assert command.partials() == []
+    state = json.loads((command.folder / "study.json").read_text())
+    assert state["state"] == "interrupted"
+    assert [step["state"] for step in state["steps"]] == ["done", "interrupted", "waiting", "waiting"]
+    shown = subprocess.run([sys.executable, "-m", "xray_helpers", "status", NAME], env=command.env, capture_output=True,
+                           text=True, check=True).stdout  # fmt: skip
+    assert "interrupted" in shown
+    assert "1 of 4 steps done" in shown
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "words"),
+    [
+        ("os.kill(os.getpid(), 9)", [], "Its kernel was killed, most often for want of memory: it had reached"),
+        ("time.sleep(600)", ["-p", "step_limit=0.002"], "It did not end within 7.2 seconds"),
+        ("sys.exit(0)", [], "It ended without an error, but did not write"),
+        ("raise OSError(28, 'No space left on device')", [], "The disk is full: free some space"),
+    ],
+)
+def test_a_step_that_is_lost_is_one_sentence_and_the_study_goes_on_without_the_cause(
+    stand_in, tmp_path, source, more, words
+):
+    cause = tmp_path / "cause"
+    cause.touch()
+    command = stand_in(first={"02_train_model": f"if os.path.exists({str(cause)!r}): {source}"})
+    status, told = command.run(*more)
+    assert status == 1, told
+    error = command.errors()["MobileNetV2/02_train_model"]
+    assert words in error
+    assert is_sentence(error)
+    assert (command.folder / "MobileNetV2" / "02_train_model.html").exists()  # with what ran before
+    assert ("tried once more" in told) == ("killed" in words)
+    assert not (command.folder / "comparison.csv").exists()
+    assert command.wait_for_none() == []
+    cause.unlink()
+    status, told = command.run()
+    assert status == 0, told
+    assert "01_data_exploration kept" in told
+    assert command.partials() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 24 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=False).returncode
+    ):
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_the_study_goes_on_when_there_is_room(stand_in, small_disk):
+    command = stand_in(small_disk)
+    (small_disk / "root").mkdir()
+    ballast = small_disk / "ballast"
+    with open(ballast, "wb") as handle:
+        handle.truncate(0)
+        free = shutil.disk_usage(small_disk).free
+        handle.write(b"x" * (free - 300_000))
+    status, told = command.run()
+    assert status in (1, 2), told
+    assert "The disk is full: free some space, and run the same command again" in told
+    assert "Traceback" not in told
+    assert command.wait_for_none() == []
+    ballast.unlink()
+    status, told = command.run()
+    assert status == 0, told
+    assert command.partials() == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(stand_in, small_disk):
+    command = stand_in(small_disk)
+    assert command.run()[0] == 0
+    (command.folder / "MobileNetV2" / "metrics.json").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    status, told = command.run()
+    assert status in (1, 2)
+    assert "cannot be written: make it writable" in told
+    assert "Traceback" not in told
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert command.run()[0] == 0
+
+
+def test_the_real_series_killed_once_ends_with_the_same_numbers(study, root_folder, secret_csv, small):
+    pairs = [part for key, value in small.items() for part in ("-p", f"{key}={value}")]
+    command = [sys.executable, "-m", "xray_helpers", "run", "--name", "killed", "--data", str(secret_csv), "--models",
+               "MobileNetV2", *pairs]  # fmt: skip
+    env = os.environ | {"XRAY_HELPERS_ROOT": str(root_folder)}
+    folder = root_folder / "reports" / "killed"
+    process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    while not (folder / "MobileNetV2" / "history.csv").exists():  # in the midst of training
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "01_data_exploration kept" in done.stderr
+    assert (folder / "MobileNetV2" / "metrics.json").read_bytes() == (
+        study / "MobileNetV2" / "metrics.json"
+    ).read_bytes()
+    assert [path for path in folder.rglob("*partial*")] == []
+    shutil.rmtree(folder)
