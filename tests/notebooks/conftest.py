@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -85,25 +86,38 @@ def secret_csv(phantom_csv, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def study(root_folder, secret_csv, tmp_path_factory):
-    """The five-model study, run by the command line, by a person and on images that have something to hide."""
+    """The five-model study, run by the command line, by a person and on images that have something to hide.
+
+    The first run is killed, at once and without a chance to clean up, in the midst of training; the second ends it. That
+    its numbers are those of a study that was left alone is what the tests with `failed_study` and papermill show.
+    """
     person = tmp_path_factory.mktemp(PLANTED[0])
     pairs = [part for key, value in SMALL.items() for part in ("-p", f"{key}={value}")]
     command = [sys.executable, "-m", "xray_helpers", "run", "--name", "small", "--data", str(secret_csv), *pairs]
     env = os.environ | {"XRAY_HELPERS_ROOT": str(root_folder), "HOME": str(person), "USER": PLANTED[0], "LOGNAME": PLANTED[0],
                         "HOSTNAME": PLANTED[1], "API_TOKEN": PLANTED[3]}  # fmt: skip
+    folder = root_folder / "reports" / "small"
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    while not list(folder.glob("*/history.csv")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "01_data_exploration kept" in done.stderr
     assert done.stdout.strip().endswith("index.html")
-    return root_folder / "reports" / "small"
+    assert [path for path in root_folder.rglob("*partial*")] == []
+    return folder
 
 
 @pytest.fixture(scope="session")
 def failed_study(study, root_folder, secret_csv):
     """Two models, of which the training of one is made to fail."""
-    from xray_helpers import series
+    from xray_helpers import scheduling, series
     from xray_helpers.settings import build_settings
 
-    parameters = series.notebook_parameters
+    parameters = scheduling.notebook_parameters
 
     def sabotage(step, settings):
         extra = {"learning_rate": -1.0} if step.name == "VGG16/02_train_model" else {}
@@ -111,6 +125,6 @@ def failed_study(study, root_folder, secret_csv):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XRAY_HELPERS_ROOT", str(root_folder))
-        patch.setattr(series, "notebook_parameters", sabotage)
+        patch.setattr(scheduling, "notebook_parameters", sabotage)
         settings = build_settings(**SMALL, name="again", data=str(secret_csv), models=["MobileNetV2", "VGG16"])
         return series.run_study(settings).parent
