@@ -52,7 +52,8 @@ def serve_room(
         When there is no such study or model, or the port is taken.
     """
     folder = find_study(study)
-    if folder.resolve() != study_folder(folder.name).resolve():
+    name = read_json(folder / "study.json")["settings"]["name"]
+    if folder.resolve() != study_folder(name).resolve():
         raise InputError(f"The study must lie under {root() / 'reports'}: {folder} does not.")
     model = choose_model(folder, model)
     if not (folder / model / "model.keras").exists() or not (folder / model / "metrics.json").exists():
@@ -61,7 +62,7 @@ def serve_room(
     port, token = _free_port(ip, port), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as is the token in it
         notebook = Path(place) / "05_reading_room.ipynb"
-        _write_notebook(notebook, {"name": folder.name, "model": model})
+        _write_notebook(notebook, {"name": name, "model": model})
         options = {"ip": ip, "port": port, "open_browser": False, "token": token, "port_retries": 0}
         options |= {
             "tornado_settings": {

@@ -90,6 +90,26 @@ def run(profile: str, data: str | None, name: str | None, models: str | None, **
 
 
 @main.command()
+@click.argument("file", metavar="FILE.yaml")
+@click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated.")
+@click.option("--jobs", metavar="N", help=f"{Running.model_fields['jobs'].description}.")
+@click.option("--on", metavar="WHERE", help=f"{Running.model_fields['on'].description}.")
+def sweep(file: str, pairs: tuple[str, ...], **running: object) -> None:
+    """Run a study for every combination of the values that a file lists; the best is chosen by validation."""
+    values = read_settings_file(file) | parse_assignments(pairs)
+    values |= {key: value for key, value in running.items() if value is not None}
+    from xray_helpers.studies import read_json
+    from xray_helpers.sweeps import read_sweep, run_sweep
+
+    _, _, studies, options = read_sweep(values)
+    index = run_sweep(values, build_running(**options))
+    click.echo(os.path.relpath(index))
+    root = index.parent.parent
+    if any(read_json(root / study.name / "study.json")["state"] != "done" for study in studies):
+        sys.exit(1)
+
+
+@main.command()
 @_overrides
 def demo(**options: object) -> None:
     """Run the five-model study on the embedded synthetic radiographs."""

@@ -20,7 +20,7 @@ from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, descr
 from xray_helpers.reporting import escape, headline_table, study_banners
 from xray_helpers.settings import InputError
 from xray_helpers.splits import class_balance, describe_leak
-from xray_helpers.studies import read_csv, read_json, root, write_text, write_whole, writing
+from xray_helpers.studies import list_folders, read_csv, read_json, root, write_text, write_whole, writing
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _THUMBNAIL, _LARGE = 480, 1400  # pixels wide
@@ -97,10 +97,11 @@ def list_studies() -> list[dict[str, Any]]:
     One that cannot be read says so in its state, and hinders no other.
     """
     rows = []
-    for path in sorted((root() / "reports").glob("*/study.json")):
-        row = dict.fromkeys(("steps", "models", "data", "created", "model", "auroc"), "") | {"study": path.parent.name}
+    for folder in list_folders():
+        row = dict.fromkeys(("steps", "models", "data", "created", "model", "auroc"), "")
+        row["study"] = folder.relative_to(root() / "reports").as_posix()
         try:
-            row |= {"state": "by hand", "warnings": []} | _study_row(path.parent)
+            row |= {"state": "by hand", "warnings": []} | _study_row(folder)
         except (InputError, KeyError, TypeError):
             row |= {"state": "cannot be read", "warnings": []}
         rows.append(row)
@@ -127,6 +128,25 @@ def write_studies() -> Path:
         studies=[row | {"page": (place / row["study"] / "index.html").exists()} for row in list_studies()],
     )  # fmt: skip
     return write_text(place / "index.html", page)
+
+
+def write_sweep_page(
+    folder: Path, table: pd.DataFrame, ranking: pd.DataFrame, verdict: str, missing: dict[str, str]
+) -> Path:
+    """Write the page of a sweep from the tables of `sweeps.tabulate` and `sweeps.rank`."""
+    show = lambda rows: [{key: _say(value) for key, value in row.items()} for row in rows.to_dict("records")]  # noqa: E731
+    ranked = ranking.rename(columns={"validation_auroc": "mean AUROC on validation", "sd": "SD"})
+    page = render_page(
+        "sweep.html.j2", title=f"Sweep {folder.name}: fracture classifiers compared", name=folder.name, verdict=verdict,
+        ranking=show(ranked), rows=show(table), missing=missing,
+    )  # fmt: skip
+    return write_text(folder / "index.html", page)
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:g}"
+    return str(value)
 
 
 def _best(folder: Path) -> dict[str, str]:

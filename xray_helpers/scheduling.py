@@ -214,7 +214,8 @@ class Engine:
 
     def _share(self, plan: Plan, step: Step, what: dict[str, Any], other: Plan, same: Step) -> None:
         """Copy what another study of the sweep wrote in the very same step."""
-        for file in (*step.writes, f"{step.name}.ipynb", f"{step.name}.html"):
+        beside = ("engine.json",) if step.notebook == EXPLORE else ()  # chosen once
+        for file in (*step.writes, f"{step.name}.ipynb", f"{step.name}.html", *beside):
             (plan.folder / file).parent.mkdir(parents=True, exist_ok=True)
             write_whole(plan.folder / file, lambda partial, file=file: shutil.copyfile(other.folder / file, partial))
         facts = {key: read_record(same, other.folder).get(key) for key in ("started", "seconds")}

@@ -70,7 +70,7 @@ def run_study(settings: Settings, *, running: Running | None = None, overwrite: 
     """
     asked, folder = settings, study_folder(settings.name)
     settings = prepare(settings, overwrite=overwrite)
-    with _whole(folder), locking(folder), _logging_to(folder):
+    with whole(folder), locking(folder), logging_to(folder):
         plan = build_plan(settings, running or Running(), asked)
         log.info("Study %s: %d steps, %d models", settings.name, len(plan.steps), len(settings.models))
         for key, value in shareable(settings).items():
@@ -266,7 +266,7 @@ class StoppedError(InputError):
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[None]:
+def whole(folder: Path) -> Iterator[None]:
     """Say in a sentence what a disk that cannot be written means."""
     try:
         yield
@@ -301,7 +301,8 @@ def _log_results(folder: Path) -> None:
 
 
 @contextmanager
-def _logging_to(folder: Path) -> Iterator[None]:
+def logging_to(folder: Path) -> Iterator[None]:
+    """Log to the console and to a file of a study or sweep, places of this machine replaced by words."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
     handlers = [logging.FileHandler(folder / f"log-{stamp}.log", encoding="utf-8"), logging.StreamHandler()]

@@ -138,7 +138,8 @@ class Settings(BaseModel):
     @field_validator("name")
     @classmethod
     def _folder_name(cls, value: str) -> str:
-        if not value or value.startswith(".") or Path(value).name != value or not value.isprintable():
+        parts = value.split("/")  # a study, or a sweep and a study of it
+        if len(parts) > 2 or any(not p or p.startswith(".") or Path(p).name != p or not p.isprintable() for p in parts):
             raise ValueError("must be a plain folder name")
         return value
 

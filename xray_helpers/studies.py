@@ -62,10 +62,16 @@ def find_study(name: str) -> Path:
     for folder in (study_folder(name), Path(name)):
         if (folder / "study.json").exists():
             return folder
-    known = sorted(path.parent.name for path in (root() / "reports").glob("*/study.json"))
+    known = [study.relative_to(root() / "reports").as_posix() for study in list_folders()]
     raise InputError(
         f"There is no study {name!r} under reports/" + (f": there are {', '.join(known)}." if known else ".")
     )
+
+
+def list_folders() -> list[Path]:
+    """Return the folders of all studies under reports/, also those within a sweep."""
+    place = root() / "reports"
+    return sorted(path.parent for pattern in ("*/study.json", "*/*/study.json") for path in place.glob(pattern))
 
 
 def open_study(settings: Settings) -> Path:
