@@ -22,6 +22,7 @@ VICTIMS = {"command": "xray_helpers run", "step": "xray_helpers.execution", "ker
 
 
 def ours(mark: str, words: str = "") -> list[psutil.Process]:
+    """Return the processes of this benchmark, by a word of their command lines."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -33,6 +34,7 @@ def ours(mark: str, words: str = "") -> list[psutil.Process]:
 
 
 def main(rounds: int = 20, models: str = "MobileNetV2") -> None:
+    """Print a row a round; exit status 1 where one of them did not end as it should."""
     root = Path(tempfile.mkdtemp(prefix="survive-"))
     folder = root / "reports" / "survive"
     env = os.environ | {"XRAY_HELPERS_ROOT": str(root), "MARK": root.name}
