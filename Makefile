@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lab lock clean
+.PHONY: demo test check lab cluster lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m xray_helpers demo
@@ -23,6 +23,9 @@ lab: $(STAMP)  ## the series in JupyterLab, on the demo study
 	test -f reports/demo/comparison.csv || $(BIN)/python -m xray_helpers demo
 	$(BIN)/python -m xray_helpers lab demo
 
+cluster: $(STAMP)  ## what --on slurm, submitit and tcp://… need
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.lock
+
 $(STAMP): requirements.lock requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11') if sys.version_info < (3, 11) else 0"
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +35,7 @@ $(STAMP): requirements.lock requirements.txt pyproject.toml
 
 lock:  ## pin what requirements-dev.txt asks for, for every platform and Python from 3.11
 	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.lock requirements-dev.txt
+	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -c requirements.lock -o requirements-cluster.lock requirements-cluster.txt
 
 clean:
 	rm -rf $(VENV) data/cache

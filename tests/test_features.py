@@ -67,6 +67,27 @@ def test_views_differ_and_only_new_ones_are_computed(root, part):
     assert forward.seen == seen + 10
 
 
+def test_what_was_extracted_in_parts_is_not_computed_again(root, part):
+    parts = [MeanGrey() for _ in range(3)]
+    for number, forward in enumerate(parts):
+        extract_features(part.iloc[number::3], root / "set", forward, "key", views=1, shard=True)
+    assert [forward.seen for forward in parts] == [48, 46, 46]
+    whole = MeanGrey()
+    plain, view = extract_features(part, root / "set", whole, "key", views=1)
+    assert whole.seen == 0
+    alone, _ = extract_features(part, root / "set", MeanGrey(), "other", views=1)
+    assert (plain[:] == alone[:]).all()
+
+
+def test_two_that_want_the_same_compute_it_once(root, part):
+    from concurrent.futures import ThreadPoolExecutor
+
+    forward = [MeanGrey(), MeanGrey()]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda each: extract_features(part, root / "set", each, "key"), forward))
+    assert sorted(each.seen for each in forward) == [0, 70]
+
+
 def test_a_failure_leaves_nothing(root, part):
     forward = MeanGrey()
 

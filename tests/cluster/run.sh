@@ -2,7 +2,6 @@
 # Starts a Slurm of this machine alone (as root on Debian), installs what clusters need, and runs tests/cluster on both.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${1:-.venv/bin/python}
 status=0
 tests/cluster/slurm.sh start || status=$?
 if [ "$status" = 3 ]; then
@@ -11,5 +10,5 @@ if [ "$status" = 3 ]; then
 fi
 [ "$status" = 0 ] || exit "$status"
 trap 'tests/cluster/slurm.sh stop' EXIT
-"$python" -m pip install --quiet --disable-pip-version-check -r requirements-cluster.lock
-XRAY_HELPERS_CLUSTER=1 "$python" -m pytest tests/cluster --durations=5
+make cluster
+XRAY_HELPERS_CLUSTER=1 .venv/bin/python -m pytest tests/cluster --durations=5
