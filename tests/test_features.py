@@ -73,7 +73,7 @@ def test_what_was_extracted_in_parts_is_not_computed_again(root, part):
         extract_features(part.iloc[number::3], root / "set", forward, "key", views=1, shard=True)
     assert [forward.seen for forward in parts] == [48, 46, 46]
     whole = MeanGrey()
-    plain, view = extract_features(part, root / "set", whole, "key", views=1)
+    plain, _ = extract_features(part, root / "set", whole, "key", views=1)
     assert whole.seen == 0
     alone, _ = extract_features(part, root / "set", MeanGrey(), "other", views=1)
     assert (plain[:] == alone[:]).all()

@@ -173,6 +173,8 @@ def _execute(spec: dict[str, Any], watch: _Watch) -> dict[str, Any]:
         return {"error": redact(error, folder) or (loss if lost == LATE else ""), "lost": lost, "loss": loss, **facts}
     except OSError as problem:
         return {"error": describe_os_error(problem), "lost": ""}
+    except Exception as problem:
+        return {"error": redact(_first_line(problem), folder), "lost": ""}
     finally:
         partial.unlink(missing_ok=True)
 
@@ -203,15 +205,23 @@ def _run_notebook(spec: dict[str, Any], partial: Path, watch: _Watch) -> tuple[s
             code = errno.ENOSPC if f"[Errno {errno.ENOSPC}]" in error else errno.EROFS
             return describe_os_error(OSError(code, os.strerror(code))), ""
         return error if problem.ename == "InputError" else f"{problem.ename}: {error}", ""
-    except DeadKernelError:
-        return "", watch.lost or DEAD
+    except RuntimeError as problem:
+        if (
+            watch.lost or isinstance(problem, DeadKernelError) or "kernel" in str(problem).lower()
+        ):  # died, or never answered
+            return "", watch.lost or DEAD
+        return _first_line(problem), ""
     except OSError as problem:
         return ("", watch.lost) if watch.lost else (describe_os_error(problem), "")
     except Exception as problem:
         if watch.lost:
             return "", watch.lost
-        return f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else 'no more is known'}", ""
+        return _first_line(problem), ""
     return "", watch.lost
+
+
+def _first_line(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else 'no more is known'}"
 
 
 def _put_in_place(partial: Path, target: Path, folder: Path, error: str) -> None:

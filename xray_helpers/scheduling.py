@@ -39,6 +39,7 @@ from xray_helpers.studies import (
 
 log = logging.getLogger("xray_helpers")
 _TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and between signs of life
+_PATIENCE = 600  # seconds without a worker before that is told
 _FINISHED = ("done", "failed", "not run")
 
 
@@ -83,6 +84,7 @@ class _Flight:
     lines: "_ConsoleLines"
     attempts: int = 1
     started: float = field(default_factory=time.monotonic)
+    asked: float = field(default_factory=time.monotonic)  # since when it waits for a worker
     read: int = 0
 
 
@@ -122,6 +124,11 @@ class Engine:
             self.alive = time.monotonic()
             for plan in self.plans:
                 os.utime(plan.folder / RUN)
+            for flight in self.flying.values():
+                if not flight.console.exists() and time.monotonic() - flight.asked > _PATIENCE:
+                    flight.asked = time.monotonic()
+                    log.warning("%s still waits for a free worker: look at the queue, or stop and run the same command again",
+                                flight.plan.label(flight.step))  # fmt: skip
 
     def _start_ready(self) -> None:
         changed = []

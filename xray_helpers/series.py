@@ -190,7 +190,7 @@ def run_plans(plans: list[Plan], running: Running) -> None:
         write_json(plan.folder / "study.json", plan.state)
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
     try:
-        with _stoppable(), open_executor(running, plans[0].folder / "cluster") as executor:
+        with _stoppable(), open_executor(running, plans[0].folder / ".cluster") as executor:
             engine = Engine(plans, running, executor, run)
             try:
                 engine.run()
