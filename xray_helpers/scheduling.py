@@ -235,10 +235,12 @@ class Engine:
         if step.notebook == EXPLORE:
             manifest = read_csv(plan.folder / "manifest.csv")
             plan.state["data"] = {"files": len(manifest), "fingerprint": hash_of(sorted(manifest["sha256"].dropna()))}
-        if step.notebook == JUDGE and (plan.folder / step.parameters["model"] / "metrics.json").exists():
-            from xray_helpers.pages import write_model_card
+        if step.notebook == JUDGE:
+            card = plan.folder / step.parameters["model"] / "model_card.html"
+            if not words.startswith("kept") or not card.exists():
+                from xray_helpers.pages import write_model_card
 
-            write_model_card(plan.folder, step.parameters["model"])
+                write_model_card(plan.folder, card.parent.name)
         log.info("%s %s%s", plan.label(step), words, self._left())
 
     def _left(self) -> str:

@@ -31,7 +31,9 @@ class Command:
     def start(self, *more):
         command = [sys.executable, "-m", "xray_helpers", "run", "--name", NAME, "--data", str(self.data), "--models",
                    "MobileNetV2", "-p", "weights=random", *more]  # fmt: skip
-        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  # ignored in a shell's background
+        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                preexec_fn=heed)  # fmt: skip
 
     def run(self, *more):
         process = self.start(*more)
