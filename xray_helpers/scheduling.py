@@ -132,7 +132,7 @@ class Engine:
 
     def _start_ready(self) -> None:
         changed = []
-        for plan, step in list(self.waiting):
+        for plan, step in sorted(self.waiting, key=lambda item: item[1].notebook == JUDGE):  # what takes long first
             if len(self.flying) >= self.jobs:
                 break
             states = {entry["name"]: entry["state"] for entry in plan.state["steps"]}

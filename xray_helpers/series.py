@@ -182,6 +182,8 @@ def run_plans(plans: list[Plan], running: Running) -> None:
 
     Raises
     ------
+    InputError
+        Where there is no such cluster, or it refuses.
     KeyboardInterrupt
         Once all steps have ended.
     """
@@ -197,14 +199,15 @@ def run_plans(plans: list[Plan], running: Running) -> None:
             except BaseException:
                 _end_run(plans)  # the steps see it, and end
                 raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, InputError) as problem:
         for plan in plans:
             plan.state["state"] = "interrupted"
             for entry in plan.state["steps"]:
                 if entry["state"] == "running":
                     entry["state"] = "interrupted"
             plan.save()
-        log.warning("Interrupted: the same command goes on from here.")
+        if isinstance(problem, KeyboardInterrupt):
+            log.warning("Interrupted: the same command goes on from here.")
         raise
     finally:
         _end_run(plans)

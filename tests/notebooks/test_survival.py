@@ -85,12 +85,11 @@ def test_killed_at_twenty_moments_the_same_command_ends_the_study(stand_in):
     while kills < 20:
         time.sleep(draw.uniform(0.1, 3))
         word = draw.choice(["xray_helpers run", "xray_helpers.execution", "ipykernel_launcher"])
-        victims = command.processes(word)
+        victims = command.processes(word) or command.processes()
         if process.poll() is None and victims:
-            for victim in victims[:1]:
-                victim.kill()
-                kills += 1
-        if process.poll() is None and word != "xray_helpers run":
+            victims[0].kill()
+            kills += 1
+        if process.poll() is None and victims and victims[0].pid != process.pid:
             continue  # it goes on, and tries that step once more
         process.communicate()
         assert command.wait_for_none() == []  # no step or kernel outlives the command
@@ -141,9 +140,8 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
 
 LOST = {  # a model, what its training meets, and what is said of it
     "VGG16": ("os.kill(os.getpid(), 9)", "Its kernel was killed, most often for want of memory: it had reached"),
-    "ResNet50": ("time.sleep(600)", "It did not end within 18 seconds"),
+    "ResNet50": ("time.sleep(600)", "It did not end within 10.8 seconds"),
     "DenseNet121": ("sys.exit(0)", "It ended without an error, but did not write"),
-    "InceptionV3": ("raise OSError(28, 'No space left on device')", "The disk is full: free some space"),
 }
 
 
@@ -155,7 +153,7 @@ def test_steps_that_are_lost_are_a_sentence_each_and_the_study_goes_on_without_t
         first={"02_train_model": f"if os.path.exists({str(cause)!r}):\n    " + meet.replace("\n", "\n    ")}
     )
     models = ["--models", ",".join(["MobileNetV2", *LOST])]
-    status, told = command.run(*models, "-p", "step_limit=0.005")
+    status, told = command.run(*models, "-p", "step_limit=0.003")
     assert status == 1, told
     errors = command.errors()
     assert set(errors) == {f"{model}/02_train_model" for model in LOST}
