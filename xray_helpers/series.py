@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from xray_helpers.backbones import get_backbone, resolve_weights
 from xray_helpers.cache import cache_folder
-from xray_helpers.execution import describe_os_error
+from xray_helpers.execution import DISK, describe_os_error
 from xray_helpers.executors import open_executor
 from xray_helpers.manifest import list_data
 from xray_helpers.scheduling import Engine, Plan
@@ -274,6 +274,8 @@ def whole(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
+        if problem.errno not in DISK:
+            raise
         raise StoppedError(f"reports/{folder.name}: {describe_os_error(problem)}") from None
 
 

@@ -106,10 +106,21 @@ def running_jobs():
     return told.split()
 
 
-@pytest.mark.parametrize("where", ["slurm", "submitit"])
-def test_on_slurm(place, notebooks, where):
+def test_on_slurm_by_submitit_and_back_on_this_machine(place, notebooks):
     folder, cause = notebooks
-    check(Run(place, folder, where, where), lambda: subprocess.run(["scancel", running_jobs()[0]], check=True), cause)
+    run = Run(place, folder, "study", "slurm")
+    check(run, lambda: subprocess.run(["scancel", running_jobs()[0]], check=True), cause)
+    lost = run.folder / MODELS[0] / "metrics.json"
+    before = lost.read_bytes()
+    lost.unlink()
+    other = Run(place, folder, "study", "submitit")  # the same study goes on elsewhere
+    told, _ = (process := other.start()).communicate(timeout=PATIENCE)
+    assert process.returncode == 0, told
+    assert told.count(" kept: ") == 5  # 04 reads what it read before
+    assert lost.read_bytes() == before
+    told, _ = (process := Run(place, folder, "study", "here").start()).communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "Nothing to do" in told
     end = time.monotonic() + 60
     while running_jobs() and time.monotonic() < end:
         time.sleep(0.5)
@@ -127,7 +138,12 @@ def test_what_slurm_refuses_is_a_sentence(place, notebooks):
 
 @contextmanager
 def started(*command):
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    env = os.environ | {
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"
+    }  # so that the engine, not Dask, tries again
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=env
+    )
     try:
         yield process
     finally:
