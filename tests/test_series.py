@@ -46,14 +46,17 @@ class Played:
         write_record(spec["name"], folder, spec["writes"], spec["made_of"], {"seconds": 1.0, "started": "now"})
         return {"error": "", "lost": ""}
 
-    def run(self, shards=None, settings=None, jobs=2):
-        settings = settings or self.settings
+    def plan(self, settings, shards=None):
+        folder = open_study(settings)
         steps = build_steps(settings.models, shards)
         state = {"steps": [{"name": step.name, "report": step.name, "state": "waiting"} for step in steps]}
-        write_json(self.folder / ".run.json", {"run": "x"})
+        write_json(folder / ".run.json", {"run": "x"})
+        return Plan(settings, folder, steps, state)
+
+    def run(self, shards=None, settings=None, jobs=2):
         self.ran.clear()
         with ThreadPoolExecutor(2) as pool:
-            Engine([Plan(settings, self.folder, steps, state)], Running(jobs=jobs), pool, "x").run()
+            Engine([self.plan(settings or self.settings, shards)], Running(jobs=jobs), pool, "x").run()
         return {step["name"]: step["state"] for step in read_json(self.folder / "study.json")["steps"]}
 
 
@@ -189,3 +192,16 @@ def test_features_are_extracted_in_parts_before_training(study):
     assert max(map(study.ran.index, parts)) < study.ran.index("VGG16/02_train_model")
     assert study.run() == {name: "done" for name in states if name not in parts}  # parts change no result
     assert study.ran == []
+
+
+def test_studies_of_a_sweep_share_what_is_the_same(study):
+    plans = [study.plan(study.settings.model_copy(update={"name": f"sweep/{name}", "seed": seed, "learning_rate": rate}))
+             for name, seed, rate in (("a", 1, 0.1), ("b", 1, 0.2), ("c", 2, 0.1))]  # fmt: skip
+    with ThreadPoolExecutor(2) as pool:
+        Engine(plans, Running(jobs=2), pool, "x").run()
+    for plan in plans:
+        assert {step["state"] for step in plan.state["steps"]} == {"done"}
+        assert not any(find_reason(step, plan.steps, plan.settings, plan.folder) for step in plan.steps)
+    assert study.ran.count("01_data_exploration") == 2  # once a seed
+    assert study.ran.count("VGG16/02_train_model") == 3
+    assert read_record(plans[1].steps[0], plans[1].folder)["shared_with"] == "sweep/a"

@@ -20,7 +20,14 @@ from typing import Any
 from xray_helpers.studies import RUN, now, partial_name, read_json, redact, root, write_text
 
 DEAD, LATE, LEFT = "dead", "late", "left"  # how a kernel can be lost: by itself, by the limit, with the command
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)  # what a disk answers that is no bug
+DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+)  # what a disk answers that is no bug
 _SILENCE = 180.0  # seconds without a sign of life from the command after which a step ends itself
 _KERNEL = "import os; os.environ.pop('JPY_SESSION_NAME', None)"  # nobody clicks, though a study may start in a notebook
 _KERNEL += "; from xray_helpers.execution import follow_parent; follow_parent()"

@@ -138,9 +138,20 @@ def write_sweep_page(
     ranked = ranking.rename(columns={"validation_auroc": "mean AUROC on validation", "sd": "SD"})
     page = render_page(
         "sweep.html.j2", title=f"Sweep {folder.name}: fracture classifiers compared", name=folder.name, verdict=verdict,
+        banners=_sweep_banners(folder),
         ranking=show(ranked), rows=show(table), missing=missing,
     )  # fmt: skip
     return write_text(folder / "index.html", page)
+
+
+def _sweep_banners(folder: Path) -> list[tuple[str, str]]:
+    """Return the banners of the studies of a sweep, each once."""
+    banners: dict[str, tuple[str, str]] = {}
+    for path in sorted(folder.glob("*/study.json")):
+        manifest = path.with_name("manifest.csv")
+        for kind, text in study_banners(read_json(path), read_csv(manifest) if manifest.exists() else None):
+            banners.setdefault(text.split(":")[0], (kind, text))
+    return list(banners.values())
 
 
 def _say(value: Any) -> str:

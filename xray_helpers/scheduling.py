@@ -221,7 +221,7 @@ class Engine:
 
     def _share(self, plan: Plan, step: Step, what: dict[str, Any], other: Plan, same: Step) -> None:
         """Copy what another study of the sweep wrote in the very same step."""
-        beside = ("engine.json",) if step.notebook == EXPLORE else ()  # chosen once
+        beside = ["engine.json"] if (other.folder / "engine.json").exists() else []  # chosen once
         for file in (*step.writes, f"{step.name}.ipynb", f"{step.name}.html", *beside):
             (plan.folder / file).parent.mkdir(parents=True, exist_ok=True)
             write_whole(plan.folder / file, lambda partial, file=file: shutil.copyfile(other.folder / file, partial))

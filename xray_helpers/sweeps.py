@@ -100,9 +100,10 @@ def run_sweep(values: Mapping[str, Any], running: Running) -> Path:
     ):
         raise InputError(f"reports/{name} holds files that are no sweep: give it another name.")
     settings = [prepare(study) for study in asked]
-    with whole(folder), ExitStack() as held, logging_to(folder):
+    with whole(folder), ExitStack() as held:
         for place in (folder, *(study_folder(study.name) for study in settings)):
             held.enter_context(locking(place))
+        held.enter_context(logging_to(folder))
         _check_sweep(folder, points)
         started = time.monotonic()
         plans = [build_plan(study, running, ask, f"{study.name.split('/')[1]}: ")
@@ -136,7 +137,8 @@ def write_sweep(folder: Path, points: list[dict[str, Any]], plans: list[Plan]) -
     index = write_sweep_page(folder, table, ranking, describe_best(ranking, best, folder), missing)
     write_studies()
     if len(ranking):
-        log.info("Candidates, by validation:\n%s", ranking.head(5).round(3).to_string(index=False))
+        shown = ranking.head(5).round({"validation_auroc": 3, "sd": 3})
+        log.info("Candidates, by validation:\n%s", shown.to_string(index=False))
     return index
 
 
