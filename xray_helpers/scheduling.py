@@ -95,7 +95,9 @@ class Engine:
         self.plans, self.running, self.executor, self.run_id = plans, running, executor, run
         self.waiting = [(plan, step) for plan in plans for step in plan.steps]
         self.flying: dict[Future, _Flight] = {}
-        self.known: dict[str, tuple[Plan, Step]] = {}  # what was done in this run, by key: studies of a sweep share it
+        self.known: dict[
+            tuple[str, str], tuple[Plan, Step]
+        ] = {}  # what was done in this run, by key: studies of a sweep share it
         self.total, self.jobs, self.alive = len(self.waiting), count_jobs(running), 0.0
 
     def run(self) -> None:
@@ -203,6 +205,7 @@ class Engine:
         outcome = _outcome(future)
         if outcome["lost"] == DEAD and flight.attempts == 1:
             log.warning("%s: its kernel or machine was lost; tried once more", plan.label(step))
+            _forget(step, plan.folder)
             self._submit(replace(flight, attempts=2, read=0, console=partial_name(plan.folder / f"{step.name}.log")))
             flight.console.unlink(missing_ok=True)
             return
@@ -212,6 +215,7 @@ class Engine:
         if error or not read_record(step, plan.folder):
             error = error or "It was lost before it had ended: run the same command again."
             entry |= {"state": "failed", "error": error}
+            _forget(step, plan.folder)  # what it wrote before it failed; its report stays
             log.error("%s failed after %.0f s: %s", plan.label(step), entry["seconds"], error)
             plan.save()
             return
