@@ -97,7 +97,7 @@ class Engine:
         self.flying: dict[Future, _Flight] = {}
         self.known: dict[
             tuple[str, str], tuple[Plan, Step]
-        ] = {}  # what was done in this run, by key: studies of a sweep share it
+        ] = {}  # by name and key: what studies share
         self.total, self.jobs, self.alive = len(self.waiting), count_jobs(running), 0.0
 
     def run(self) -> None:
