@@ -12,12 +12,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
 
 check: $(STAMP)  ## the quick part
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 lab: $(STAMP)  ## the series in JupyterLab, on the demo study
 	test -f reports/demo/comparison.csv || $(BIN)/python -m xray_helpers demo
