@@ -1,6 +1,7 @@
 """Where steps run: here, on Slurm, or on any Dask cluster; each as an executor of `concurrent.futures`."""
 
 import importlib
+import logging
 import os
 import shutil
 import subprocess
@@ -74,9 +75,9 @@ def _open_dask(running: Running, place: Path) -> Iterator[Any]:
             "distributed.deploy.lost-worker-timeout": "1s",
             "distributed.comm.timeouts.connect": "30s",
             "distributed.admin.log-format": "%(message)s",
-            "distributed.logging.distributed": "error",
         }
     )
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a worker that is lost is told by the engine
     if running.on == "slurm":
         jobqueue = _import("dask_jobqueue")
         with jobqueue.SLURMCluster(**describe_job(running, place)) as cluster:
