@@ -95,9 +95,7 @@ class Engine:
         self.plans, self.running, self.executor, self.run_id = plans, running, executor, run
         self.waiting = [(plan, step) for plan in plans for step in plan.steps]
         self.flying: dict[Future, _Flight] = {}
-        self.known: dict[
-            tuple[str, str], tuple[Plan, Step]
-        ] = {}  # by name and key: what studies share
+        self.known: dict[tuple[str, str], tuple[Plan, Step]] = {}  # by name and key: what studies share
         self.total, self.jobs, self.alive = len(self.waiting), count_jobs(running), 0.0
 
     def run(self) -> None:
