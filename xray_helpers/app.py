@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from xray_helpers.reading_room import choose_model, describe_rule
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.steps import build_steps, notebook_parameters
-from xray_helpers.studies import find_study, notebooks_folder, read_json, root, study_folder
+from xray_helpers.studies import find_study, notebooks_folder, read_json, root
 
 LOCAL_ADDRESS = "127.0.0.1"
 _POLICY = (  # no host but this one is asked for anything
@@ -52,9 +52,10 @@ def serve_room(
         When there is no such study or model, or the port is taken.
     """
     folder = find_study(study)
-    name = read_json(folder / "study.json")["settings"]["name"]
-    if folder.resolve() != study_folder(name).resolve():
-        raise InputError(f"The study must lie under {root() / 'reports'}: {folder} does not.")
+    reports = (root() / "reports").resolve()
+    if not folder.resolve().is_relative_to(reports):
+        raise InputError(f"The study must lie under {reports}: {folder} does not.")
+    name = folder.resolve().relative_to(reports).as_posix()
     model = choose_model(folder, model)
     if not (folder / model / "model.keras").exists() or not (folder / model / "metrics.json").exists():
         known = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.keras"))) or "none"
