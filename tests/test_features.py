@@ -4,7 +4,6 @@ import pytest
 
 from xray_helpers.engines import EXACT, Engine
 from xray_helpers.features import engine_record, extract_features, extractor_key, load_features, load_study_features
-from xray_helpers.settings import InputError
 
 
 class MeanGrey:
@@ -117,8 +116,8 @@ def test_keys_differ_by_all_that_changes_features(tmp_path):
 def test_features_of_a_study_come_from_the_first_model_that_has_them(root, part):
     table = part.assign(status="used", split=["train"] * 40 + ["validation"] * 15 + ["test"] * 15, label="Fractured")
     records = {"A": {"key": "a"}, "B": {"key": "b"}}
-    with pytest.raises(InputError, match="run 02_train_model again"):
-        load_study_features(records, table)
+    name, x, rows = load_study_features(records, table)  # the cache was cleared
+    assert (len(x), len(rows)) == (0, 0)
     extract_features(part, root / "set", MeanGrey(), "b")
     for split in ("train", "validation", "test"):
         extract_features(table[table["split"] == split], root / "set", MeanGrey(), "b")

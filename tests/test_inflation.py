@@ -18,6 +18,15 @@ def copies(n_sources=40, n_copies=6, signal=0.0, seed=0):
     return x, table
 
 
+def test_without_features_it_says_that_nothing_was_measured():
+    from xray_helpers.plots import plot_inflation
+
+    _, table = copies()
+    nothing = measure_inflation(np.empty((0, 1)), table.head(0), seed=1)
+    assert "was not measured" in describe_inflation(nothing)
+    assert plot_inflation(nothing, model="no model").texts[0].get_text() == "not measured"
+
+
 def test_copies_inflate_files_and_folders_but_not_groups():
     table = measure_inflation(*copies(), seed=1).set_index(["split", "labels"])["auroc"]
     assert table["random files", "true"] > 0.95

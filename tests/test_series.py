@@ -153,14 +153,16 @@ def test_a_record_names_changed_notebooks_sources_and_data(study, monkeypatch, t
 
     from xray_helpers import steps as module
 
-    make_images(tmp_path / "set" / "Fractured", 3)
-    own = study.settings.model_copy(update={"data": "set"})
+    make_images(tmp_path / "set-v1.1" / "Fractured", 3)
+    own = study.settings.model_copy(update={"data": "set-v1.1"})
     open_study(own.model_copy(update={"name": "s"}))
     study.run(settings=own)
     steps = build_steps(MODELS)
     assert [find_reason(step, steps, own, study.folder) for step in steps] == [""] * 6
-    make_images(tmp_path / "set" / "Fractured", 1, seed=9)
+    make_images(tmp_path / "set-v1.1" / "Fractured", 1, seed=9)
     assert find_reason(steps[0], steps, own, study.folder) == "data changed"
+    padded = own.model_copy(update={"resize": "pad"})  # 02 reads pictures by it, though 01 alone has the parameter
+    assert find_reason(steps[1], steps, padded, study.folder) == "resize was 'stretch', is 'pad'"
     notebooks = tmp_path / "notebooks"
     shutil.copytree(module.notebooks_folder(), notebooks)
     book = notebooks / "03_evaluate_model.ipynb"
@@ -186,6 +188,28 @@ def test_a_lost_kernel_is_tried_once_more_and_then_reported(study):
     assert states["ResNet50/03_evaluate_model"] == states["04_compare_models"] == "done"
     entry = next(step for step in read_json(study.folder / "study.json")["steps"] if step["name"] == name)
     assert entry["error"] == "Its kernel was killed."
+
+
+def test_a_folder_with_nothing_but_the_traces_of_a_start_is_empty(tmp_path):
+    from xray_helpers.series import is_empty
+
+    assert is_empty(tmp_path / "nowhere")
+    for name in (".lock", "log-2026-01-01_10-00-00.log", "study.yaml"):
+        (tmp_path / name).touch()
+    assert is_empty(tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    assert not is_empty(tmp_path)
+
+
+def test_an_executor_that_refuses_is_tried_again_and_told(study, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("sbatch: error: the queue is full")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    states = study.run()
+    assert states["01_data_exploration"] == "failed"
+    entry = read_json(study.folder / "study.json")["steps"][0]
+    assert "the queue is full" in entry["error"]
 
 
 def test_features_are_extracted_in_parts_before_training(study):

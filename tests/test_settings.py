@@ -4,8 +4,10 @@ from xray_helpers.settings import (
     PROFILES,
     InputError,
     Settings,
+    build_running,
     build_settings,
     parse_assignments,
+    part_values,
     read_notebook_settings,
     read_settings_file,
 )
@@ -104,3 +106,17 @@ def test_notebook_settings_check_every_parameters_cell():
         read_notebook_settings(namespace | {"In": [*cells, "# Parameters\nepochz = 4\n"], "epochz": 4})
     with pytest.raises(InputError, match="epochs = 'x'"):
         read_notebook_settings(namespace | {"epochs": "x"})
+
+
+def test_yaml_has_no_surprises_and_options_of_running_are_told_apart(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("on: slurm\nwalltime: 12:00:00\naccount: 1234\nname: 2024\nepochs: 5\neager: true\n")
+    values, running = part_values(read_settings_file(path) | parse_assignments(["walltime=60"]))
+    settings, options = build_settings(**values), build_running(**running)
+    assert (settings.name, settings.epochs, settings.eager) == ("2024", 5, True)
+    assert (options.on, options.walltime, options.account) == ("slurm", "60", "1234")
+    assert build_running(**parse_assignments(["walltime=12:00:00"])).walltime == "12:00:00"
+    for values, words in (({"on": "mars"}, "it is here, slurm"), ({"jobs": -1}, "jobs = -1"), ({"job": 1}, "did you mean jobs"),
+                          ({"directives": ["-C avx"]}, "in full"), ({"walltime": "soon"}, "walltime")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            build_running(**values)

@@ -78,8 +78,13 @@ def _reserve(path: Path) -> None:
 def read_array(name: str) -> np.memmap | None:
     """Return an array of the cache, memory-mapped, or None; one that is not as it was written is deleted."""
     path = cache_folder() / f"{name}.npy"
-    if not path.exists():
+    try:
+        return _read_sealed(path)
+    except FileNotFoundError:  # never there, or dropped this moment by another process
         return None
+
+
+def _read_sealed(path: Path) -> np.memmap | None:
     size = path.stat().st_size - _SEAL
     with open(path, "rb") as handle:
         handle.seek(max(size, 0))
@@ -230,7 +235,7 @@ def clear_cache(kind: str = "") -> int:
     InputError
         When there is no such kind.
     """
-    files = [path for path, _ in _files()]
+    files = [path for path, _ in _files() if ".partial" not in path.name]  # those are being written
     chosen = [path for path in files if not kind or path.name.lstrip(".").split("-")[0] == kind]
     if kind and not chosen:
         known = ", ".join(sorted({path.name.lstrip(".").split("-")[0] for path in files})) or "nothing"

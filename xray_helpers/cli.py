@@ -94,7 +94,8 @@ def run(profile: str, data: str | None, name: str | None, models: str | None, **
 @click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated.")
 @click.option("--jobs", metavar="N", help=f"{Running.model_fields['jobs'].description}.")
 @click.option("--on", metavar="WHERE", help=f"{Running.model_fields['on'].description}.")
-def sweep(file: str, pairs: tuple[str, ...], **running: object) -> None:
+@click.option("--overwrite", is_flag=True, help="Go on with studies of the same names that have other settings.")
+def sweep(file: str, pairs: tuple[str, ...], overwrite: bool, **running: object) -> None:
     """Run a study for every combination of the values that a file lists; the best is chosen by validation."""
     values = read_settings_file(file) | parse_assignments(pairs)
     values |= {key: value for key, value in running.items() if value is not None}
@@ -102,7 +103,7 @@ def sweep(file: str, pairs: tuple[str, ...], **running: object) -> None:
     from xray_helpers.sweeps import read_sweep, run_sweep
 
     _, _, studies, options = read_sweep(values)
-    index = run_sweep(values, build_running(**options))
+    index = run_sweep(values, build_running(**options), overwrite=overwrite)
     click.echo(os.path.relpath(index))
     root = index.parent.parent
     if any(read_json(root / study.name / "study.json")["state"] != "done" for study in studies):

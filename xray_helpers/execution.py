@@ -48,7 +48,8 @@ def run_step(spec: dict[str, Any]) -> dict[str, Any]:
         ``error`` (a sentence, or empty), ``lost`` (`DEAD` or `LATE`, or empty) and, where it got so far, ``seconds``
         and ``peak_gib`` of memory.
     """
-    env = os.environ | {"XRAY_HELPERS_ROOT": spec["root"], "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
+    env = os.environ | {"XRAY_HELPERS_ROOT": spec["root"], "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1",
+                        "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # fmt: skip  # so that two steps share one
     if spec["threads"]:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
         env |= dict.fromkeys(names, str(spec["threads"]))

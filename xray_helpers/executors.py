@@ -111,6 +111,12 @@ def _ask_slurm(script: str) -> None:
         raise InputError(f"Slurm refuses such a job ({reason}): see partition, account, memory, gpus and directives.")
 
 
+def _list_directives(running: Running) -> list[str]:
+    named = {"partition": running.partition, "account": running.account, "time": running.walltime}
+    named["gres"] = f"gpu:{running.gpus}" if running.gpus else ""
+    return [*(f"--{key}={value}" for key, value in named.items() if value), *running.directives]
+
+
 def describe_job(running: Running, place: Path) -> dict[str, Any]:
     """Return what dask-jobqueue is asked for: one worker a job, one step at a time, with all the job's cores."""
     extra = list(running.directives) + ([f"--gres=gpu:{running.gpus}"] if running.gpus else [])
@@ -131,7 +137,10 @@ def _open_submitit(running: Running, place: Path) -> Iterator[Executor]:
         raise InputError("There is no Slurm here (no sbatch): run this on a login node, or leave --on away.")
     _watch_queue()
     executor = submitit.AutoExecutor(folder=place, cluster="slurm", slurm_python=sys.executable)
-    extra = dict(option.lstrip("-").split("=", 1) for option in running.directives if "=" in option)
+    lines = [f"#SBATCH {option}" for option in _list_directives(running)]
+    _ask_slurm("\n".join(["#!/bin/sh", *lines, "true\n"]))
+    named = (option.removeprefix("--").partition("=") for option in running.directives)
+    extra: dict[str, Any] = {key: value if equals else True for key, equals, value in named}
     if running.gpus:
         extra["gres"] = f"gpu:{running.gpus}"
     named = {"slurm_partition": running.partition, "slurm_account": running.account}

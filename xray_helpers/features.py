@@ -16,7 +16,7 @@ from xray_helpers.engines import Engine, ForwardPass
 from xray_helpers.pixels import VERSION as PIXELS
 from xray_helpers.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.radiographs import ImageFolder
-from xray_helpers.settings import SPLITS, InputError, Settings
+from xray_helpers.settings import SPLITS, Settings
 from xray_helpers.splits import used_part
 from xray_helpers.studies import from_root, hash_of, read_json, write_json
 
@@ -154,17 +154,14 @@ def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tup
         A model's name to its ``training.json``, the preferred model first.
     manifest : DataFrame
 
-    Raises
-    ------
-    InputError
-        When the cache was cleared since training.
+    Nothing, of no model, where the cache was cleared since training.
     """
     parts = [used_part(manifest, split) for split in SPLITS]
     for name in records:
         found = [load_features(part, records[name]["key"]) for part in parts]
         if all(features is not None for features in found):
             return name, np.concatenate([np.asarray(part) for part in found]), pd.concat(parts, ignore_index=True)
-    raise InputError("No model's features are in data/cache any more: run 02_train_model again for one model.")
+    return "no model", np.empty((0, 1), np.float32), manifest.head(0)
 
 
 def build_embedder(weights: str | None, engine: Engine) -> tuple[Callable[[np.ndarray], np.ndarray] | None, str]:

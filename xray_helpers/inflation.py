@@ -31,11 +31,13 @@ def measure_inflation(features: np.ndarray, table: pd.DataFrame, *, seed: int, r
 
     Returns
     -------
-    DataFrame
+    DataFrame, empty where there are no images
         split (``the set's own folders`` where it has them, ``random files``, ``kept apart by group``), labels
         (``true`` or ``shuffled``), auroc and accuracy (means over folds), auroc_sd, accuracy_sd (standard
         deviation over folds; missing for a single split), folds, n.
     """
+    if not len(table):
+        return pd.DataFrame(columns=["split", "labels", "auroc", "auroc_sd", "accuracy", "accuracy_sd", "folds", "n"])
     rng = np.random.default_rng([seed, 5])
     if len(table) > _MOST:
         keep = np.sort(rng.permutation(len(table))[:_MOST])
@@ -98,6 +100,11 @@ def _score(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) ->
 
 def describe_inflation(inflation: pd.DataFrame) -> str:
     """Return what the figure shows, in a few sentences."""
+    if not len(inflation):
+        return (
+            "What a leak would be worth was not measured: no model's features are in data/cache any more. Delete a model's "
+            "02_train_model.done.json and run the same command again."
+        )
     auroc = inflation.set_index(["split", "labels"])["auroc"]
     honest, files = auroc["kept apart by group", "true"], auroc["random files", "true"]
     own = auroc.get(("the set's own folders", "true"))

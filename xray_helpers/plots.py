@@ -340,6 +340,9 @@ def plot_inflation(inflation: pd.DataFrame, *, model: str, ax: Axes | None = Non
     """Draw what a leak is worth; `inflation` is `inflation.measure_inflation`'s table."""
     ax = new_axes(ax, figsize=(7.6, 3.4))
     splits = list(dict.fromkeys(inflation["split"]))
+    if not splits:
+        ax.text(0.5, 0.5, "not measured", ha="center")
+        return ax.axes
     looks = {"true": ("o", "#2f4858", "labels as they are"), "shuffled": ("X", "#b2432f", "labels shuffled per source")}
     for labels, (marker, color, words) in looks.items():
         rows = inflation[inflation["labels"] == labels]

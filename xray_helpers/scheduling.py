@@ -135,6 +135,7 @@ class Engine:
         for plan, step in sorted(self.waiting, key=lambda item: item[1].notebook == JUDGE):  # what takes long first
             if len(self.flying) >= self.jobs:
                 break
+            self._live()
             states = {entry["name"]: entry["state"] for entry in plan.state["steps"]}
             ended = [states[name] for name in step.needs if states[name] in _FINISHED]
             if len(ended) == len(step.needs) and self._take(plan, step, ended):
@@ -186,7 +187,12 @@ class Engine:
             "run": self.run_id, "console": str(flight.console.resolve()), "limit": self.running.step_limit * 3600,
             "threads": self._threads(step), "root": str(root().resolve()),
         }  # fmt: skip
-        self.flying[self.executor.submit(run_step, spec)] = flight
+        try:
+            future = self.executor.submit(run_step, spec)
+        except Exception as problem:  # a queue that is busy or full: tried once more, then told
+            future = Future()
+            future.set_exception(problem)
+        self.flying[future] = flight
 
     def _threads(self, step: Step) -> int:
         """Return the cores of a step, so that steps which run together do not fight; 0: all there are."""

@@ -109,7 +109,7 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
 
 
 def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
-    if not folder.exists() or all(path.name == ANSWERS or path.name.startswith(".") for path in folder.iterdir()):
+    if is_empty(folder):
         return
     advice = "choose another --name"
     if not (folder / "study.json").exists():
@@ -123,6 +123,12 @@ def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
         raise InputError(
             f"reports/{folder.name} is a study with other settings ({', '.join(changed)}): {advice}, or add --overwrite."
         )
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what a run that was stopped at once, or a person, left there."""
+    begun = (".", "log-", ANSWERS)
+    return not folder.exists() or all(path.name.startswith(begun) for path in folder.iterdir())
 
 
 def build_plan(settings: Settings, running: Running, asked: Settings, prefix: str = "") -> Plan:
@@ -289,7 +295,8 @@ def _stoppable() -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {name: signal.signal(name, stop) for name in (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, name.name)}
+    heard = [name for name in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(name) is not signal.SIG_IGN]  # nohup
+    before = {name: signal.signal(name, stop) for name in heard}
     try:
         yield
     finally:
@@ -305,12 +312,19 @@ def _log_results(folder: Path) -> None:
             log.info("  %s", ", ".join(f"{key} {value}" for key, value in row.items()))
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short, without a word between the lines of the console."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
+
+
 @contextmanager
 def logging_to(folder: Path) -> Iterator[None]:
     """Log to the console and to a file of a study or sweep, places of this machine replaced by words."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
-    handlers = [logging.FileHandler(folder / f"log-{stamp}.log", encoding="utf-8"), logging.StreamHandler()]
+    handlers = [_LogFile(folder / f"log-{stamp}.log", encoding="utf-8"), logging.StreamHandler()]
     log.setLevel(logging.INFO)
     for handler in handlers:
         handler.setFormatter(form)

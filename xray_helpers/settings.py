@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ class Settings(BaseModel):
     Relative paths are meant from the repository's root.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), coerce_numbers_to_str=True)
 
     name: str = Field("quick", description="the study: a folder of reports/")
     data: str = Field("data", description="a folder or CSV of radiographs, or 'phantoms'")
@@ -146,8 +147,6 @@ class Settings(BaseModel):
     @field_validator("patient_pattern")
     @classmethod
     def _one_group(cls, value: str) -> str:
-        import re
-
         try:
             groups = re.compile(value).groups
         except re.error as error:
@@ -160,7 +159,7 @@ class Settings(BaseModel):
 class Running(BaseModel):
     """How a study is run: where, how many steps at once, what each may take. It changes no result."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     jobs: int = Field(
         0, ge=0, le=1000, description="steps at once; 0: two as far as cores and memory reach, 10 elsewhere"
@@ -177,6 +176,13 @@ class Running(BaseModel):
     walltime: str = Field("1-00:00:00", pattern=r"^(\d+-)?\d+(:\d+){0,2}$", description="of a Slurm job")
     gpus: int = Field(0, ge=0, le=64, description="of a Slurm job")
     directives: tuple[str, ...] = Field((), description="further options of sbatch, such as ['--qos=long']")
+
+    @field_validator("directives")
+    @classmethod
+    def _long_options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(option.startswith("--") for option in value):
+            raise ValueError("write options of sbatch in full, such as --qos=long or --exclusive")
+        return value
 
     @field_validator("on")
     @classmethod
@@ -207,7 +213,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 def nearest(word: str, known: Any) -> str:
     """Return ``"; did you mean X?"`` for the nearest known word, or an empty string."""
     lower = {name.lower(): name for name in known}
-    match = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
     return f"; did you mean {lower[match[0]]}?" if match else ""
 
 
@@ -274,6 +280,19 @@ def check_names(names: Any, *, known: Any = (), where: str = "") -> None:
             )
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without its surprises: on and no are words, 12:00:00 is a text, and so is a date."""
+
+
+_plain = {"bool": r"^(?:true|True|TRUE|false|False|FALSE)$", "int": r"^[-+]?[0-9]+$"}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if tag.split(":")[-1] not in ("bool", "int", "timestamp")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _form in _plain.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_form), None)
+
+
 def read_settings_file(path: str | Path) -> dict[str, Any]:
     """Read parameters from a YAML file of ``name: value`` lines.
 
@@ -283,7 +302,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         When the file is missing, is no YAML, or holds anything but names and values.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"The settings file {path} cannot be read: {reason}.") from None
@@ -306,7 +325,7 @@ def parse_assignments(pairs: Any) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"{pair!r} is no parameter: write name=value, for example -p epochs=5.")
         try:
-            values[key.strip()] = yaml.safe_load(text) if text else ""
+            values[key.strip()] = yaml.load(text, _Loader) if text else ""
         except yaml.YAMLError:
             values[key.strip()] = text
     return values

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xray_helpers.settings import Settings
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.studies import (
     LOCAL,
     PHANTOMS,
@@ -32,7 +32,9 @@ from xray_helpers.studies import (
 EXPLORE, EXTRACT, TRAIN, JUDGE, COMPARE = (
     "01_data_exploration", "02a_extract_features", "02_train_model", "03_evaluate_model", "04_compare_models",
 )  # fmt: skip
+_looked: dict[Path, tuple[float, str]] = {}  # by place: until when a look at the images holds, and what it found
 _SILENT = 60  # seconds; a command that runs a study gives a sign of life every five
+READING = ("depth", "resize", "truncated", "other_modalities")
 _PACKAGE = Path(__file__).parent
 
 
@@ -135,7 +137,9 @@ def made_of(step: Step, steps: list[Step], settings: Settings, folder: Path) -> 
     """
     reads = {file: entry["sha256"] for earlier in _ancestors(step, steps) if earlier.notebook != EXTRACT
              for file, entry in read_record(earlier, folder).get("wrote", {}).items()}  # fmt: skip
+    values = shareable(settings)
     parameters = {key: value for key, value in notebook_parameters(step, settings).items() if key != "name"}
+    parameters |= {key: values[key] for key in READING}  # every step reads pictures as 01 was told to
     outside = {
         key: _look_at(key, parameters[key], folder) for key in ("data", "weights", "corrections") if key in parameters
     }
@@ -198,7 +202,10 @@ def find_complete(settings: Settings) -> Path | None:
     if settled is None or not index.exists() or read_json(folder / "study.json").get("state") != "done":
         return None
     steps = build_steps(settled.models)
-    return None if any(find_reason(step, steps, settled, folder) for step in steps) else index
+    try:
+        return None if any(find_reason(step, steps, settled, folder) for step in steps) else index
+    except (OSError, InputError):  # images that are gone: what is missing is said where the study is prepared
+        return None
 
 
 def settle(settings: Settings) -> Settings | None:
@@ -257,9 +264,21 @@ def _look_at(key: str, value: str, folder: Path) -> str:
         return place
     path = from_root(place)
     if key == "data":
-        return hash_of([path.suffix and _sha256(path), sorted(_stat(file) for file in _list_images(path))])
-    files = sorted(path.glob("*.h5")) if path.is_dir() else [path] if path.exists() else []
+        return _look_at_images(path)
+    files = sorted(f for f in path.iterdir() if f.suffix in (".h5", ".keras")) if path.is_dir() else [path]
+    files = [file for file in files if file.exists()]
     return hash_of([(file.name, seal_of(file).hex() if key == "weights" else _sha256(file)) for file in files])
+
+
+def _look_at_images(data: Path) -> str:
+    """Return a hash of names, sizes and times; a look that took long holds for a while, since many steps ask."""
+    now, (until, known) = time.monotonic(), _looked.get(data, (0.0, ""))
+    if now < until:
+        return known
+    found = hash_of([data.is_file() and _sha256(data), sorted(_stat(file) for file in _list_images(data))])
+    took = time.monotonic() - now
+    _looked[data] = (now + 60 * took if took > 0.5 else 0.0, found)
+    return found
 
 
 def _list_images(data: Path) -> list[tuple[str, str]]:
@@ -271,7 +290,7 @@ def _list_images(data: Path) -> list[tuple[str, str]]:
         return found
     with open(data, encoding="utf-8-sig", newline="") as handle:
         rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in csv.DictReader(handle)]
-    return [(str(data.parent / row["path"]), "") for row in rows if row.get("path")]
+    return [(str(data.parent / row["path"].replace("\\", "/")), "") for row in rows if row.get("path")]
 
 
 def _stat(file: tuple[str, str]) -> tuple[str, int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from xray_helpers.scheduling import Plan
-from xray_helpers.series import build_plan, conclude, locking, logging_to, prepare, run_plans, whole
+from xray_helpers.series import build_plan, conclude, is_empty, locking, logging_to, prepare, run_plans, whole
 from xray_helpers.settings import InputError, Running, Settings, build_settings, check_names, part_values
 from xray_helpers.studies import hash_of, read_json, study_folder, write_csv, write_json
 
@@ -51,6 +51,8 @@ def read_sweep(values: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]], li
         raise InputError("A sweep's file needs lines such as 'sweep:' and below it 'seed: [1, 2, 3]'.")
     check_names([*(key for key in values if key not in _OWN), *lists], known=Running.model_fields)
     for key, listed in lists.items():
+        if key in values:
+            raise InputError(f"{key!r} is both swept and given: leave one of them out.")
         if key == "name" or key in Running.model_fields:
             raise InputError(f"{key!r} cannot be swept: it changes no result.")
         if not isinstance(listed, list) or not listed or len({repr(value) for value in listed}) < len(listed):
@@ -77,7 +79,7 @@ def _folder_of(point: Mapping[str, Any]) -> str:
     return plain if plain == words and len(plain) < 100 else f"{plain[:80]}-{hash_of(point)[:6]}"
 
 
-def run_sweep(values: Mapping[str, Any], running: Running) -> Path:
+def run_sweep(values: Mapping[str, Any], running: Running, *, overwrite: bool = False) -> Path:
     """Run every study of a sweep; steps that are the same in several run once. Return the sweep's ``index.html``.
 
     Parameters
@@ -85,6 +87,8 @@ def run_sweep(values: Mapping[str, Any], running: Running) -> Path:
     values : mapping
         As for `read_sweep`.
     running : Running
+    overwrite : bool
+        Go on although studies of these names have other settings.
 
     Raises
     ------
@@ -93,23 +97,20 @@ def run_sweep(values: Mapping[str, Any], running: Running) -> Path:
     """
     name, points, asked, _ = read_sweep(values)
     folder = study_folder(name)
-    if (
-        folder.exists()
-        and not (folder / SWEEP).exists()
-        and any(not path.name.startswith(".") for path in folder.iterdir())
-    ):
+    if not (folder / SWEEP).exists() and not is_empty(folder):
         raise InputError(f"reports/{name} holds files that are no sweep: give it another name.")
-    settings = [prepare(study) for study in asked]
+    settings = [prepare(study, overwrite=overwrite) for study in asked]
     with whole(folder), ExitStack() as held:
-        for place in (folder, *(study_folder(study.name) for study in settings)):
-            held.enter_context(locking(place))
-        held.enter_context(logging_to(folder))
+        held.enter_context(locking(folder))
         _check_sweep(folder, points)
+        write_json(folder / SWEEP, {"name": name, "points": points, "studies": [study.name for study in asked]})
+        for study in settings:
+            held.enter_context(locking(study_folder(study.name)))
+        held.enter_context(logging_to(folder))
         started = time.monotonic()
         plans = [build_plan(study, running, ask, f"{study.name.split('/')[1]}: ")
                  for study, ask in zip(settings, asked, strict=True)]  # fmt: skip
         log.info("Sweep %s: %d studies of %s", name, len(plans), ", ".join(points[0]))
-        write_json(folder / SWEEP, {"name": name, "points": points, "studies": [study.name for study in asked]})
         run_plans(plans, running)
         for plan in plans:
             conclude(plan, time.monotonic() - started)

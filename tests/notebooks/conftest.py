@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,13 +17,6 @@ from playwright.sync_api import sync_playwright
 SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1,
          "threshold_rule": "youden", "maps": 12}  # fmt: skip
 PLANTED = ("planted-user", "planted-host", "Planted^Patient", "planted-secret")  # none of these may get into a study
-
-
-def pytest_collection_modifyitems(items):
-    """What looks at the shared studies runs in one process, the other tests beside it."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group("series"))
 
 
 @pytest.fixture(scope="session")
