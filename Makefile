@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lab cluster lock clean
+.PHONY: demo test test-series test-rest check lab cluster lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m xray_helpers demo
@@ -12,12 +12,18 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
+	$(MAKE) -j2 $(if $(filter output-sync,$(.FEATURES)),-Otarget) test-series test-rest
+
+test-series: $(STAMP)  ## the series, the browser and the survival tests share a study; the other tests run beside them
+	$(BIN)/python -m pytest --durations=15 tests/notebooks
+
+test-rest: $(STAMP)
+	$(BIN)/python -m pytest --durations=5 --ignore=tests/notebooks
 
 check: $(STAMP)  ## the quick part
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -m "not slow"
 
 lab: $(STAMP)  ## the series in JupyterLab, on the demo study
 	test -f reports/demo/comparison.csv || $(BIN)/python -m xray_helpers demo

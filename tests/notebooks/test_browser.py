@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("series")]  # one process: they share a study
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

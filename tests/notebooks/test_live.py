@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("series")]  # one process: they share a study
+pytestmark = pytest.mark.slow
 
 NOTEBOOKS = ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models", "05_reading_room")
 TOKEN = "for-tests-only"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from stand_in import write_notebooks
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("series")]  # one process: they share a study
+pytestmark = pytest.mark.slow
 NAME = "survives"
 
 

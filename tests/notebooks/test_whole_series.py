@@ -18,7 +18,7 @@ from xray_helpers.series import run_study
 from xray_helpers.settings import InputError, build_settings
 from xray_helpers.studies import notebooks_folder, read_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("series")]  # one process: they share a study
+pytestmark = pytest.mark.slow
 
 
 def test_every_file_of_the_contract_is_there(study):
