@@ -57,10 +57,6 @@ class Plan:
         """Return the step's entry of ``study.json``."""
         return next(entry for entry in self.state["steps"] if entry["name"] == step.name)
 
-    def state_of(self, name: str) -> str:
-        """Return the state of a step, such as ``done``."""
-        return next(entry["state"] for entry in self.state["steps"] if entry["name"] == name)
-
     def save(self) -> Path:
         """Write ``study.json`` and the index page."""
         from xray_helpers.pages import write_index  # seconds of libraries, while the first step runs already
@@ -149,7 +145,7 @@ class Engine:
         enough = any if step.any_need else all
         entry = plan.record(step)
         if ended and not enough(word == "done" for word in ended):
-            missing = [name for name in step.needs if plan.state_of(name) != "done"]
+            missing = [name for name, word in zip(step.needs, ended, strict=True) if word != "done"]
             entry |= {"state": "not run", "error": f"It needs {', '.join(missing)}."}
             _forget(step, plan.folder)
             log.warning("%s not run: it needs %s", plan.label(step), ", ".join(missing))

@@ -22,7 +22,7 @@ from xray_helpers.executors import open_executor
 from xray_helpers.manifest import list_data
 from xray_helpers.scheduling import Engine, Plan
 from xray_helpers.settings import InputError, Running, Settings
-from xray_helpers.steps import TRAIN, build_steps, read_record, settle
+from xray_helpers.steps import TRAIN, build_steps, find_reason, settle
 from xray_helpers.studies import (
     ANSWERS,
     RUN,
@@ -153,9 +153,8 @@ def build_plan(settings: Settings, running: Running, asked: Settings, prefix: st
     steps = build_steps(settings.models)
     shards = _count_shards(settings, running)
     if shards:
-        undone = {
-            step.parameters["model"] for step in steps if step.notebook == TRAIN and not read_record(step, folder)
-        }
+        trains = [step for step in steps if step.notebook == TRAIN]
+        undone = {step.parameters["model"] for step in trains if find_reason(step, steps, settings, folder)}
         steps = build_steps(settings.models, dict.fromkeys(undone, shards))
     before = read_json(folder / "study.json")
     state = {
