@@ -90,12 +90,9 @@ def test_packages_import_down_the_floors():
 
     import xray_helpers
 
-    floors = """settings studies cache dicoms radiographs anatomy phantoms manifest pixels signatures alignment duplicates splits
-        backbones engines features training prediction finetuning delong metrics repeats calibration breakdown paired ensemble
-        comparison inflation explain localization plots plots_evaluation viewing widgets_data
-        widgets reading_room reporting checklist render pages audit steps execution executors scheduling series sweeps app
-        cli"""
-    order = floors.split()
+    shown = xray_helpers.__doc__.split("\n\n")[-1].replace("·", "").splitlines()
+    order = [room for line in shown for room in line[10:].split()]  # after the name of the floor
+    assert sorted(order) == sorted(path.stem for path in Path(xray_helpers.__file__).parent.glob("[!_]*.py"))
     for file in Path(xray_helpers.__file__).parent.glob("*.py"):
         if file.stem.startswith("__"):
             continue

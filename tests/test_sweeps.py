@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -61,3 +64,30 @@ def test_the_best_is_a_mean_over_seeds_by_validation(tmp_path):
     assert "Validation prefers VGG16, learning_rate = 0.2: AUROC 0.82 (standard deviation 0.03 over 2 seeds)" in told
     assert "On test it reaches 0.70 (0.50 to 0.90; n = 50), 0.60" in told
     assert describe_best(*rank(table.head(0), ["seed"]), tmp_path).startswith("No study")
+
+
+@pytest.mark.slow
+def test_a_sweep_of_the_real_series_explores_once_a_seed_and_sees_each_picture_once(root, phantom_csv):
+    fixed = {"name": "heads", "data": str(phantom_csv), "weights": "random", "models": ["MobileNetV2"], "img_size": [64, 64],
+             "use_subset": 1.0, "epochs": 2, "repeats": 0, "maps": 0}  # fmt: skip
+    (root / "heads.yaml").write_text(json.dumps(fixed | {"sweep": {"seed": [1, 2], "learning_rate": [0.01, 0.001]}}))
+    command = [sys.executable, "-m", "xray_helpers", "sweep", "heads.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "reports/heads/index.html"
+    studies = sorted((root / "reports" / "heads").glob("seed=*"))
+    assert len(studies) == 4
+    used = pd.concat([pd.read_csv(study / "manifest.csv").query("status == 'used'") for study in studies])
+    computed = [int(number) for number in re.findall(r"(\d+) pictures and views computed now", done.stderr)]
+    assert len(computed) == 4
+    assert sum(computed) == used["sha256"].nunique()
+    assert done.stderr.count("01_data_exploration as in heads/seed=") == 2
+    table = pd.read_csv(root / "reports" / "heads" / "sweep.csv")
+    assert table["validation_auroc"].between(0, 1).all()
+    assert not [column for column in table if "test" in column]
+    assert (
+        "Validation prefers MobileNetV2, learning_rate = 0.0" in (root / "reports" / "heads" / "index.html").read_text()
+    )
+    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert again.returncode == 0
+    assert again.stderr.count(" kept: ") == 16

@@ -1,3 +1,16 @@
-"""Honest, fast, shareable studies of bone-fracture X-ray classifiers."""
+"""Honest, fast, shareable studies of bone-fracture X-ray classifiers.
+
+The rooms, ground floor first; a module imports only from those that stand before it (`tests/test_cli.py` checks that):
+
+words     settings · studies · cache
+images    dicoms · radiographs · anatomy · phantoms
+data      manifest · pixels · signatures · alignment · duplicates · splits
+learning  backbones · engines · features · training · prediction · finetuning
+judging   delong · metrics · repeats · calibration · breakdown · paired · ensemble · comparison · inflation · explain ·
+          localization
+showing   plots · plots_evaluation · viewing · widgets_data · widgets · reading_room · reporting · checklist · render · pages ·
+          audit
+running   steps · execution · executors · scheduling · series · sweeps · app · cli
+"""
 
 __version__ = "0.1.0"

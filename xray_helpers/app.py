@@ -26,7 +26,7 @@ LOCAL_ADDRESS = "127.0.0.1"
 _POLICY = (  # no host but this one is asked for anything
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss:; frame-ancestors 'self'"
 )
-_ASK_NOBODY = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",)
+_ASK_NOBODY = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None")
 _LARGEST = 600_000_000  # bytes of one message: files of radiographs.MAX_BYTES, as they travel
 
 

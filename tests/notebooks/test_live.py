@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from playwright.sync_api import TimeoutError
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +73,18 @@ def lab(live, root_folder, tmp_path_factory):
         yield f"http://127.0.0.1:{port}"
 
 
+def start_all(page):
+    """Choose Run All Cells, once more where JupyterLab, just opened, passed over it: one time in twenty, it does."""
+    begun = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(p => /\\[\\d/.test(p.textContent))"
+    for _ in range(3):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        with suppress(TimeoutError):
+            page.wait_for_function(begun, timeout=20_000)
+            return
+    raise AssertionError("Run All Cells starts nothing.")
+
+
 @pytest.fixture
 def run_all(browser, lab):
     """Open a notebook, run all its cells, and return the page once the last has ended; no cell may fail."""
@@ -81,12 +94,11 @@ def run_all(browser, lab):
         context = browser.new_context(viewport={"width": 1400, "height": 1000})
         contexts.append(context)
         page = context.new_page()
-        page.goto(f"{lab}/doc/tree/{name}.ipynb?token={TOKEN}&reset")
+        page.goto(f"{lab}/doc/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}")  # nothing of an earlier one is restored
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=PATIENCE)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
         page.wait_for_load_state("networkidle", timeout=PATIENCE)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
+        start_all(page)
         page.wait_for_function(
             "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(p => /\\[\\d+\\]/.test(p.textContent))"
             " || document.querySelector('[data-mime-type=\"application/vnd.jupyter.error\"]')",
