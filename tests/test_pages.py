@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -5,7 +6,7 @@ import pandas as pd
 import pytest
 
 from xray_helpers import plots
-from xray_helpers.pages import write_checklist, write_index, write_pdfs, write_studies
+from xray_helpers.pages import export_study, write_checklist, write_index, write_pdfs, write_studies
 from xray_helpers.settings import InputError, build_settings
 from xray_helpers.studies import find_study, provenance, shareable, write_csv, write_json
 
@@ -101,6 +102,44 @@ def test_a_study_that_cannot_be_read_hinders_no_other(folder):
     assert "0/1" in page
 
 
+def test_test_scores_of_a_sweeps_studies_stand_in_no_column_to_choose_from(folder):
+    from xray_helpers.sweeps import describe_sweep, write_sweep
+
+    sweep, names = folder.parent / "heads", ("heads/seed=1", "heads/seed=2")
+    write_json(sweep / "sweep.json", {"name": "heads", "points": [{"seed": 1}, {"seed": 2}], "studies": names})
+    auroc = {"value": 0.71, "ci_low": 0.6, "ci_high": 0.8}
+    for name, state in zip(names, ("done", "running"), strict=True):
+        place = folder.parent / name
+        record = {"name": "VGG16/03_evaluate_model", "report": "VGG16/03_evaluate_model", "state": state}
+        write_json(place / "study.json", {"settings": shareable(build_settings(name=name, data="phantoms")), **provenance(),
+                                          "steps": [record], "state": state})  # fmt: skip
+        test = {"auroc": {"value": 0.93, "ci_low": 0.85, "ci_high": 0.97}, "n": 20}
+        write_json(place / "VGG16" / "metrics.json", {"validation": {"auroc": auroc, "n": 30}, **test})
+        write_json(place / "VGG16" / "training.json", {"epochs": 3})
+        write_csv(place / "comparison.csv", pd.DataFrame({"model": ["VGG16"], "auroc": [0.93]}))
+    page = write_sweep(sweep).read_text()
+    assert "AUROC 0.71, the best of 1 candidates" in page
+    assert "seed=2 (running)" in page
+    assert "0.93" not in page  # not before all have ended
+    assert describe_sweep(sweep)[-1] == "1 of 2 studies are complete."
+    page = write_studies().read_text()
+    assert '<a href="heads/index.html">heads</a>' in page
+    assert "heads/seed=1" in page
+    assert "0.93" not in page
+    failed = folder.parent / names[1] / "study.json"
+    write_json(failed, json.loads(failed.read_text()) | {"steps": [], "state": "failed"})
+    assert "On test it reaches 0.93 (0.85 to 0.97), n = 20" in write_sweep(sweep).read_text()
+
+
 def test_what_is_sent_does_not_point_to_other_studies(folder, tmp_path):
     assert "All studies" in write_index(folder).read_text()
     assert "All studies" not in write_index(folder, target=tmp_path / "sent").read_text()
+
+
+def test_notebooks_of_ones_own_are_not_sent(folder, tmp_path):
+    (folder / "lab").mkdir()
+    (folder / "lab" / "02_train_model.ipynb").write_text("{}")
+    (folder / "lab" / "mine.csv").write_text("x")
+    export_study(folder, tmp_path / "sent")
+    assert not (tmp_path / "sent" / "lab").exists()
+    assert (tmp_path / "sent" / "manifest.csv").exists()

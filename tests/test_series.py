@@ -7,7 +7,7 @@ import pytest
 from xray_helpers import pages, scheduling
 from xray_helpers.scheduling import Engine, Plan
 from xray_helpers.settings import Running, Settings
-from xray_helpers.steps import build_steps, find_reason, read_record, record_path, write_record
+from xray_helpers.steps import JUDGE, build_steps, find_reason, read_record, record_path, write_record
 from xray_helpers.studies import open_study, read_json, write_json
 
 MODELS = ("VGG16", "ResNet50")
@@ -107,6 +107,8 @@ DEAD = {"error": "", "lost": "dead", "loss": "Its kernel was killed."}
 @pytest.mark.parametrize("broken", ["VGG16/02_train_model", "01_data_exploration", "04_compare_models"])
 def test_what_a_failed_step_holds_up(study, broken):
     study.run()
+    for model in MODELS:
+        (study.folder / model / "model_card.html").touch()
     other = study.settings.model_copy(update={"seed": 7})  # so that all is done again
     study.broken = {broken: [ERROR]}
     states = study.run(settings=other)
@@ -118,10 +120,12 @@ def test_what_a_failed_step_holds_up(study, broken):
     }[broken]
     assert {name for name, state in states.items() if state == "not run"} == expected
     assert set(study.ran) == set(states) - expected
-    for step in build_steps(MODELS):  # nothing old of what failed, or was not run, is left to be believed
+    for step in build_steps(MODELS):  # nothing old of what failed, or was not run, is left to be believed or read
         if states[step.name] != "done":
             assert not [file for file in step.writes if (study.folder / file).exists()]
             assert not record_path(step, study.folder).exists()
+            assert not (study.folder / f"{step.name}.html").exists()
+            assert step.notebook != JUDGE or not (study.folder / step.parameters["model"] / "model_card.html").exists()
     again = study.run(settings=other)  # the cause is gone
     assert set(again.values()) == {"done"}
     assert broken in study.ran
@@ -161,6 +165,9 @@ def test_a_record_names_changed_notebooks_sources_and_data(study, monkeypatch, t
     assert [find_reason(step, steps, own, study.folder) for step in steps] == [""] * 6
     make_images(tmp_path / "set-v1.1" / "Fractured", 1, seed=9)
     assert find_reason(steps[0], steps, own, study.folder) == "data changed"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "corrections.csv").write_text("action,sha256_a,sha256_b\n")  # as the browser of 01 saves them
+    assert find_reason(steps[0], steps, own, study.folder) == "corrections, data changed"
     padded = own.model_copy(update={"resize": "pad"})  # 02 reads pictures by it, though 01 alone has the parameter
     assert find_reason(steps[1], steps, padded, study.folder) == "resize was 'stretch', is 'pad'"
     notebooks = tmp_path / "notebooks"
@@ -219,6 +226,20 @@ def test_features_are_extracted_in_parts_before_training(study):
     assert max(map(study.ran.index, parts)) < study.ran.index("VGG16/02_train_model")
     assert study.run() == {name: "done" for name in states if name not in parts}  # parts change no result
     assert study.ran == []
+
+
+def test_steps_that_run_together_part_the_cores(study, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    one = study.settings.model_copy(update={"models": ("VGG16",)})
+    for settings, shards, notebook, cores in (
+        (study.settings, None, "02_train_model", 4),
+        (study.settings, None, "01_data_exploration", 0),  # all there are
+        (one, None, "02_train_model", 0),
+        (one, {"VGG16": 3}, "02a_extract_features", 4),
+    ):
+        plan = study.plan(settings, shards)
+        engine = Engine([plan], Running(jobs=2, memory=0.1), None, "x")
+        assert {engine._threads(step) for step in plan.steps if step.notebook == notebook} == {cores}
 
 
 def test_studies_of_a_sweep_share_what_is_the_same(study):

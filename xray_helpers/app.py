@@ -1,5 +1,6 @@
 """A study opened by a person: the series in JupyterLab, or the reading room as a page that Voilà serves."""
 
+import itertools
 import json
 import logging
 import os
@@ -14,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from xray_helpers.reading_room import choose_model, describe_rule
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.steps import build_steps, notebook_parameters
-from xray_helpers.studies import find_study, notebooks_folder, read_json, root
+from xray_helpers.studies import LAB, find_study, hash_of, notebooks_folder, read_json, root, write_text
 
 LOCAL_ADDRESS = "127.0.0.1"
 _POLICY = (  # no host but this one is asked for anything
@@ -81,6 +82,8 @@ def serve_room(
             if _answers(process, ip, port):
                 tell(describe_rule(folder, model))
                 tell(f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/?token={token}")
+            elif process.poll() is None:
+                raise InputError("The page did not answer within three minutes: close other programs, and try again.")
             process.wait()
     return process.returncode
 
@@ -89,7 +92,8 @@ def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> i
     """Open the series in JupyterLab on one study, and return JupyterLab's exit status; as `write_lab`."""
     first, *_ = write_lab(study, model)
     env = os.environ | {"XRAY_HELPERS_ROOT": str(root())}
-    command = [sys.executable, "-m", "jupyterlab", str(first), *_ASK_NOBODY, *arguments]
+    large = f"--ServerApp.tornado_settings={json.dumps({'websocket_max_message_size': _LARGEST})}"
+    command = [sys.executable, "-m", "jupyterlab", str(first), *_ASK_NOBODY, large, *arguments]
     with _child(command, env=env) as process:
         process.wait()
     return process.returncode
@@ -97,7 +101,7 @@ def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> i
 
 @contextmanager
 def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
-    """Run a server that ends with this process, and by Ctrl-C."""
+    """Run a server that ends when this process is ended, by Ctrl-C or politely."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what follows `finally` is done
     process = subprocess.Popen(command, **options)
     try:
@@ -111,7 +115,9 @@ def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
 
 
 def write_lab(study: str, model: str = "") -> list[Path]:
-    """Write the numbered notebooks with a study's parameters to ``lab/`` beside it; those that are there stay.
+    """Write the numbered notebooks with a study's parameters to ``lab/`` in it; what was begun there stays.
+
+    A notebook of other parameters, such as another model, is renamed to ``…-before-1.ipynb``.
 
     Parameters
     ----------
@@ -131,23 +137,33 @@ def write_lab(study: str, model: str = "") -> list[Path]:
     parameters = {step.notebook: notebook_parameters(step, settings) for step in steps}
     parameters["05_reading_room"] = {"name": settings.name, "model": steps[1].parameters["model"]}
     written = []
+    (folder / LAB).mkdir(exist_ok=True)
     for notebook, values in parameters.items():
-        written.append(folder / "lab" / f"{notebook}.ipynb")
-        if not written[-1].exists():
-            written[-1].parent.mkdir(exist_ok=True)
-            _write_notebook(written[-1], values)
+        written.append(folder / LAB / f"{notebook}.ipynb")
+        _write_notebook(written[-1], values)
     return written
 
 
 def _write_notebook(target: Path, values: dict[str, Any]) -> None:
-    """Write a numbered notebook with its parameters set, as papermill does."""
+    """Write a numbered notebook with its parameters set, as papermill does.
+
+    One that is there stays, with what a person did in it; one of other parameters, or of another version, is put aside.
+    """
     import nbformat
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    nb = load_notebook_node(str(notebooks_folder() / target.name))
-    nbformat.write(parameterize_notebook(nb, values), target)
+    source = notebooks_folder() / target.name
+    made_of = hash_of(source.read_text(encoding="utf-8"), values)
+    if target.exists():
+        if read_json(target)["metadata"].get("xray_helpers", {}).get("made_of") == made_of:
+            return
+        earlier = (target.with_stem(f"{target.stem}-before-{number}") for number in itertools.count(1))
+        target.rename(next(path for path in earlier if not path.exists()))
+    nb = parameterize_notebook(load_notebook_node(str(source)), values)
+    nb.metadata["xray_helpers"] = {"made_of": made_of}
+    write_text(target, nbformat.writes(nb))
 
 
 def _free_port(ip: str, port: int) -> int:
@@ -162,7 +178,7 @@ def _free_port(ip: str, port: int) -> int:
         return probe.getsockname()[1]
 
 
-def _answers(process: subprocess.Popen, ip: str, port: int, seconds: float = 60) -> bool:
+def _answers(process: subprocess.Popen, ip: str, port: int, seconds: float = 180) -> bool:
     """Wait until the server answers, or has ended."""
     end = time.monotonic() + seconds
     address = f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/api/status"
@@ -170,8 +186,8 @@ def _answers(process: subprocess.Popen, ip: str, port: int, seconds: float = 60)
         try:
             urlopen(address, timeout=2)
             return True
-        except URLError as error:
-            if getattr(error, "code", None) is not None:  # it answers: only with the token
-                return True
+        except HTTPError:  # it answers: only with the token
+            return True
+        except OSError:
             time.sleep(0.2)
     return False

@@ -100,13 +100,16 @@ def sweep(file: str, pairs: tuple[str, ...], overwrite: bool, **running: object)
     values = read_settings_file(file) | parse_assignments(pairs)
     values |= {key: value for key, value in running.items() if value is not None}
     from xray_helpers.studies import read_json
-    from xray_helpers.sweeps import read_sweep, run_sweep
+    from xray_helpers.sweeps import find_complete_sweep, read_sweep, run_sweep
 
-    _, _, studies, options = read_sweep(values)
-    index = run_sweep(values, build_running(**options), overwrite=overwrite)
+    asked = read_sweep(values)
+    options, index = build_running(**asked.running), find_complete_sweep(asked)
+    if index is not None:
+        click.echo(f"Nothing to do: all {len(asked.studies)} studies of {asked.name} are complete.", err=True)
+    else:
+        index = run_sweep(asked, options, overwrite=overwrite)
     click.echo(os.path.relpath(index))
-    root = index.parent.parent
-    if any(read_json(root / study.name / "study.json")["state"] != "done" for study in studies):
+    if any(read_json(index.parent.parent / study.name / "study.json")["state"] != "done" for study in asked.studies):
         sys.exit(1)
 
 
@@ -149,12 +152,17 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
 @main.command()
 @click.argument("study", metavar="STUDY")
 def status(study: str) -> None:
-    """Tell how far a study is, also while another command or a cluster runs it."""
+    """Tell how far a study or a sweep is, also while another command or a cluster runs it."""
     from xray_helpers.steps import describe_status
-    from xray_helpers.studies import find_study
+    from xray_helpers.studies import SWEEP, find_study, study_folder
 
-    for line in describe_status(find_study(study)):
-        click.echo(line)
+    if (study_folder(study) / SWEEP).exists():
+        from xray_helpers.sweeps import describe_sweep
+
+        lines = describe_sweep(study_folder(study))
+    else:
+        lines = describe_status(find_study(study))
+    click.echo("\n".join(lines))
 
 
 @main.command("list")
@@ -239,23 +247,28 @@ def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("target", metavar="NOTEBOOK|STUDY")
+@click.argument("target", metavar="NOTEBOOK|STUDY|SWEEP")
 @click.option("--no-images", is_flag=True, help="Leave every radiograph out.")
 @click.option("--out", metavar="FOLDER", help="Where a study's pages go; by default reports/STUDY-to-send.")
 def html(target: str, no_images: bool, out: str | None) -> None:
     """Write an executed notebook as one HTML file beside it, or all that can be sent of a study into a folder."""
     from xray_helpers.pages import export_study
     from xray_helpers.render import write_html
-    from xray_helpers.studies import find_study, from_root
+    from xray_helpers.studies import SWEEP, find_study, from_root, study_folder
 
     if target.endswith(".ipynb"):
         if not Path(target).is_file():
             raise InputError(f"{target} is no file: name an executed notebook, or a study.")
         click.echo(os.path.relpath(write_html(Path(target), images=not no_images)))
         return
-    study = find_study(target)
-    place = from_root(out or f"reports/{study.name}-to-send")
-    click.echo(os.path.relpath(export_study(study, place, images=not no_images)))
+    if (study_folder(target) / SWEEP).exists():
+        from xray_helpers.sweeps import export_sweep as export
+
+        folder = study_folder(target)
+    else:
+        export, folder = export_study, find_study(target)
+    place = from_root(out or f"reports/{folder.name}-to-send")
+    click.echo(os.path.relpath(export(folder, place, images=not no_images)))
 
 
 @main.command()

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from xray_helpers.settings import InputError
 from xray_helpers.studies import RUN, now, partial_name, read_json, redact, root, write_text
 
 DEAD, LATE, LEFT = "dead", "late", "left"  # how a kernel can be lost: by itself, by the limit, with the command
@@ -28,6 +29,7 @@ DISK = (
     errno.EPERM,
     errno.EIO,
 )  # what a disk answers that is no bug
+_LOOKS = 4  # half-seconds for which the command's mark is gone before a step ends itself
 _SILENCE = 180.0  # seconds without a sign of life from the command after which a step ends itself
 _KERNEL = "import os; os.environ.pop('JPY_SESSION_NAME', None)"  # nobody clicks, though a study may start in a notebook
 _KERNEL += "; from xray_helpers.execution import follow_parent; follow_parent()"
@@ -121,9 +123,11 @@ class _Watch:
         self._leave()
 
     def _look(self) -> None:
+        absent = 0
         while not self.lost:
             time.sleep(0.5)
-            if not self.is_wanted():
+            absent = 0 if self.is_wanted() else absent + 1
+            if absent == _LOOKS:
                 self._leave()
             if time.monotonic() - self.started > self.spec["limit"]:
                 self.lost = LATE
@@ -131,13 +135,16 @@ class _Watch:
 
     def is_wanted(self) -> bool:
         """Return whether the command that asked for this step still runs the study."""
+        mine = True
         try:
             touched = self._mark.stat().st_mtime_ns
             mine = read_json(self._mark)["run"] == self.spec["run"]
-        except Exception:  # gone, or being replaced by another's
+            if touched != self._touched:
+                self._touched, self._seen = touched, time.monotonic()
+        except FileNotFoundError:
             return False
-        if touched != self._touched:
-            self._touched, self._seen = touched, time.monotonic()
+        except (OSError, InputError):  # a disk far away that does not answer is no news
+            pass
         return mine and time.monotonic() - self._seen < _SILENCE
 
     def _leave(self) -> None:

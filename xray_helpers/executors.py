@@ -111,19 +111,17 @@ def _ask_slurm(script: str) -> None:
         raise InputError(f"Slurm refuses such a job ({reason}): see partition, account, memory, gpus and directives.")
 
 
-def _list_directives(running: Running) -> list[str]:
-    named = {"partition": running.partition, "account": running.account, "time": running.walltime}
-    named["gres"] = f"gpu:{running.gpus}" if running.gpus else ""
-    return [*(f"--{key}={value}" for key, value in named.items() if value), *running.directives]
+def _extra_directives(running: Running) -> list[str]:
+    return [*running.directives, *([f"--gres=gpu:{running.gpus}"] if running.gpus else [])]
 
 
 def describe_job(running: Running, place: Path) -> dict[str, Any]:
     """Return what dask-jobqueue is asked for: one worker a job, one step at a time, with all the job's cores."""
-    extra = list(running.directives) + ([f"--gres=gpu:{running.gpus}"] if running.gpus else [])
     options = {
         "cores": 1, "processes": 1, "job_cpu": running.threads or 1, "memory": f"{running.memory:g} GiB",
         "walltime": running.walltime, "queue": running.partition or None, "account": running.account or None,
-        "job_extra_directives": extra, "python": sys.executable, "log_directory": str(place), "local_directory": str(place),
+        "job_extra_directives": _extra_directives(running), "python": sys.executable,
+        "log_directory": str(place), "local_directory": str(place),
         "death_timeout": 60, "worker_extra_args": ["--no-dashboard"],
         "scheduler_options": {"dashboard": False, "dashboard_address": ":0"},
     }  # fmt: skip
@@ -137,16 +135,14 @@ def _open_submitit(running: Running, place: Path) -> Iterator[Executor]:
         raise InputError("There is no Slurm here (no sbatch): run this on a login node, or leave --on away.")
     _watch_queue()
     executor = submitit.AutoExecutor(folder=place, cluster="slurm", slurm_python=sys.executable)
-    lines = [f"#SBATCH {option}" for option in _list_directives(running)]
-    _ask_slurm("\n".join(["#!/bin/sh", *lines, "true\n"]))
-    named = (option.removeprefix("--").partition("=") for option in running.directives)
-    extra: dict[str, Any] = {key: value if equals else True for key, equals, value in named}
-    if running.gpus:
-        extra["gres"] = f"gpu:{running.gpus}"
-    named = {"slurm_partition": running.partition, "slurm_account": running.account}
+    named = {"partition": running.partition, "account": running.account, "time": running.walltime}
+    options = [*(f"--{key}={value}" for key, value in named.items() if value), *_extra_directives(running)]
+    _ask_slurm("\n".join(["#!/bin/sh", *(f"#SBATCH {option}" for option in options), "true\n"]))
+    parted = (option.removeprefix("--").partition("=") for option in _extra_directives(running))
+    extra: dict[str, Any] = {key: value if equals else True for key, equals, value in parted}
     executor.update_parameters(
-        cpus_per_task=running.threads or 1, mem_gb=running.memory, slurm_time=running.walltime, slurm_use_srun=False,
-        slurm_additional_parameters=extra, **{key: value for key, value in named.items() if value},
+        cpus_per_task=running.threads or 1, mem_gb=running.memory, slurm_use_srun=False, slurm_additional_parameters=extra,
+        **{f"slurm_{key}": value for key, value in named.items() if value},
     )  # fmt: skip
     watched = _Watched(executor)
     try:
@@ -202,5 +198,5 @@ class _Watched(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._over = True
-        for job in self._jobs.values():
+        for job in list(self._jobs.values()):
             job.cancel()

@@ -20,7 +20,7 @@ from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, descr
 from xray_helpers.reporting import escape, headline_table, study_banners
 from xray_helpers.settings import InputError
 from xray_helpers.splits import class_balance, describe_leak
-from xray_helpers.studies import list_folders, read_csv, read_json, root, write_text, write_whole, writing
+from xray_helpers.studies import LAB, SWEEP, list_folders, read_csv, read_json, root, write_text, write_whole, writing
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _THUMBNAIL, _LARGE = 480, 1400  # pixels wide
@@ -92,20 +92,22 @@ def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_studies() -> list[dict[str, Any]]:
-    """Return a row a study under reports/: what ``index.html`` there and the command ``list`` tell of it.
+    """Return a row a study or sweep under reports/: what ``index.html`` there and the command ``list`` tell of it.
 
-    One that cannot be read says so in its state, and hinders no other.
+    One that cannot be read says so in its state, and hinders no other. Scores of a sweep's studies are on its own page, which
+    shows those on test of the one that validation prefers: choosing by them would spoil them.
     """
-    rows = []
+    rows, empty = [], dict.fromkeys(("steps", "models", "data", "created", "model", "auroc"), "")
+    for sweep in sorted((root() / "reports").glob(f"*/{SWEEP}")):
+        rows.append(empty | {"study": sweep.parent.name, "state": "a sweep", "warnings": []})
     for folder in list_folders():
-        row = dict.fromkeys(("steps", "models", "data", "created", "model", "auroc"), "")
-        row["study"] = folder.relative_to(root() / "reports").as_posix()
+        row = empty | {"study": folder.relative_to(root() / "reports").as_posix()}
         try:
             row |= {"state": "by hand", "warnings": []} | _study_row(folder)
         except (InputError, KeyError, TypeError):
             row |= {"state": "cannot be read", "warnings": []}
         rows.append(row)
-    return rows
+    return sorted(rows, key=lambda row: row["study"])
 
 
 def _study_row(folder: Path) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def _study_row(folder: Path) -> dict[str, Any]:
         "steps": f"{sum(step['state'] == 'done' for step in steps)}/{len(steps)}" if steps else "",
         "data": describe_source(folder, study), "created": study["created"][:16].replace("T", " "),
         "warnings": [text.split(":")[0] for _, text in study_banners(study, manifest)],
-    } | _best(folder)  # fmt: skip
+    } | ({} if (folder.parent / SWEEP).exists() else _best(folder))  # fmt: skip
 
 
 def write_studies() -> Path:
@@ -131,17 +133,18 @@ def write_studies() -> Path:
 
 
 def write_sweep_page(
-    folder: Path, table: pd.DataFrame, ranking: pd.DataFrame, verdict: str, missing: dict[str, str]
-) -> Path:
-    """Write the page of a sweep from the tables of `sweeps.tabulate` and `sweeps.rank`."""
+    folder: Path, table: pd.DataFrame, ranking: pd.DataFrame, verdict: str, missing: dict[str, str], *,
+    target: Path | None = None,
+) -> Path:  # fmt: skip
+    """Write the page of a sweep from the tables of `sweeps.tabulate` and `sweeps.rank`; into `target`, to be sent, if given."""
     show = lambda rows: [{key: _say(value) for key, value in row.items()} for row in rows.to_dict("records")]  # noqa: E731
     ranked = ranking.rename(columns={"validation_auroc": "mean AUROC on validation", "sd": "SD"})
     page = render_page(
         "sweep.html.j2", title=f"Sweep {folder.name}: fracture classifiers compared", name=folder.name, verdict=verdict,
         banners=_sweep_banners(folder),
-        ranking=show(ranked), rows=show(table), missing=missing,
+        ranking=show(ranked), rows=show(table), missing=missing, sent=target is not None,
     )  # fmt: skip
-    return write_text(folder / "index.html", page)
+    return write_text((target or folder) / "index.html", page)
 
 
 def _sweep_banners(folder: Path) -> list[tuple[str, str]]:
@@ -209,6 +212,8 @@ def export_study(folder: Path, out: Path, *, images: bool = True) -> Path:
     steps = {step["report"]: step for step in read_json(folder / "study.json").get("steps", [])}
     for notebook in sorted([*folder.glob("[0-9]*.ipynb"), *folder.glob("*/[0-9]*.ipynb")]):
         name = notebook.relative_to(folder).with_suffix("")
+        if name.parent.name == LAB:  # a person's own
+            continue
         error = steps.get(name.as_posix(), {}).get("error", "")
         write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
     for pattern in (
@@ -220,7 +225,7 @@ def export_study(folder: Path, out: Path, *, images: bool = True) -> Path:
         "figures/*.png",
     ):
         for path in folder.glob(pattern):
-            if pattern.startswith("figures") and not _figure(path, images):
+            if path.parent.name == LAB or (pattern.startswith("figures") and not _figure(path, images)):
                 continue
             target = out / path.relative_to(folder)
             write_whole(target, lambda partial, path=path: shutil.copyfile(path, partial))

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -64,6 +65,10 @@ class Plan:
         write_json(self.folder / "study.json", self.state)
         return write_index(self.folder)
 
+    def count(self, notebook: str) -> int:
+        """Return how many steps are of a notebook: so many could run at the same time."""
+        return sum(step.notebook == notebook for step in self.steps)
+
     def label(self, step: Step) -> str:
         """Return what a line of the log calls a step."""
         return f"{self.prefix}{step.name}"
@@ -87,8 +92,9 @@ class _Flight:
 class Engine:
     """The loop: start what is ready, listen to what runs, take what ended; it knows no more of where than ``submit``."""
 
-    def __init__(self, plans: list[Plan], running: Running, executor: Executor, run: str) -> None:
-        self.plans, self.running, self.executor, self.run_id = plans, running, executor, run
+    def __init__(self, plans: list[Plan], running: Running, executor: Executor, run: str,
+                 seen: Callable[[], object] = lambda: None) -> None:  # fmt: skip
+        self.plans, self.running, self.executor, self.run_id, self.seen = plans, running, executor, run, seen
         self.waiting = [(plan, step) for plan in plans for step in plan.steps]
         self.flying: dict[Future, _Flight] = {}
         self.known: dict[tuple[str, str], tuple[Plan, Step]] = {}  # by name and key: what studies share
@@ -115,6 +121,13 @@ class Engine:
 
         write_studies()
 
+    def _save(self, plans: Iterable[Plan]) -> None:
+        for plan in plans:
+            plan.save()
+            self._live()  # a page takes a second, and there may be hundreds
+            if all(entry["state"] in _FINISHED for entry in plan.state["steps"]):
+                self.seen()
+
     def _live(self) -> None:
         if time.monotonic() - self.alive > _LIFE:
             self.alive = time.monotonic()
@@ -137,8 +150,7 @@ class Engine:
             if len(ended) == len(step.needs) and self._take(plan, step, ended):
                 self.waiting.remove((plan, step))
                 changed.append(plan)
-        for plan in {id(plan): plan for plan in changed}.values():
-            plan.save()
+        self._save({id(plan): plan for plan in changed}.values())
 
     def _take(self, plan: Plan, step: Step, ended: list[str]) -> bool:
         """Skip, keep, copy or start a step whose needs have ended; False where another study is at the very same."""
@@ -147,7 +159,7 @@ class Engine:
         if ended and not enough(word == "done" for word in ended):
             missing = [name for name, word in zip(step.needs, ended, strict=True) if word != "done"]
             entry |= {"state": "not run", "error": f"It needs {', '.join(missing)}."}
-            _forget(step, plan.folder)
+            _forget(step, plan.folder, report=True)
             log.warning("%s not run: it needs %s", plan.label(step), ", ".join(missing))
             return True
         reason = find_reason(step, plan.steps, plan.settings, plan.folder)
@@ -162,7 +174,7 @@ class Engine:
         key = hash_of(what)
         if any(hash_of(flight.made_of) == key and flight.step.name == step.name for flight in self.flying.values()):
             return False
-        _forget(step, plan.folder)
+        _forget(step, plan.folder, report=True)
         if (step.name, key) in self.known:
             self._share(plan, step, what, *self.known[step.name, key])
             return True
@@ -194,7 +206,7 @@ class Engine:
         """Return the cores of a step, so that steps which run together do not fight; 0: all there are."""
         if self.running.threads or self.running.on != "here":
             return self.running.threads or 1
-        width = min(self.jobs, sum(1 if step.alone else len(plan.settings.models) for plan in self.plans))
+        width = min(self.jobs, sum(plan.count(step.notebook) for plan in self.plans))
         return max(1, (os.cpu_count() or 1) // width) if width > 1 else 0
 
     def _land(self, future: Future) -> None:
@@ -205,8 +217,9 @@ class Engine:
         outcome = _outcome(future)
         if outcome["lost"] == DEAD and flight.attempts == 1:
             log.warning("%s: its kernel or machine was lost; tried once more", plan.label(step))
-            _forget(step, plan.folder)
-            self._submit(replace(flight, attempts=2, read=0, console=partial_name(plan.folder / f"{step.name}.log")))
+            _forget(step, plan.folder, report=True)
+            again = {"console": partial_name(plan.folder / f"{step.name}.log"), "asked": time.monotonic()}
+            self._submit(replace(flight, attempts=2, read=0, **again))
             flight.console.unlink(missing_ok=True)
             return
         flight.console.unlink(missing_ok=True)
@@ -217,11 +230,11 @@ class Engine:
             entry |= {"state": "failed", "error": error}
             _forget(step, plan.folder)  # what it wrote before it failed; its report stays
             log.error("%s failed after %.0f s: %s", plan.label(step), entry["seconds"], error)
-            plan.save()
+            self._save([plan])
             return
         entry["state"] = "done"
         self._finish(plan, step, f"done in {entry['seconds']:.0f} s", hash_of(flight.made_of))
-        plan.save()
+        self._save([plan])
 
     def _share(self, plan: Plan, step: Step, what: dict[str, Any], other: Plan, same: Step) -> None:
         """Copy what another study of the sweep wrote in the very same step."""
@@ -276,9 +289,12 @@ def _outcome(future: Future) -> dict[str, Any]:
     return {"loss": "Its process was killed."} | outcome
 
 
-def _forget(step: Step, folder: Path) -> None:
-    """Delete what a step wrote before, its record first: nothing old is believed."""
-    for path in (record_path(step, folder), *(folder / file for file in step.writes)):
+def _forget(step: Step, folder: Path, *, report: bool = False) -> None:
+    """Delete what a step wrote before, its record first: nothing old is believed, nor read in its old report."""
+    made = [*step.writes, *(f"{step.name}{end}" for end in (".html", ".ipynb") if report)]
+    if step.notebook == JUDGE:
+        made += [f"{step.parameters['model']}/model_card{end}" for end in (".html", ".md")]
+    for path in (record_path(step, folder), *(folder / file for file in made)):
         path.unlink(missing_ok=True)
 
 

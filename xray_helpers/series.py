@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from xray_helpers.settings import InputError, Running, Settings
 from xray_helpers.steps import TRAIN, build_steps, find_reason, settle
 from xray_helpers.studies import (
     ANSWERS,
+    LAB,
     RUN,
     hash_of,
     local_path,
@@ -176,14 +177,16 @@ def _drop_other_models(folder: Path, models: tuple[str, ...]) -> None:
     """Delete what models left that the study no longer has."""
     for notebook in folder.glob(f"*/{TRAIN}.ipynb"):
         model = notebook.parent.name
-        if model not in models and model != "lab":
+        if model not in models and model != LAB:
             shutil.rmtree(notebook.parent)
             for figure in folder.glob(f"figures/{model}_*"):
                 figure.unlink()
 
 
-def run_plans(plans: list[Plan], running: Running) -> None:
+def run_plans(plans: list[Plan], running: Running, *, seen: Callable[[], object] = lambda: None) -> None:
     """Run the steps of one or several studies; what `study.json` says of each step is kept up to date.
+
+    `seen` is called at the start, and whenever all steps of a study have ended.
 
     Raises
     ------
@@ -197,8 +200,9 @@ def run_plans(plans: list[Plan], running: Running) -> None:
         write_json(plan.folder / "study.json", plan.state)
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
     try:
+        seen()
         with _stoppable(), open_executor(running, plans[0].folder / ".cluster") as executor:
-            engine = Engine(plans, running, executor, run)
+            engine = Engine(plans, running, executor, run, seen)
             try:
                 engine.run()
             except BaseException:

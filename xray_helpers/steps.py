@@ -204,7 +204,7 @@ def find_complete(settings: Settings) -> Path | None:
     steps = build_steps(settled.models)
     try:
         return None if any(find_reason(step, steps, settled, folder) for step in steps) else index
-    except (OSError, InputError):  # images that are gone: what is missing is said where the study is prepared
+    except (OSError, ValueError, csv.Error, InputError):  # images that are gone, another table: said by `prepare`
         return None
 
 

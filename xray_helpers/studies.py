@@ -28,6 +28,8 @@ _HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # this machine
 _BLOCKS, _BLOCK = 64, 4096  # of a file: what its seal looks at
 ANSWERS = "study.yaml"  # what a person tells of a study
 RUN = ".run.json"  # in a study while a command runs it: whose run it is; touched as a sign of life
+SWEEP = "sweep.json"  # in the folder of a sweep: its points and studies
+LAB = "lab"  # in a study: notebooks of a person's own
 LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
 
 

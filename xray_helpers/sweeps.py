@@ -7,32 +7,26 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from xray_helpers.scheduling import Plan
+from xray_helpers.metrics import describe
 from xray_helpers.series import build_plan, conclude, is_empty, locking, logging_to, prepare, run_plans, whole
 from xray_helpers.settings import InputError, Running, Settings, build_settings, check_names, part_values
-from xray_helpers.studies import hash_of, read_json, study_folder, write_csv, write_json
+from xray_helpers.steps import JUDGE, find_complete
+from xray_helpers.studies import SWEEP, hash_of, read_json, study_folder, write_csv, write_json
 
 log = logging.getLogger("xray_helpers")
-SWEEP = "sweep.json"
 _MOST = 1000  # combinations
 _OWN = ("name", "profile", "sweep")  # keys of a sweep's file that are no parameters
 
 
-def read_sweep(values: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]], list[Settings], dict[str, Any]]:
-    """Turn what a sweep's file holds into studies.
+class Sweep(NamedTuple):
+    """Studies of one purpose.
 
-    Parameters
+    Attributes
     ----------
-    values : mapping
-        ``name``; ``sweep``, a mapping of parameters to lists of values; optionally ``profile`` and any other parameters,
-        also of `Running`, which hold for all studies. Values listed for ``models`` make a study each.
-
-    Returns
-    -------
     name : str
     points : list of dict
         The swept values of each study.
@@ -40,6 +34,22 @@ def read_sweep(values: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]], li
         Named ``<name>/<values>``.
     running : dict
         What says how it is run.
+    """
+
+    name: str
+    points: list[dict[str, Any]]
+    studies: list[Settings]
+    running: dict[str, Any]
+
+
+def read_sweep(values: Mapping[str, Any]) -> Sweep:
+    """Turn what a sweep's file holds into studies.
+
+    Parameters
+    ----------
+    values : mapping
+        ``name``; ``sweep``, a mapping of parameters to lists of values; optionally ``profile`` and any other parameters,
+        also of `Running`, which hold for all studies. Values listed for ``models`` make a study each.
 
     Raises
     ------
@@ -68,7 +78,7 @@ def read_sweep(values: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]], li
         if isinstance(point.get("models"), str):
             given["models"] = [point["models"]]
         studies.append(build_settings(values.get("profile", "full"), **given))
-    return name, points, studies, running
+    return Sweep(name, points, studies, running)
 
 
 def _folder_of(point: Mapping[str, Any]) -> str:
@@ -79,13 +89,23 @@ def _folder_of(point: Mapping[str, Any]) -> str:
     return plain if plain == words and len(plain) < 100 else f"{plain[:80]}-{hash_of(point)[:6]}"
 
 
-def run_sweep(values: Mapping[str, Any], running: Running, *, overwrite: bool = False) -> Path:
+def find_complete_sweep(sweep: Sweep) -> Path | None:
+    """Return the ``index.html`` of a sweep all of whose studies are complete as they are asked for; else None."""
+    index = study_folder(sweep.name) / "index.html"
+    before = read_json(index.with_name(SWEEP), default={"studies": []})["studies"]
+    if not index.exists() or before != [study.name for study in sweep.studies]:
+        return None
+    return index if all(map(find_complete, sweep.studies)) else None
+
+
+def run_sweep(sweep: Sweep, running: Running, *, overwrite: bool = False) -> Path:
     """Run every study of a sweep; steps that are the same in several run once. Return the sweep's ``index.html``.
+
+    Its page is there from the start, and written again whenever a study has ended.
 
     Parameters
     ----------
-    values : mapping
-        As for `read_sweep`.
+    sweep : Sweep
     running : Running
     overwrite : bool
         Go on although studies of these names have other settings.
@@ -95,26 +115,33 @@ def run_sweep(values: Mapping[str, Any], running: Running, *, overwrite: bool = 
     InputError, StoppedError, KeyboardInterrupt
         As `series.run_study`.
     """
-    name, points, asked, _ = read_sweep(values)
-    folder = study_folder(name)
+    folder = study_folder(sweep.name)
     if not (folder / SWEEP).exists() and not is_empty(folder):
-        raise InputError(f"reports/{name} holds files that are no sweep: give it another name.")
-    settings = [prepare(study, overwrite=overwrite) for study in asked]
+        raise InputError(f"reports/{sweep.name} holds files that are no sweep: give it another name.")
+    settings = [prepare(study, overwrite=overwrite) for study in sweep.studies]
     with whole(folder), ExitStack() as held:
         held.enter_context(locking(folder))
-        _check_sweep(folder, points)
-        write_json(folder / SWEEP, {"name": name, "points": points, "studies": [study.name for study in asked]})
+        _check_sweep(folder, sweep.points)
+        names = [study.name for study in sweep.studies]
+        write_json(folder / SWEEP, {"name": sweep.name, "points": sweep.points, "studies": names})
         for study in settings:
             held.enter_context(locking(study_folder(study.name)))
         held.enter_context(logging_to(folder))
         started = time.monotonic()
         plans = [build_plan(study, running, ask, f"{study.name.split('/')[1]}: ")
-                 for study, ask in zip(settings, asked, strict=True)]  # fmt: skip
-        log.info("Sweep %s: %d studies of %s", name, len(plans), ", ".join(points[0]))
-        run_plans(plans, running)
-        for plan in plans:
-            conclude(plan, time.monotonic() - started)
-        return write_sweep(folder, points, plans)
+                 for study, ask in zip(settings, sweep.studies, strict=True)]  # fmt: skip
+        log.info("Sweep %s: %d studies of %s", sweep.name, len(plans), ", ".join(sweep.points[0]))
+        try:
+            run_plans(plans, running, seen=lambda: write_sweep(folder))
+            for plan in plans:
+                conclude(plan, time.monotonic() - started)
+        finally:
+            index = write_sweep(folder)
+        ranking, _ = rank(*tabulate(folder))
+        if len(ranking):
+            shown = ranking.head(5).round({"validation_auroc": 3, "sd": 3})
+            log.info("Candidates, by validation:\n%s", shown.to_string(index=False))
+    return index
 
 
 def _check_sweep(folder: Path, points: list[dict[str, Any]]) -> None:
@@ -127,48 +154,73 @@ def _check_sweep(folder: Path, points: list[dict[str, Any]]) -> None:
         )
 
 
-def write_sweep(folder: Path, points: list[dict[str, Any]], plans: list[Plan]) -> Path:
-    """Write ``sweep.csv`` and the page of a sweep; return the page."""
-    from xray_helpers.pages import write_studies, write_sweep_page
+def write_sweep(folder: Path, *, target: Path | None = None) -> Path:
+    """Write ``sweep.csv`` and the page of a sweep from what is on disk; into `target`, to be sent, where one is given."""
+    from xray_helpers.pages import write_sweep_page
 
-    table = tabulate(points, plans)
-    write_csv(folder / "sweep.csv", table)
-    ranking, best = rank(table, list(points[0]))
-    missing = {plan.settings.name: plan.state["state"] for plan in plans if plan.state["state"] != "done"}
-    index = write_sweep_page(folder, table, ranking, describe_best(ranking, best, folder), missing)
-    write_studies()
-    if len(ranking):
-        shown = ranking.head(5).round({"validation_auroc": 3, "sd": 3})
-        log.info("Candidates, by validation:\n%s", shown.to_string(index=False))
-    return index
+    table, swept = tabulate(folder)
+    write_csv((target or folder) / "sweep.csv", table)
+    ranking, best = rank(table, swept)
+    states = _list_states(folder)
+    ended = all(state in ("done", "failed") for state in states.values())
+    verdict = describe_best(ranking, best, folder, ended=ended)
+    missing = {study: state for study, state in states.items() if state != "done"}
+    return write_sweep_page(folder, table, ranking, verdict, missing, target=target)
 
 
-def tabulate(points: list[dict[str, Any]], plans: list[Plan]) -> pd.DataFrame:
-    """Return a row a study and model: study, model, the swept values, and what validation says.
+def export_sweep(folder: Path, out: Path, *, images: bool = True) -> Path:
+    """Write what can be sent of a sweep and all its studies into another folder; return its ``index.html``."""
+    from xray_helpers.pages import export_study
+
+    for name in read_json(folder / SWEEP)["studies"]:
+        if (study_folder(name) / "study.json").exists():
+            export_study(study_folder(name), out / name.split("/")[1], images=images)
+    return write_sweep(folder, target=out)
+
+
+def describe_sweep(folder: Path) -> list[str]:
+    """Return how far a sweep is: a line a study, and how many are complete."""
+    lines, states = [], _list_states(folder)
+    width = max(len(name) for name in states)
+    for name, state in states.items():
+        steps = read_json(study_folder(name) / "study.json", default={}).get("steps", [])
+        done = sum(step["state"] == "done" for step in steps)
+        lines.append(f"{name:<{width}}  {state:<11}  {done} of {len(steps)} steps done")
+    return [*lines, f"{list(states.values()).count('done')} of {len(states)} studies are complete."]
+
+
+def _list_states(folder: Path) -> dict[str, str]:
+    names = read_json(folder / SWEEP)["studies"]
+    return {name: read_json(study_folder(name) / "study.json", default={}).get("state", "waiting") for name in names}
+
+
+def tabulate(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return a row a study and evaluated model: study, model, the swept values, and what validation says.
 
     Returns
     -------
-    DataFrame
+    table : DataFrame
         study, model, a column a swept parameter (but models), validation_auroc, validation_auroc_low, validation_auroc_high,
         validation_n, epochs_run. No column holds a test score: choosing by one would spoil it.
+    swept : list of str
+        The parameters.
     """
-    rows = []
-    for point, plan in zip(points, plans, strict=True):
-        for model in plan.settings.models:
-            scores = plan.folder / model / "metrics.json"
-            if not scores.exists():
-                continue
-            found, trained = read_json(scores)["validation"], read_json(plan.folder / model / "training.json")
-            auroc = found["auroc"]
+    rows, sweep = [], read_json(folder / SWEEP)
+    for point, name in zip(sweep["points"], sweep["studies"], strict=True):
+        place = study_folder(name)
+        steps = read_json(place / "study.json", default={}).get("steps", [])
+        for model in (Path(step["name"]).parent.name for step in steps
+                      if Path(step["name"]).name == JUDGE and step["state"] == "done"):  # fmt: skip
+            found = read_json(place / model / "metrics.json")["validation"]
             swept = {
                 key: str(value) if isinstance(value, list) else value for key, value in point.items() if key != "models"
             }
+            auroc = found["auroc"]
             seen = {"validation_auroc": auroc["value"], "validation_auroc_low": auroc["ci_low"],
-                    "validation_auroc_high": auroc["ci_high"], "validation_n": found["n"]}  # fmt: skip
-            rows.append(
-                {"study": plan.settings.name, "model": model} | swept | seen | {"epochs_run": trained["epochs"]}
-            )
-    return pd.DataFrame(rows)
+                    "validation_auroc_high": auroc["ci_high"], "validation_n": found["n"],
+                    "epochs_run": read_json(place / model / "training.json")["epochs"]}  # fmt: skip
+            rows.append({"study": name, "model": model} | swept | seen)
+    return pd.DataFrame(rows), list(sweep["points"][0])
 
 
 def rank(table: pd.DataFrame, swept: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -186,6 +238,7 @@ def rank(table: pd.DataFrame, swept: list[str]) -> tuple[pd.DataFrame, pd.DataFr
     if not len(table):
         return pd.DataFrame(), table
     keys = ["model", *(key for key in swept if key not in ("seed", "models"))]
+    table = table.drop_duplicates([*keys, *({"seed"} & set(swept))])  # a model that stands in several swept lists
     grouped = (
         table.groupby(keys, sort=False, dropna=False)["validation_auroc"].agg(["mean", "std", "size"]).reset_index()
     )
@@ -195,20 +248,23 @@ def rank(table: pd.DataFrame, swept: list[str]) -> tuple[pd.DataFrame, pd.DataFr
     return ranking, best
 
 
-def describe_best(ranking: pd.DataFrame, best: pd.DataFrame, folder: Path) -> str:
-    """Return in words which candidate validation prefers, and what it reaches on test: the only test scores that are read."""
+def describe_best(ranking: pd.DataFrame, best: pd.DataFrame, folder: Path, *, ended: bool = True) -> str:
+    """Return in words which candidate validation prefers, and what it reaches on test: the only test scores that are read.
+
+    Before all studies have `ended` none is: the candidate that is first now may not stay it.
+    """
     if not len(ranking):
         return "No study of the sweep has been evaluated yet."
     first = ranking.iloc[0]
     keys = [key for key in ranking.columns if key not in ("model", "validation_auroc", "sd", "seeds")]
     what = ", ".join([first["model"], *(f"{key} = {first[key]}" for key in keys)])
     spread = "" if pd.isna(first["sd"]) else f" (standard deviation {first['sd']:.2f} over {first['seeds']} seeds)"
-    tests = []
-    for row in best.itertuples():
-        scores = read_json(folder.parent / row.study / row.model / "metrics.json")
-        entry = scores["auroc"]
-        tests.append(f"{entry['value']:.2f} ({entry['ci_low']:.2f} to {entry['ci_high']:.2f}; n = {scores['n']})")
-    return (
+    chosen = (
         f"Validation prefers {what}: AUROC {first['validation_auroc']:.2f}{spread}, the best of {len(ranking)} candidates, and "
-        f"therefore too good. On test it reaches {', '.join(tests)}."
+        "therefore too good."
     )
+    if not ended:
+        return f"{chosen} What it reaches on test is told when all studies have ended."
+    scores = [read_json(folder.parent / row.study / row.model / "metrics.json") for row in best.itertuples()]
+    reached = "; ".join(f"{describe(each['auroc'])}, n = {each['n']}" for each in scores)
+    return f"{chosen} On test it reaches {reached}."

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -105,10 +106,11 @@ def test_killed_at_twenty_moments_the_same_command_ends_the_study(stand_in):
     assert (command.folder / "MobileNetV2" / "metrics.json").read_bytes() == wanted
     assert command.partials() == []
     assert command.wait_for_none() == []
-    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     status, told = command.run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (status, "Nothing to do" in told) == (0, True)
-    assert time.monotonic() - started < 20  # a second, on a machine that is not busy
+    assert after.ru_utime - before.ru_utime < 3  # of one core: half a second, but for what the machine adds
 
 
 def test_interrupted_it_says_how_it_goes_on(stand_in):
@@ -117,6 +119,7 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
     while (
         not command.processes("ipykernel_launcher") or not (command.folder / "01_data_exploration.done.json").exists()
     ):
+        assert process.poll() is None
         time.sleep(0.1)
     other, told = command.run()
     assert other == 2
@@ -140,7 +143,7 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
 
 LOST = {  # a model, what its training meets, and what is said of it
     "VGG16": ("os.kill(os.getpid(), 9)", "Its kernel was killed, most often for want of memory: it had reached"),
-    "ResNet50": ("time.sleep(600)", "It did not end within 10.8 seconds"),
+    "ResNet50": ("time.sleep(600)", "It did not end within 36 seconds"),
     "DenseNet121": ("sys.exit(0)", "It ended without an error, but did not write"),
 }
 
@@ -153,7 +156,7 @@ def test_steps_that_are_lost_are_a_sentence_each_and_the_study_goes_on_without_t
         first={"02_train_model": f"if os.path.exists({str(cause)!r}):\n    " + meet.replace("\n", "\n    ")}
     )
     models = ["--models", ",".join(["MobileNetV2", *LOST])]
-    status, told = command.run(*models, "-p", "step_limit=0.003")
+    status, told = command.run(*models, "-p", "step_limit=0.01")
     assert status == 1, told
     errors = command.errors()
     assert set(errors) == {f"{model}/02_train_model" for model in LOST}
