@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from xray_helpers.backbones import get_backbone, resolve_weights
 from xray_helpers.cache import cache_folder
 from xray_helpers.execution import DISK, describe_os_error
-from xray_helpers.executors import open_executor
+from xray_helpers.executors import count_jobs, open_executor
 from xray_helpers.manifest import list_data
 from xray_helpers.scheduling import Engine, Plan
 from xray_helpers.settings import InputError, Running, Settings
@@ -195,7 +195,9 @@ def run_plans(plans: list[Plan], running: Running, *, seen: Callable[[], object]
     KeyboardInterrupt
         Once all steps have ended.
     """
-    run, since = uuid4().hex, now()
+    run, since, jobs = uuid4().hex, now(), count_jobs(running)
+    if jobs < running.jobs:
+        log.info("%d steps at once, not %d: there is no memory for more (see memory).", jobs, running.jobs)
     for plan in plans:
         write_json(plan.folder / "study.json", plan.state)
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
