@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_helpers.manifest import assign_groups, build_manifest, connected_components, count_flow, list_data, read_label
+from xray_helpers.manifest import (
+    assign_groups,
+    build_manifest,
+    connected_components,
+    count_flow,
+    list_data,
+    read_boxes,
+    read_label,
+)
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings
 
 
@@ -193,8 +201,9 @@ def test_fractures_boxes_are_read_from_coco_annotations(tmp_path):
     )
     place = tmp_path / "Annotations" / "COCO JSON"
     place.mkdir(parents=True)
-    coco = {"images": [{"id": 7, "file_name": "IMG3.jpg"}], "categories": [],
-            "annotations": [{"image_id": 7, "bbox": [10, 20, 30, 40]}, {"image_id": 7, "bbox": [1.5, 2, 3, 4]}]}  # fmt: skip
+    coco = {"images": [{"id": 7, "file_name": "IMG3.jpg"}, {"id": 8, "file_name": "IMG4.jpg"}], "categories": [],
+            "annotations": [{"image_id": 7, "bbox": [10, 20, 30, 40]}, {"image_id": 7, "bbox": [1.5, 2, 3, 4]},
+                            {"image_id": 8, "bbox": [5, 5, 0, 9]}]}  # fmt: skip
     (place / "COCO_fracture_masks.json").write_text(json.dumps(coco))
     (place / "other.json").write_text("{}")
     listing = list_data(str(tmp_path))
@@ -202,3 +211,29 @@ def test_fractures_boxes_are_read_from_coco_annotations(tmp_path):
     assert boxes["images/Fractured/IMG3.jpg"] == "10 20 40 60; 1.5 2 4.5 6"
     assert boxes.notna().sum() == 1
     assert any("other.json is passed over" in note for note in listing.notes)
+
+
+def csv_with_boxes(folder, cells):
+    rows = [{"path": f"im{i}.png", "label": "Fractured" if i % 2 else "normal"} for i in range(24)]
+    table = pd.DataFrame(rows).assign(boxes=pd.Series(cells))
+    table.to_csv(folder / "set.csv", index=False)
+    return str(folder / "set.csv")
+
+
+def test_boxes_of_a_csv_are_read_empty_pieces_aside(tmp_path):
+    table = list_data(csv_with_boxes(tmp_path, ["10 20 30 40; 1.5 2 4.5 6;", "", " ; ", None])).table
+    boxes = [
+        read_boxes(cell) for cell in table.set_index("path")["boxes"][["im0.png", "im1.png", "im2.png", "im3.png"]]
+    ]
+    assert boxes[0].tolist() == [[10, 20, 30, 40], [1.5, 2, 4.5, 6]]
+    assert [len(found) for found in boxes[1:]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["10,20,30,40", "1 2 3", "1 2 3 4 5", "1 2 3 4; 5 6", "30 20 10 40", "10 40 30 20", "a b c d", "0 0 nan 9", "0 0 inf 9", "7"],
+)  # fmt: skip
+def test_boxes_that_cannot_be_used_are_refused_before_anything_is_trained(tmp_path, cell):
+    with pytest.raises(InputError, match=r"set.csv: the boxes '.*' of im1.png .* left top right bottom") as told:
+        list_data(csv_with_boxes(tmp_path, ["10 20 30 40", cell]))
+    assert repr(cell) in str(told.value)
