@@ -95,6 +95,18 @@ def test_label_cannot_be_read_off_the_exposure():
     assert abs(np.mean(difference)) < 8  # of 255; single limbs differ by 20
 
 
+def test_what_is_left_of_a_folder_of_phantoms_is_replaced(root, monkeypatch):
+    from xray_helpers import phantoms
+
+    small = phantoms.write_phantoms
+    monkeypatch.setattr(phantoms, "write_phantoms", lambda folder: small(folder, images=4, planted=0))
+    csv = phantoms.demo_phantoms()
+    csv.unlink()
+    assert phantoms.demo_phantoms() == csv
+    assert csv.exists()
+    assert [path.name for path in csv.parent.parent.iterdir()] == [csv.parent.name]  # nothing half-made is left
+
+
 def test_calibration_batch_is_fixed(root):
     one = calibration_phantoms((48, 40), 6)
     assert one.shape == (6, 48, 40)

@@ -2,7 +2,6 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -117,8 +116,12 @@ def demo_phantoms() -> Path:
         partial = partial_name(folder)
         try:
             write_phantoms(partial)
-            with suppress(OSError):  # another process made them meanwhile
+            try:
                 partial.rename(folder)
+            except OSError:  # there is a folder: whole, of another process; or what is left of one that was deleted
+                if not (folder / "phantoms.csv").exists():
+                    shutil.rmtree(folder)
+                    partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder / "phantoms.csv"
