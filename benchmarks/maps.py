@@ -55,9 +55,10 @@ def main(weights: str, images: int) -> None:
             started = time.perf_counter()
             maps = cam(small[~train])
             rate = len(maps) / (time.perf_counter() - started)
-            boxes = localization.find_boxes(part, localization.SIZE)
+            frame = localization.frame_of((side, side))
+            boxes = localization.find_boxes(part, frame)
             found = dict(zip(part["path"], maps, strict=True))
-            told = localization.places_table(localization.judge_places(found, part, boxes, localization.SIZE))
+            told = localization.places_table(localization.judge_places(found, part, boxes, frame))
             row = {
                 "pixels": side,
                 "layer": cam.layer,

@@ -2,15 +2,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.explain import build_maps, choose_images, find_layer, occlude, rank_agreement, read_maps
+from xray_helpers.explain import (
+    build_maps,
+    choose_images,
+    find_layer,
+    fit_map,
+    occlude,
+    rank_agreement,
+    read_maps,
+    seen_size,
+)
 from xray_helpers.localization import (
+    Judged,
     choose_shown,
     describe_maps,
     find_boxes,
+    frame_of,
     judge_agreement,
+    judge_maps,
     judge_places,
     places_table,
-)  # fmt: skip
+    read_shown,
+)
 from xray_helpers.settings import InputError
 
 SIZE = (8, 8)
@@ -38,8 +51,10 @@ def test_agreement_is_spearmans_and_0_for_a_flat_map():
 
 def test_maps_survive_their_table():
     maps = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
-    table = pd.concat([build_maps("abc", "Grad-CAM", maps), build_maps("a", "occlusion", maps[:1])])
+    table = pd.concat([build_maps("abc", "Grad-CAM", maps, (9, 7)), build_maps("a", "occlusion", maps[:1], (9, 7))])
     back = read_maps(table)
+    assert seen_size(table) == (9, 7)
+    assert seen_size(table.iloc[:0]) is None
     assert list(back) == ["a", "b", "c"]
     assert np.allclose(back["b"], maps[1], rtol=1e-3)
     assert list(read_maps(table, "occlusion")) == ["a"]
@@ -66,6 +81,58 @@ def test_boxes_follow_the_resize():
     assert both[1].shape == (0, 4)
 
 
+@pytest.mark.parametrize("way", ["stretch", "pad"])
+@pytest.mark.parametrize(("shape", "size"), [((100, 200), (64, 64)), ((200, 100), (64, 64)), ((120, 120), (64, 128))])
+def test_a_map_lies_over_the_same_place_of_the_picture_as_of_what_the_model_saw(shape, size, way):
+    """A bright spot is the picture, and its own grey values at the model's size are the map."""
+    from xray_helpers.pixels import resize
+
+    picture = np.zeros(shape, np.uint8)
+    down, across = round(0.2 * shape[0]), round(0.7 * shape[1])
+    picture[down - 8 : down + 8, across - 8 : across + 8] = 255
+    grid = resize(picture, size, way).astype(np.float32)
+    fitted = fit_map(grid, shape, size, way)
+    at = np.unravel_index(fitted.argmax(), fitted.shape)
+    assert at[0] / fitted.shape[0] == pytest.approx(0.2, abs=0.08)
+    assert at[1] / fitted.shape[1] == pytest.approx(0.7, abs=0.08)
+    if way == "pad":
+        assert fitted.shape[0] / fitted.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.05)
+
+
+@pytest.mark.parametrize("way", ["stretch", "pad"])
+@pytest.mark.parametrize(("shape", "size"), [((100, 200), (64, 64)), ((200, 100), (64, 64)), ((120, 120), (64, 128))])
+def test_maps_boxes_and_shown_pictures_share_one_frame(tmp_path, shape, size, way):
+    """A map that is the picture as the model saw it, bright in the box alone, hits the box."""
+    from PIL import Image
+
+    from xray_helpers.pixels import resize
+    from xray_helpers.radiographs import ImageFolder
+
+    picture = np.zeros(shape, np.uint8)
+    picture[20:40, 60:90] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    part = pd.DataFrame(
+        {"path": ["a.png"], "group": ["p"], "height": shape[0], "width": shape[1], "boxes": "60 20 90 40"}
+    )
+    seen = resize(picture, size, way).astype(np.float32)[None]
+    judged = judge_maps(build_maps(["a.png"], "Grad-CAM", seen, size), part, way)
+    assert judged.frame[0] / judged.frame[1] == size[0] / size[1]
+    assert judged.places["hit"].iloc[0] == 1
+    assert judged.places["energy"].iloc[0] > 0.85  # but for what interpolation spreads
+    shown = read_shown(part, ImageFolder(tmp_path, resize=way), judged.frame)[0]
+    left, top, right, bottom = judged.boxes["a.png"][0].round().astype(int)
+    assert shown.shape == judged.frame
+    assert shown[top + 2 : bottom - 2, left + 2 : right - 2].min() > 200
+    outside = shown.copy()
+    outside[top - 2 : bottom + 2, left - 2 : right + 2] = 0
+    assert outside.max() < 60
+
+
+def test_the_frame_keeps_the_proportions_of_what_the_model_sees():
+    assert frame_of((128, 256)) == (112, 224)
+    assert frame_of((299, 299)) == frame_of(None) == (224, 224)
+
+
 def test_pointing_game_and_energy_by_hand():
     inside, outside = np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32)
     inside[1, 1], inside[6, 6] = 3, 1  # three quarters of the energy in the box
@@ -88,9 +155,12 @@ def test_a_map_of_nothing_points_nowhere_and_no_boxes_measure_nothing():
     assert judge_places(empty, part, [np.zeros((0, 4))], SIZE).empty
 
 
-def sanity(correlation):
+def sanity(correlation, n=5, empty=0):
     return pd.DataFrame([{"permuted": "all layers", "layers": 9, "correlation": correlation, "ci_low": correlation - 0.1,
-                          "ci_high": correlation + 0.1, "n": 5}])  # fmt: skip
+                          "ci_high": correlation + 0.1, "n": n, "empty": empty}])  # fmt: skip
+
+
+AGREEMENT = {"value": 0.4, "ci_low": 0.3, "ci_high": 0.5, "n": 5, "empty": 0}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +168,10 @@ def sanity(correlation):
     [
         (0.9, "there", "must not be believed**: they stay"),
         (0.1, "there", "may be believed as hints"),
-        (0.1, "elsewhere", "must not be believed**: they do not lie"),
+        (0.45, "there", "is not known**: on 5 maps it is not shown that they change"),
+        (0.55, "there", "is not known**: on 5 maps it is not shown that they change"),
+        (0.1, "elsewhere", "must not be believed**: less of them lies"),
+        (0.55, "elsewhere", "must not be believed**: less of them lies"),
         (0.1, None, "is not known"),
     ],
 )
@@ -110,13 +183,45 @@ def test_the_sentence_says_whether_maps_may_be_believed(correlation, seen, words
     maps = {i: (there if seen == "there" else there[::-1]) + 0.01 * rng.random(SIZE) for i in range(30)}
     boxes = [np.array([[0.0, 0, 3, 3]]) if seen else np.zeros((0, 4))] * 30
     places = judge_places(maps, part, boxes, SIZE)
-    agreement = {"value": 0.4, "ci_low": 0.3, "ci_high": 0.5, "n": 5}
-    assert words in describe_maps(places, sanity(correlation), agreement)
+    told = describe_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(correlation))
+    assert words in told
+    assert "empty" not in told
+    assert "n = 5: they agree" in told
+
+
+def test_one_image_or_an_interval_across_0_shows_nothing_either_way():
+    here, elsewhere = np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32)
+    here[1, 1] = elsewhere[6, 6] = 1
+    box = np.array([[0.0, 0, 4, 4]])  # of which a centred blob has a quarter, and so have the maps in the mean
+    for count in (1, 12):
+        maps = {i: elsewhere if i % 4 else here for i in range(count)}
+        places = judge_places(maps, pd.DataFrame({"path": range(count), "group": range(count)}), [box] * count, SIZE)
+        told = describe_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(0.1))
+        assert f"on {count} images of {count} groups it is not shown" in told
+        assert "must not be believed" not in told
+
+
+def test_empty_maps_prove_nothing_and_are_counted():
+    rng = np.random.default_rng(0)
+    maps = rng.random((6, 3, 3)).astype(np.float32)
+    maps[:2] = 0
+    table = pd.concat([build_maps("abcdef", name, maps, (9, 9)) for name in ("Grad-CAM", "occlusion")])
+    found = judge_agreement(table, pd.Series(list("uvwxyz"), index=list("abcdef")))
+    assert (found["n"], found["empty"]) == (4, 2)
+    assert found["value"] == pytest.approx(1)
+    nowhere = pd.DataFrame()
+    told = describe_maps(Judged(read_maps(table), {}, nowhere, found, SIZE), sanity(0.1, 4, 2))
+    assert "2 of the 6 maps are empty" in told
+    assert "n = 4 and 2 with an empty map" in told
+    table = build_maps("abcdef", "Grad-CAM", np.zeros_like(maps), (9, 9))
+    nothing = judge_agreement(table, pd.Series(dtype=str))
+    told = describe_maps(Judged(read_maps(table), {}, nowhere, nothing, SIZE), sanity(np.nan, 0, 6))
+    assert told.startswith("**The maps show nothing**: all 6 are empty")
 
 
 def test_agreement_of_the_methods_has_its_n_and_may_be_missing():
     maps = np.random.default_rng(0).random((4, 3, 3)).astype(np.float32)
-    table = pd.concat([build_maps("abcd", "Grad-CAM", maps), build_maps("abcd", "occlusion", maps)])
+    table = pd.concat([build_maps("abcd", name, maps, (9, 9)) for name in ("Grad-CAM", "occlusion")])
     found = judge_agreement(table, pd.Series(list("wxyz"), index=list("abcd")))
     assert found["value"] == pytest.approx(1)
     assert found["n"] == 4
@@ -167,6 +272,44 @@ def test_grad_cam_is_what_its_formula_gives_at_any_layer():
             find_layer(model, wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("VGG16", "block5_conv3"),
+        ("MobileNetV2", "out_relu"),
+        ("ResNet50", "conv5_block3_out"),
+        ("DenseNet121", "relu"),
+        ("InceptionV3", "mixed10"),
+    ],
+)
+@pytest.mark.slow
+def test_the_default_layer_is_the_last_convolution_not_the_pooling_after_it(name, last):
+    import keras
+
+    side = 96 if name == "InceptionV3" else 32
+    backbone = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(side, side, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    model = keras.Model(backbone.input, keras.layers.Dense(1)(pooled))
+    assert find_layer(model) == last
+    if name == "VGG16":
+        assert find_layer(model, "block5_pool") == "block5_pool"  # who wants it may have it
+
+
+@pytest.mark.slow
+def test_the_control_leaves_empty_maps_out_and_says_how_many():
+    from xray_helpers.explain import GradCam, permute_weights
+
+    model = small_model()
+    pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
+    pictures[:3] = 0  # without biases nothing comes of nothing
+    table = permute_weights(model, GradCam(model), pictures, np.arange(12))
+    assert set(table["n"]) == {9}
+    assert set(table["empty"]) == {3}
+    nothing = permute_weights(model, GradCam(model), pictures[:3], np.arange(3))
+    assert nothing["correlation"].isna().all()
+    assert set(nothing["n"]) == {0}
+
+
 @pytest.mark.slow
 def test_permuting_weights_changes_the_map_and_leaves_the_model_as_it_was():
     from xray_helpers.explain import GradCam, permute_weights
@@ -212,12 +355,13 @@ def test_on_phantoms_imagenet_maps_follow_the_weights_and_the_pointing_game_has_
         model, lambda p: predict_pixels(model, p), part, lambda rows: small[~train][rows.index]
     )
     judged = judge_maps(maps, part, "stretch")
-    told = describe_maps(judged.places, sanity, judged.agreement)
+    told = describe_maps(judged, sanity)
     assert sanity["correlation"].iloc[-1] < 0.5  # with all weights permuted it is another map
     cam, _, less = judged.places.itertuples()
     assert cam.n == int((part["y_true"] == 1).sum())
     assert cam.hit_low <= cam.hit <= cam.hit_high
     assert cam.energy > cam.area  # more than by chance; a 4 x 4 map need not beat a blob in the middle, and is told so
-    assert ("may be believed as hints" in told) == (less.energy_low > 0)
+    follows = sanity["ci_high"].iloc[-1] < 0.5
+    assert ("may be believed as hints" in told) == (less.energy_low > 0 and follows)
     assert "Pointing game: hits" in told
     assert f"{cam.hit:.2f} ({cam.hit_low:.2f} to {cam.hit_high:.2f})" in told

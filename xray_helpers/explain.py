@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from xray_helpers.metrics import grouped_mean
+from xray_helpers.pixels import find_inner
 from xray_helpers.settings import InputError, nearest
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 _BATCH = 16
 OCCLUDED = 8  # images of which there is an occlusion map too, and on which weights are permuted
 GRID = 6  # occluded places a side
-_SANITY = ("permuted", "layers", "correlation", "ci_low", "ci_high", "n")
+_SANITY = ("permuted", "layers", "correlation", "ci_low", "ci_high", "n", "empty")
 
 
 def find_layer(model: "keras.Model", name: str = "") -> str:
-    """Return the layer whose output Grad-CAM weighs: `name`, or the last that still has places.
+    """Return the layer whose output Grad-CAM weighs: `name`, or the last convolution.
 
-    Without a name that is what is pooled: the last convolution, after its normalization and activation.
+    Without a name that is the last layer that still has places and does not pool: the last convolution, after its
+    normalization and activation.
 
     Raises
     ------
@@ -35,12 +37,13 @@ def find_layer(model: "keras.Model", name: str = "") -> str:
         When there is no such layer, or its output has no places.
     """
     spatial = [layer.name for layer in model.layers[1:] if len(layer.output.shape) == 4]
+    default = next(word for word in reversed(spatial) if "Pooling" not in type(model.get_layer(word)).__name__)
     if not name:
-        return spatial[-1]
+        return default
     if name not in spatial:
         known = [layer.name for layer in model.layers]
         why = "has no places left" if name in known else f"is not there{nearest(name, spatial)}"
-        raise InputError(f"Grad-CAM at the layer {name!r} of {model.name}: it {why}; the default is {spatial[-1]}.")
+        raise InputError(f"Grad-CAM at the layer {name!r} of {model.name}: it {why}; the default is {default}.")
     return name
 
 
@@ -90,7 +93,7 @@ class GradCam:
 
 
 def occlude(predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, grid: int = GRID) -> np.ndarray:
-    """Return how much each place matters: the fall of the log odds when it is blurred away.
+    """Return how much each place matters: the fall of the log odds when it is covered by the mean grey.
 
     A patch one and a half times a cell of the grid takes the mean grey of the picture, which keeps exposure as it is.
 
@@ -134,7 +137,7 @@ def permute_weights(model: "keras.Model", cam: GradCam, pixels: np.ndarray, grou
     """Permute the weights of more and more layers from the top, and compare the maps with those of the model.
 
     Each weight array keeps its values and loses their order; the model is as before afterwards. A map that stays the
-    same shows the picture's edges, not what was learned.
+    same shows the picture's edges, not what was learned. An empty map shows nothing that could change: it is left out.
 
     Parameters
     ----------
@@ -149,11 +152,14 @@ def permute_weights(model: "keras.Model", cam: GradCam, pixels: np.ndarray, grou
     -------
     DataFrame
         permuted (what), layers (how many), correlation, ci_low, ci_high (mean Spearman correlation with the maps of
-        the model as it is, and its 95 % interval over groups), n.
+        the model as it is, and its 95 % interval over groups; missing where all those are empty), n (maps compared),
+        empty (maps left out because there is nothing in them).
     """
     kept, layers = model.get_weights(), [layer for layer in reversed(model.layers) if layer.weights]
     head = [layer for layer in layers if layer.name in ("p_fractured", "dense")]
     before, rng, rows = cam(pixels), np.random.default_rng([seed, 7]), []
+    full = ~is_flat(before)
+    counts = {"n": int(full.sum()), "empty": int((~full).sum())}
     stages = {"the head": len(head), "and the upper half": len(layers) // 2, "all layers": len(layers)}
     try:
         done = 0
@@ -163,12 +169,26 @@ def permute_weights(model: "keras.Model", cam: GradCam, pixels: np.ndarray, grou
                     [rng.permutation(w.ravel()).reshape(w.shape) if w.ndim else w for w in layer.get_weights()]
                 )
             done = max(done, count)
-            entry = grouped_mean(rank_agreement(before, np.nan_to_num(cam(pixels), posinf=0)), group, seed)
+            entry = agree(before, np.nan_to_num(cam(pixels), posinf=0), full, group, seed)
             rows.append({"permuted": name, "layers": done, "correlation": entry["value"], "ci_low": entry["ci_low"],
-                         "ci_high": entry["ci_high"], "n": len(pixels)})  # fmt: skip
+                         "ci_high": entry["ci_high"]} | counts)  # fmt: skip
     finally:
         model.set_weights(kept)
     return pd.DataFrame(rows)
+
+
+def agree(maps: Any, others: Any, counted: np.ndarray, group: Any, seed: int = 0) -> dict[str, Any]:
+    """Return the mean rank agreement of the pairs that are counted, with its interval, as `metrics.grouped_mean` does."""
+    if not counted.any():
+        return {"value": None, "ci_low": None, "ci_high": None, "reason": "no map with anything in it"}
+    pairs = zip(maps, others, counted, strict=True)
+    values = [rank_agreement(one[None], other[None])[0] for one, other, count in pairs if count]
+    return grouped_mean(values, np.asarray(group, dtype=object)[counted], seed)
+
+
+def is_flat(maps: Any) -> np.ndarray:
+    """Return which maps say the same everywhere, as an empty one does: bool, shape (n,)."""
+    return np.array([np.ptp(grid) == 0 for grid in maps], bool)
 
 
 def rank_agreement(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -190,6 +210,31 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
 def scale_map(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return a map at another size (height, width), float32, interpolated between the places' centres."""
     return cv2.resize(np.asarray(grid, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def fit_map(grid: np.ndarray, shape: tuple[int, int], size: tuple[int, int], way: str = "stretch") -> np.ndarray:
+    """Return the part of a map that lies over the picture itself, without what padding added.
+
+    Parameters
+    ----------
+    grid : ndarray of float, shape (rows, columns)
+        Over what the model saw.
+    shape : (int, int)
+        Height and width of the picture.
+    size : (int, int)
+        Height and width that the model sees.
+    way : {'stretch', 'pad'}
+        How the picture became `size`.
+
+    Returns
+    -------
+    ndarray of float32
+        Over the whole picture, at whatever size.
+    """
+    if way != "pad":
+        return np.asarray(grid, np.float32)
+    top, left, height, width = find_inner(shape, size)
+    return scale_map(grid, size)[top : top + height, left : left + width]
 
 
 # --- keeping maps ---------------------------------------------------------------------------------------
@@ -230,21 +275,32 @@ def explain_images(
         Of `build_maps` and `permute_weights`; both without rows where `part` has none.
     """
     if part.empty:
-        return build_maps([], "Grad-CAM", np.zeros((0, 1, 1))), pd.DataFrame(columns=_SANITY)
+        return build_maps([], "Grad-CAM", np.zeros((0, 1, 1)), (1, 1)), pd.DataFrame(columns=_SANITY)
     pictures, cam = load(part), GradCam(model)
     few = min(OCCLUDED, max(2, len(part) // 12), len(part))
     first = np.asarray(pictures[:few])
-    tables = [build_maps(part["path"], "Grad-CAM", cam(pictures)),
-              build_maps(part["path"][:few], "occlusion", occlude(predict, first))]  # fmt: skip
+    tables = [build_maps(part["path"], "Grad-CAM", cam(pictures), first.shape[1:]),
+              build_maps(part["path"][:few], "occlusion", occlude(predict, first), first.shape[1:])]  # fmt: skip
     return pd.concat(tables, ignore_index=True), permute_weights(model, cam, first, part["group"][:few], seed)
 
 
-def build_maps(paths: Any, method: str, maps: np.ndarray) -> pd.DataFrame:
-    """Return the table of maps: path, method, rows, columns, values (from the upper left, by rows, space between)."""
+def build_maps(paths: Any, method: str, maps: np.ndarray, size: tuple[int, int]) -> pd.DataFrame:
+    """Return the table of maps.
+
+    Returns
+    -------
+    DataFrame
+        path, method, height, width (`size`: of what the model saw, in pixels), rows, columns, values (from the upper
+        left, by rows, space between).
+    """
     values = [" ".join(f"{value:.4g}" for value in grid.ravel()) for grid in maps]
-    return pd.DataFrame(
-        {"path": list(paths), "method": method, "rows": maps.shape[1], "columns": maps.shape[2], "values": values}
-    )
+    shapes = {"height": size[0], "width": size[1], "rows": maps.shape[1], "columns": maps.shape[2]}
+    return pd.DataFrame({"path": list(paths), "method": method} | shapes | {"values": values})
+
+
+def seen_size(table: pd.DataFrame) -> tuple[int, int] | None:
+    """Return height and width of what the model of `build_maps`'s table saw; None where it holds no map."""
+    return None if table.empty else (int(table["height"].iloc[0]), int(table["width"].iloc[0]))
 
 
 def read_maps(table: pd.DataFrame, method: str = "Grad-CAM") -> dict[str, np.ndarray]:

@@ -9,18 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from xray_helpers.explain import rank_agreement, read_maps, scale_map
-from xray_helpers.manifest import read_pictures
+from xray_helpers.explain import agree, is_flat, read_maps, scale_map, seen_size
+from xray_helpers.manifest import read_boxes, read_pictures
 from xray_helpers.metrics import describe, grouped_mean, grouped_proportion
 from xray_helpers.pixels import resize
 from xray_helpers.radiographs import ImageFolder
 
 _BLOB = 0.2  # standard deviation of the centred blob, as a share of the side
 _ALIKE = 0.5  # mean rank correlation from which maps count as the same
+_SIDE = 224  # pixels of the longer side at which maps and boxes are laid over each other; maps are much coarser
 _PLACES = ["map", "hit", "hit_low", "hit_high", "energy", "energy_low", "energy_high", "n", "n_groups", "area"]
 _PHANTOM_BOX = ["box_left", "box_top", "box_right", "box_bottom"]
-
-SIZE = (224, 224)  # height and width at which maps and boxes are laid over each other; maps are much coarser
 
 Boxes = list[np.ndarray]
 
@@ -33,17 +32,29 @@ class Judged(NamedTuple):
     maps : dict
         Path to Grad-CAM map, float32 of shape (rows, columns).
     boxes : dict
-        Path to boxes, shape (k, 4), at `SIZE`.
+        Path to boxes, shape (k, 4), in `frame`.
     places : DataFrame
         Of `judge_places`.
     agreement : dict
         Of `judge_agreement`.
+    frame : (int, int)
+        Of `frame_of`.
     """
 
     maps: dict[str, np.ndarray]
     boxes: dict[str, np.ndarray]
     places: pd.DataFrame
     agreement: dict[str, Any]
+    frame: tuple[int, int]
+
+
+def frame_of(size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return height and width at which maps, boxes and pictures are laid over each other.
+
+    It has the proportions of what the model sees, so that what was stretched or padded for the model lies the same here.
+    """
+    height, width = size or (_SIDE, _SIDE)
+    return tuple(max(1, round(side * _SIDE / max(height, width))) for side in (height, width))
 
 
 def judge_maps(table: pd.DataFrame, part: pd.DataFrame, resize: str, seed: int = 0) -> Judged:
@@ -58,10 +69,11 @@ def judge_maps(table: pd.DataFrame, part: pd.DataFrame, resize: str, seed: int =
     resize : {'stretch', 'pad'}
     seed : int
     """
-    maps, boxes = read_maps(table), find_boxes(part, SIZE, resize)
-    places = judge_places(maps, part, boxes, SIZE, seed)
+    frame = frame_of(seen_size(table))
+    maps, boxes = read_maps(table), find_boxes(part, frame, resize)
+    places = judge_places(maps, part, boxes, frame, seed)
     agreement = judge_agreement(table, part.set_index("path")["group"], seed)
-    return Judged(maps, dict(zip(part["path"], boxes, strict=True)), places, agreement)
+    return Judged(maps, dict(zip(part["path"], boxes, strict=True)), places, agreement, frame)
 
 
 def choose_shown(test: pd.DataFrame, maps: dict[str, np.ndarray], count: int) -> pd.DataFrame:
@@ -71,9 +83,9 @@ def choose_shown(test: pd.DataFrame, maps: dict[str, np.ndarray], count: int) ->
     return rows.iloc[np.argsort(turn.to_numpy(), kind="stable")[:count]].reset_index(drop=True)
 
 
-def read_shown(rows: pd.DataFrame, folder: ImageFolder) -> list[np.ndarray]:
-    """Return the pictures of predictions at `SIZE`, uint8, as models see them but for the size."""
-    return [resize(picture, SIZE, folder.resize) for picture in read_pictures(rows["path"], folder)]
+def read_shown(rows: pd.DataFrame, folder: ImageFolder, frame: tuple[int, int]) -> list[np.ndarray]:
+    """Return the pictures of predictions in the frame of `frame_of`, uint8: as models see them but for the size."""
+    return [resize(picture, frame, folder.resize) for picture in read_pictures(rows["path"], folder)]
 
 
 def find_boxes(part: pd.DataFrame, size: tuple[int, int], resize: str = "stretch") -> Boxes:
@@ -82,10 +94,10 @@ def find_boxes(part: pd.DataFrame, size: tuple[int, int], resize: str = "stretch
     Parameters
     ----------
     part : DataFrame
-        width, height, and ``boxes`` (``left top right bottom`` in pixels of the file, boxes parted by semicolons) or
-        phantoms' box_left, box_top, box_right, box_bottom.
+        width, height, and ``boxes`` (of `manifest.read_boxes`, in pixels of the file) or phantoms' box_left, box_top,
+        box_right, box_bottom.
     size : (int, int)
-        Height and width that models see.
+        Height and width, in the proportions of what models see.
     resize : {'stretch', 'pad'}
 
     Returns
@@ -93,13 +105,11 @@ def find_boxes(part: pd.DataFrame, size: tuple[int, int], resize: str = "stretch
     list of ndarray of float, shape (k, 4)
         left, top, right, bottom in pixels at `size`; k = 0 where none is known.
     """
-    found = []
-    for row in part.to_dict("records"):
-        boxes = np.zeros((0, 4))
-        if isinstance(row.get("boxes"), str) and row["boxes"].strip():
-            boxes = np.array([[float(v) for v in box.split()] for box in row["boxes"].split(";")])
-        elif pd.notna(row.get(_PHANTOM_BOX[0], None)):
-            boxes = np.array([[float(row[column]) for column in _PHANTOM_BOX]])
+    found, singles = [], part.reindex(columns=_PHANTOM_BOX).apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    for row, single in zip(part.to_dict("records"), singles, strict=True):
+        boxes = read_boxes(row.get("boxes"))
+        if not len(boxes) and np.isfinite(single).all():
+            boxes = single[None]
         scale = np.array([size[1] / row["width"], size[0] / row["height"]])
         shift = np.zeros(2)
         if resize == "pad":
@@ -199,7 +209,9 @@ def places_table(places: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge_agreement(table: pd.DataFrame, group: pd.Series, seed: int = 0) -> dict[str, Any]:
-    """Return the mean rank correlation of Grad-CAM and occlusion with its interval: value, ci_low, ci_high, n.
+    """Return the mean rank correlation of Grad-CAM and occlusion with its interval: value, ci_low, ci_high, n, empty.
+
+    An image of which one of the two maps is empty counts as `empty`, not in n.
 
     Parameters
     ----------
@@ -211,36 +223,30 @@ def judge_agreement(table: pd.DataFrame, group: pd.Series, seed: int = 0) -> dic
     """
     one, other = read_maps(table), read_maps(table, "occlusion")
     paths = [path for path in other if path in one]
-    if not paths:
-        return {"value": None, "ci_low": None, "ci_high": None, "reason": "no maps", "n": 0}
-    agreement = [float(rank_agreement(other[path][None], one[path][None])[0]) for path in paths]
-    return grouped_mean(agreement, [group[path] for path in paths], seed) | {"n": len(paths)}
+    cams, occluded = [one[path] for path in paths], [other[path] for path in paths]
+    full = ~(is_flat(cams) | is_flat(occluded))
+    counts = {"n": int(full.sum()), "empty": int((~full).sum())}
+    return agree(occluded, cams, full, [group[path] for path in paths], seed) | counts
 
 
-def describe_maps(places: pd.DataFrame, sanity: pd.DataFrame, agreement: dict[str, Any]) -> str:
-    """Return whether the maps may be believed, in a sentence, and on what that rests."""
-    if sanity.empty:
+def describe_maps(judged: Judged, sanity: pd.DataFrame) -> str:
+    """Return whether the maps may be believed, in a sentence, and on what that rests.
+
+    Parameters
+    ----------
+    judged : Judged
+    sanity : DataFrame
+        ``sanity.csv``.
+    """
+    if sanity.empty or not judged.maps:
         return "No maps were made (maps = 0): where the model looked is not known."
-    last = sanity.iloc[-1]
-    follows = last["correlation"] < _ALIKE
-    points = None if places.empty else bool((places["energy_low"].iloc[2] or 0) > 0)
-    if not follows:
-        verdict = "**The maps must not be believed**: they stay much the same when all weights are permuted."
-    elif points is None:
-        verdict = (
-            "Whether the maps may be believed **is not known**: they follow the weights, but no boxes of fractures are "
-            "known here, so whether they point at fractures was not measured."
-        )
-    elif points:
-        verdict = (
-            "**The maps may be believed as hints, not as outlines**: they follow the weights, and more of them lies on the "
-            "fractures than of a blob in the middle."
-        )
-    else:
-        verdict = (
-            "**The maps must not be believed**: they do not lie on the fractures more than a blob in the middle does."
-        )
-    words = [verdict]
+    places, agreement, last = judged.places, judged.agreement, sanity.iloc[-1]
+    empty = int(is_flat(judged.maps.values()).sum())
+    if empty == len(judged.maps):
+        return f"**The maps show nothing**: all {empty} are empty, so where the model looked is not known."
+    words = [_verdict(_entry(last), int(last["n"]), places)]
+    if empty:
+        words.append(f"{empty} of the {len(judged.maps)} maps are empty: in them nothing speaks for a fracture.")
     if not places.empty:
         shown = places_table(places).set_index("map")
         hits = shown["pointing game (hits)"]
@@ -250,15 +256,63 @@ def describe_maps(places: pd.DataFrame, sanity: pd.DataFrame, agreement: dict[st
             f"n = {shown.loc['Grad-CAM', 'n']}; boxes cover {places['area'].iloc[0]:.0%} of a picture."
         )
     words.append(
-        f"Rank correlation with the maps after all weights were permuted: "
-        f"{describe(_entry(last))}, n = {last['n']}; of Grad-CAM with occlusion: {describe(agreement)}, n = {agreement['n']}."
+        f"Rank correlation with the maps after all weights were permuted: {describe(_entry(last))}, {_told_n(last)}; "
+        f"of Grad-CAM with occlusion: {describe(agreement)}, {_told_n(agreement)}: {_concord(agreement)}."
     )
     return " ".join(words)
 
 
+def _verdict(permuted: dict[str, Any], n: int, places: pd.DataFrame) -> str:
+    """Return what the intervals show; what they leave open is not known."""
+    unknown = "Whether the maps may be believed **is not known**: "
+    follows = _side(permuted, _ALIKE)
+    if follows == 1:
+        return "**The maps must not be believed**: they stay much the same when all weights are permuted."
+    points = None
+    if not places.empty:
+        less = places.iloc[2]
+        points = _side({"ci_low": less["energy_low"], "ci_high": less["energy_high"]}, 0)
+    if points == -1:
+        return "**The maps must not be believed**: less of them lies on the fractures than of a blob in the middle."
+    if follows == 0:
+        return f"{unknown}on {n} maps it is not shown that they change when all weights are permuted."
+    if points is None:
+        return (
+            f"{unknown}they follow the weights, but no boxes of fractures are known here, so whether they point at "
+            "fractures was not measured."
+        )
+    if points == 0:
+        return (
+            f"{unknown}they follow the weights, but on {less['n']} images of {less['n_groups']} groups it is not shown "
+            "that more of them lies on the fractures than of a blob in the middle, nor that less does."
+        )
+    return (
+        "**The maps may be believed as hints, not as outlines**: they follow the weights, and more of them lies on the "
+        "fractures than of a blob in the middle."
+    )
+
+
+def _side(entry: dict[str, Any], border: float) -> int:
+    """Return 1 where an interval lies above a border, -1 below, 0 where neither is shown."""
+    low, high = entry["ci_low"], entry["ci_high"]
+    if pd.isna(low) or pd.isna(high):
+        return 0
+    return int(low > border) - int(high < border)
+
+
+def _concord(agreement: dict[str, Any]) -> str:
+    words = {1: "they agree", 0: "it is not shown that they agree", -1: "they contradict each other"}
+    return words[_side(agreement, 0)]
+
+
+def _told_n(counts: Any) -> str:
+    empty = int(counts.get("empty", 0))
+    return f"n = {int(counts['n'])}" + (f" and {empty} with an empty map" if empty else "")
+
+
 def _entry(row: pd.Series) -> dict[str, Any]:
-    return {
-        "value": row["correlation"],
-        "ci_low": None if pd.isna(row["ci_low"]) else row["ci_low"],
-        "ci_high": None if pd.isna(row["ci_high"]) else row["ci_high"],
+    values = {
+        name: None if pd.isna(row[key]) else float(row[key])
+        for name, key in (("value", "correlation"), ("ci_low", "ci_low"), ("ci_high", "ci_high"))
     }
+    return values | {"reason": "no map with anything in it"}

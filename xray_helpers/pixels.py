@@ -22,14 +22,19 @@ ROTATION, SHIFT, SHEAR, ZOOM = 15.0, 0.10, 0.10, 0.10  # degrees; shares of the 
 def resize(pixels: np.ndarray, size: tuple[int, int], way: str = "stretch") -> np.ndarray:
     """Stretch a (height, width) uint8 picture to `size`, or ``pad`` it on black; shrinking averages, so nothing aliases."""
     if way == "pad":
-        scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
-        inner = tuple(max(1, round(side * scale)) for side in pixels.shape)
-        top, left = ((whole - part) // 2 for whole, part in zip(size, inner, strict=True))
+        top, left, *inner = find_inner(pixels.shape, size)
         padded = np.zeros(size, np.uint8)
-        padded[top : top + inner[0], left : left + inner[1]] = resize(pixels, inner)
+        padded[top : top + inner[0], left : left + inner[1]] = resize(pixels, (inner[0], inner[1]))
         return padded
     shrinks = pixels.shape[0] > size[0] or pixels.shape[1] > size[1]
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def find_inner(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return where a (height, width) picture lies in `size` once it is padded: top, left, height, width."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (max(1, round(side * scale)) for side in shape)
+    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
 def stream_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
