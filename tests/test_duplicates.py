@@ -8,6 +8,7 @@ from PIL import Image
 
 from xray_helpers.duplicates import find_label_conflicts, find_same_source
 from xray_helpers.manifest import assign_groups, inspect_files, list_data
+from xray_helpers.radiographs import image_folder
 from xray_helpers.settings import InputError
 
 
@@ -105,6 +106,36 @@ def test_corrections_join_and_separate(root, variants, tmp_path):
     file.write_text("sha256_a\nx\n")
     with pytest.raises(InputError, match="need the columns"):
         search(variants, str(file))
+
+
+@pytest.mark.parametrize("marked", [("a.png",), ("b.bmp",), ("c.jpg",), ("b.bmp", "d.tif"), ("a.png", "b.bmp")])
+def test_the_rest_of_a_group_stays_together_whichever_file_is_marked_as_wrong(root, variants, tmp_path, marked):
+    """Equal pixels, and a re-encoding of them: whatever held them together may be what was marked."""
+    from xray_helpers.widgets_data import _DatasetBrowser
+
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with Image.open(variants / "Fractured" / "01.png") as image:
+        for name in ("a.png", "b.bmp", "d.tif"):
+            image.save(folder / name)
+        image.save(folder / "c.jpg", quality=60)
+    for number in ("07.png", "09.png"):
+        (folder / number).write_bytes((variants / "Fractured" / number).read_bytes())
+    listing, found = search(folder)
+    group = ["a.png", "b.bmp", "c.jpg", "d.tif"]
+    assert len({sources(listing, found)[name] for name in group}) == 1
+    table = assign_groups(inspect_files(listing), found.source).assign(label="Fractured")
+    browser = _DatasetBrowser(table, found.links, image_folder(folder), str(tmp_path / "c.csv"))
+    assert sorted(browser.wrong.options) == group
+    browser.wrong.value = marked
+    browser.separate.click()
+    _, corrected = search(folder, str(tmp_path / "c.csv"))
+    groups = sources(listing, corrected)
+    rest = {groups[name] for name in group if name not in marked}
+    assert len(rest) == 1
+    assert not rest & {groups[name] for name in marked}
+    if marked == ("b.bmp", "d.tif"):
+        assert groups["b.bmp"] == groups["d.tif"]  # equal pixels that nobody separated from each other
 
 
 def test_label_conflicts_are_named(root, variants):

@@ -137,17 +137,19 @@ def write_corrections(path: str, rows: Iterable[tuple[str, str, str]]) -> Path:
     Raises
     ------
     InputError
-        When the file that is there cannot be understood.
+        When the study reads no corrections, or the file that is there cannot be understood.
     """
-    place = from_root(path or "data/corrections.csv")
-    new = pd.DataFrame(list(rows), columns=["action", "sha256_a", "sha256_b"])
-    old = new.iloc[:0]
+    if not path:
+        raise InputError(
+            "This study reads no corrections (corrections is empty): name a file, such as data/corrections.csv, and run 01."
+        )
+    place = from_root(path)
+    table = pd.DataFrame(list(rows), columns=["action", "sha256_a", "sha256_b"])
     if place.exists():
-        known = pd.read_csv(place, dtype=str)
-        read_corrections(str(place), set())
-        old = known
-    table = pd.concat([old, new], ignore_index=True)
-    pair = [tuple(sorted(ends)) for ends in zip(table["sha256_a"], table["sha256_b"], strict=True)]
+        read_corrections(str(place), set())  # refuses what it cannot understand
+        table = pd.concat([pd.read_csv(place, dtype=str), table], ignore_index=True)
+    ends = table[["sha256_a", "sha256_b"]].fillna("")
+    pair = [tuple(sorted(both)) for both in ends.itertuples(index=False)]
     return write_csv(place, table[~pd.Series(pair).duplicated(keep="last")])
 
 
@@ -224,7 +226,8 @@ def _describe_links(
     by_sha = dict(zip(shas, paths, strict=True))
     copies = known[known.duplicated("sha256")]
     same = [("equal bytes", by_sha[row.sha256], row.sha256, row.path, row.sha256) for row in copies.itertuples()]
-    twins = [(order[number], i) for i, number in enumerate(picture) if order[number] != i]
+    judged = set(wishes.loc[wishes["action"] == "separate", ["sha256_a", "sha256_b"]].to_numpy().ravel())
+    twins = _pair_twins(picture, order, np.isin(shas, list(judged)))
     same += [("equal pixels", paths[a], shas[a], paths[b], shas[b]) for a, b in twins]
     rows = [
         {"kind": kind, "path_a": path_a, "sha256_a": sha_a, "path_b": path_b, "sha256_b": sha_b,
@@ -256,6 +259,22 @@ def _describe_links(
     separated = [frozenset(pair) in apart for pair in zip(table["sha256_a"], table["sha256_b"], strict=True)]
     table.loc[separated, "decision"] = "separated"
     return table.sort_values(["decision", "kind", "path_a", "path_b"], ignore_index=True)
+
+
+def _pair_twins(picture: np.ndarray, order: np.ndarray, judged: np.ndarray) -> list[tuple[int, int]]:
+    """Return pairs of files of equal pixels that hold each picture's files together, also without those that are judged.
+
+    Mostly each with the first; a file that a person separated from another is paired with every other one, so that
+    those which are not separated stay together whichever it is.
+    """
+    pairs = [(order[number], i) for i, number in enumerate(picture) if order[number] != i]
+    for number in np.unique(picture[judged]):
+        files = np.flatnonzero(picture == number)
+        rest = files[~judged[files]]
+        pairs = [pair for pair in pairs if picture[pair[0]] != number]
+        pairs += [(rest[0], file) for file in rest[1:]]
+        pairs += [(a, b) for a in files[judged[files]] for b in files if a < b or (a != b and not judged[b])]
+    return pairs
 
 
 def _group(manifest: pd.DataFrame, first: pd.DataFrame, links: pd.DataFrame) -> pd.Series:
