@@ -48,6 +48,64 @@ def test_files_are_answered_one_by_one():
     assert "pixels" not in table.columns
 
 
+def test_a_map_lies_over_the_picture_not_over_its_padding():
+    class Cam:
+        size = (64, 64)
+
+        def __call__(self, pixels):
+            return pixels.astype(np.float32)
+
+    from xray_helpers.pixels import resize
+
+    reader, picture = Reader(), np.zeros((50, 100), np.uint8)
+    picture[5:15, 80:90] = 255  # in the middle of the padded picture's upper half, but near the edge of its own
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    for way in ("stretch", "pad"):
+        reader.settings = {"resize": way}
+        reader.resize = lambda pixels, way=way: resize(pixels, Cam.size, way)
+        grid = judge_files(reader, Cam(), [("a.png", buffer.getvalue())])[0]["map"]
+        assert grid.shape == ((32, 64) if way == "pad" else (64, 64))
+        down, across = np.unravel_index(grid.argmax(), grid.shape) / np.array(grid.shape)
+        assert (down, across) == pytest.approx((0.2, 0.85), abs=0.1)
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    from xray_helpers import reading_room
+
+    monkeypatch.setattr(reading_room, "Reader", lambda study, model: type("Net", (Reader,), {"model": None})())
+    monkeypatch.setattr(reading_room, "GradCam", lambda model: None)
+    monkeypatch.setattr(reading_room, "describe_rule", lambda study, model: "a rule")
+    return reading_room.ReadingRoom(tmp_path, "A")
+
+
+def contents(widget):
+    """All words and bytes that a widget and those in it hold."""
+    own = [getattr(widget, "value", None)]
+    return own + [value for child in getattr(widget, "children", ()) for value in contents(child)]
+
+
+def test_forget_all_leaves_nothing_of_a_file(room):
+    room._take({"new": [{"name": "secret.png", "content": png(250)}, {"name": "words.png", "content": b"x"}]})
+    room.pager.turn(-1)
+    assert room.view.images[0].value
+    assert any("secret" in str(value) for value in contents(room.box))
+    room.pager.turn(1)  # no picture there: none of the one before is kept in the hidden view
+    assert not room.view.images[0].value
+    assert "secret" not in room.view.captions[0].value
+    room.pager.turn(-1)
+    room.forget.click()
+    assert not any(isinstance(value, bytes) and value for value in contents(room.box))
+    assert not any("secret" in str(value) for value in contents(room.box))
+    assert (room.answers, room.view._shown, room.pager._items) == ([], [], [])
+
+
+def test_a_reason_keeps_its_capitals(room):
+    room._open({"file": "a.png", "reason": "it has 600 MB, too many for a radiograph: convert it"})
+    assert "It has 600 MB, too many" in room.answer.value
+
+
 def test_a_name_is_no_formula_in_a_spreadsheet():
     table = pd.read_csv(io.StringIO(build_csv(judge_files(Reader(), None, [("=cmd|x.png", png(9))]))))
     assert table["file"].iloc[0] == "'=cmd|x.png"
@@ -62,11 +120,14 @@ def test_the_model_is_the_best_on_validation_not_on_test(tmp_path):
                   "n_groups": 10, "recall": entry, "specificity": entry, "threshold_rule": "fixed"}  # fmt: skip
         (tmp_path / name / "metrics.json").write_text(json.dumps(scores))
         (tmp_path / name / "threshold.json").write_text(json.dumps({"threshold": 0.5, "uncertain": [0.4, 0.6]}))
+        probabilities = pd.DataFrame({"path": range(20), "y_prob": [0.4, 0.5, 0.6] + [0.7] * 17})
+        probabilities.to_csv(tmp_path / name / "predictions_test.csv", index=False)
     assert choose_model(tmp_path) == "B"
     assert choose_model(tmp_path, "A") == "A"
     told = describe_rule(tmp_path, "A")
     assert "sensitivity 0.80 (0.70 to 0.90)" in told
     assert "From 0.400 to 0.600 it abstains" in told
+    assert "Of the 20 test images it would abstain on 3" in told
     with pytest.raises(InputError, match="run it first"):
         choose_model(tmp_path / "A")
 

@@ -1,3 +1,7 @@
+import json
+import re
+import time
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -9,6 +13,8 @@ from sklearn.metrics import confusion_matrix
 
 from xray_helpers import viewing, widgets
 from xray_helpers.duplicates import read_corrections, write_corrections
+from xray_helpers.explain import build_maps
+from xray_helpers.settings import InputError
 from xray_helpers.viewing import Pager, draw_curves, draw_radiograph
 from xray_helpers.widgets import OperatingPoints
 
@@ -29,6 +35,38 @@ def test_ppv_at_a_prevalence_is_bayes():
     assert rates["ppv"] == pytest.approx(0.008 / (0.008 + 0.099))
     assert rates["npv"] == pytest.approx(0.891 / (0.891 + 0.002))
     assert np.isnan(OperatingPoints(y, p).rates(1.0, 0.5)["ppv"])  # nothing is called fractured
+
+
+def test_rates_at_a_moved_threshold_have_the_intervals_of_the_report():
+    from xray_helpers.metrics import compute_metrics
+
+    rng = np.random.default_rng(0)
+    y, group = rng.integers(0, 2, 200), rng.integers(0, 60, 200).astype(str)
+    p = np.clip(rng.normal(0.3 + 0.4 * y, 0.2), 0, 1)
+    for threshold in (0.2, 0.5, 1.0):
+        found, scores = OperatingPoints(y, p, group).intervals(threshold), compute_metrics(y, p, threshold, group)
+        for mine, theirs in (("sensitivity", "recall"), ("specificity", "specificity")):
+            for key in ("value", "ci_low", "ci_high"):
+                assert found[mine][key] == pytest.approx(scores[theirs][key])
+    alone = OperatingPoints(np.ones(3), np.full(3, 0.5)).intervals(0.5)
+    assert alone["specificity"]["value"] is None
+
+
+def test_the_explorer_shows_rates_and_their_intervals_side_by_side_and_without_lag():
+    n = 10_000
+    rng = np.random.default_rng(0)
+    test = pd.DataFrame({"y_true": rng.integers(0, 2, n), "y_prob": rng.random(n), "group": rng.integers(0, n // 2, n)})
+    explorer = widgets._ThresholdExplorer(test.assign(group=test["group"].astype(str)), 0.5, "A")
+    explorer.threshold.value = 0.0
+    cells = re.findall(r"<td[^>]*class='(\w+)'>([^<]*)</td><td[^>]*>([^<]*)</td>", explorer.numbers.value)
+    assert cells[0][:2] == ("sensitivity", "1.000")
+    assert re.fullmatch(r"0\.99\d to 1\.000 \(95 %\)", cells[0][2])
+    assert cells[1][:2] == ("specificity", "0.000")
+    assert [name for name, _, _ in cells] == ["sensitivity", "specificity", "ppv", "npv"]
+    started = time.perf_counter()
+    for threshold in np.linspace(0.1, 0.9, 20):
+        explorer.threshold.value = float(threshold)
+    assert (time.perf_counter() - started) / 20 < 0.1
 
 
 def decode(png):
@@ -96,6 +134,135 @@ def test_corrections_are_added_and_the_last_word_on_a_pair_counts(tmp_path, monk
     assert place == tmp_path / "data" / "c.csv"
     table = read_corrections("data/c.csv", {"a", "b", "c"})
     assert sorted(map(tuple, table.to_numpy())) == [("join", "b", "a"), ("separate", "a", "c")]
+
+
+def test_corrections_that_cannot_be_kept_are_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    with pytest.raises(InputError, match="corrections is empty"):
+        write_corrections("", [("separate", "a", "b")])
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "c.csv").write_text("")
+    with pytest.raises(InputError, match="need the columns"):
+        write_corrections("c.csv", [("separate", "a", "b")])
+    (tmp_path / "c.csv").write_text("action,sha256_a,sha256_b\njoin,,b\n")  # an unfinished row is kept as it is
+    write_corrections("c.csv", [("separate", "a", "b")])
+    assert len(pd.read_csv(tmp_path / "c.csv")) == 2
+
+
+@pytest.fixture
+def browser(tmp_path, monkeypatch):
+    """A browser of three files of one source, in train, and one in test; as a function of the corrections' place."""
+    from xray_helpers.radiographs import ImageFolder
+    from xray_helpers.widgets_data import _DatasetBrowser
+
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    rows = [(name, "a.png", "train", name.upper()) for name in ("a.png", "b.png", "c.png")]
+    rows += [("d.png", "d.png", "test", "D.PNG")]
+    manifest = pd.DataFrame(rows, columns=["path", "source_group", "split", "sha256"])
+    manifest = manifest.assign(label="Fractured", status="used")
+    links = pd.DataFrame(columns=["path_a", "path_b", "kind", "decision", "inliers", "correlation"])
+    return lambda corrections: _DatasetBrowser(manifest, links, ImageFolder(tmp_path), corrections)
+
+
+def test_the_browser_begins_with_train_and_shows_test_when_asked(browser):
+    shown = browser("")
+    assert list(shown.wrong.options) == ["a.png", "b.png", "c.png"]
+    shown.view.value = "images"
+    assert list(shown.page["path"]) == ["a.png", "b.png", "c.png"]
+    shown.filters["split"].value = "test"
+    assert list(shown.page["path"]) == ["d.png"]
+    shown.filters["split"].value, shown.source.value = "train", "nowhere"
+    assert "part = train" in shown.reasons.value
+
+
+def test_a_correction_is_saved_or_it_is_said_why_not(browser, tmp_path):
+    off = browser("")
+    off.separate.click()
+    assert "Not saved" in off.message.value
+    assert "corrections is empty" in off.message.value
+    (tmp_path / "file").write_text("")
+    nowhere = browser("file/c.csv")
+    nowhere.separate.click()
+    assert "Not saved" in nowhere.message.value
+    assert "cannot be written" in nowhere.message.value
+    empty = browser("file")
+    empty.separate.click()
+    assert "Not saved" in empty.message.value
+    assert "need the columns" in empty.message.value
+    saved = browser("c.csv")
+    saved.separate.click()  # none marked: each apart from each
+    assert "next run of 01 honours it" in saved.message.value
+    assert set(pd.read_csv(tmp_path / "c.csv")["action"]) == {"separate"}
+    saved.wrong.value = ("b.png",)
+    saved.separate.click()
+    last = {frozenset(row[1:]): row[0] for row in pd.read_csv(tmp_path / "c.csv").itertuples(index=False)}
+    assert last[frozenset(("A.PNG", "C.PNG"))] == "join"
+    assert last[frozenset(("A.PNG", "B.PNG"))] == "separate"
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study of wide pictures, padded to a square, with maps of two models; its folder and its predictions."""
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    place, images = tmp_path / "reports" / "s", tmp_path / "images"
+    images.mkdir()
+    grid = np.zeros((1, 8, 8), np.float32)
+    grid[0, 2:6] = 1  # all of the picture, none of its padding
+    for name in ("A", "B"):
+        (place / name).mkdir(parents=True)
+        build_maps(["a.png"], "Grad-CAM", grid, (64, 64)).to_csv(place / name / "maps.csv", index=False)
+        (place / name / "training.json").write_text(json.dumps({"key": "unknown"}))
+    (place / "study.json").write_text(json.dumps({"settings": {"resize": "pad"}}))
+    (place / "local.json").write_text(json.dumps({"data": str(images)}))
+    cv2.imwrite(str(images / "a.png"), np.full((50, 100), 100, np.uint8))
+    table = pd.DataFrame({"path": ["a.png"], "group": "a", "y_true": 1, "y_prob": 0.2, "y_pred": 0})
+    table.assign(split="test", status="used", sha256="x", label="Fractured").to_csv(place / "manifest.csv", index=False)
+    return place, table
+
+
+def is_whole(png):
+    """Whether a map colours the picture to its upper and lower edge."""
+    shown = decode(png).astype(int)
+    return bool((np.ptp(shown[[1, -2]], axis=-1) > 15).all())
+
+
+def test_maps_of_padded_pictures_lie_where_the_model_saw_them(study):
+    place, table = study
+    errors = widgets._ErrorBrowser(place, "A", table, 0.5)
+    assert is_whole(errors.view.images[0].value)
+    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    assert all(is_whole(image.value) for image in both.view.images)
+
+
+def test_a_moved_picture_is_told_where_it_would_stand(study, monkeypatch):
+    place, table = study
+    (place.parents[1] / "images" / "a.png").unlink()
+    errors = widgets._ErrorBrowser(place, "A", table, 0.5)
+    assert "no picture: it" in errors.view.captions[0].value
+    assert not errors.view.images[0].value
+    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    assert "no picture: it" in both.view.captions[0].value
+    near = errors._small("a.png", "Fractured", 0.5)
+    assert "no picture: it" in near.children[-1].value
+
+
+def test_a_map_that_cannot_be_made_is_told_and_the_button_works_again(study, monkeypatch):
+    place, table = study
+    errors = widgets._ErrorBrowser(place, "A", table, 0.5)
+    monkeypatch.setattr(errors.maps, "make", lambda path: (_ for _ in ()).throw(InputError("A is refused.")))
+    errors.make.click()
+    assert errors.note.value == "No map was made: A is refused."
+    assert not errors.make.disabled
+
+
+def test_maps_are_read_once_however_often_pages_are_turned(study, monkeypatch):
+    place, table = study
+    read, known = [], widgets.read_csv
+    monkeypatch.setattr(widgets, "read_csv", lambda path: read.append(path.name) or known(path))
+    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1)})
+    both.pager.turn(0)
+    both.pager.turn(0)
+    assert read.count("maps.csv") == 2
 
 
 def test_the_threshold_band_holds_the_threshold_and_shrinks_with_images():

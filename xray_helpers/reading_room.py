@@ -10,13 +10,13 @@ import ipywidgets as w
 import pandas as pd
 from IPython.display import Image, Javascript, display
 
-from xray_helpers.explain import GradCam
+from xray_helpers.explain import GradCam, fit_map
 from xray_helpers.manifest import reading_of
 from xray_helpers.metrics import describe
 from xray_helpers.prediction import Reader
 from xray_helpers.radiographs import MAX_BYTES, SUFFIXES, ImageFolder, UnreadableError, decode_radiograph, escape_name
 from xray_helpers.settings import POSITIVE, InputError
-from xray_helpers.studies import read_json
+from xray_helpers.studies import read_csv, read_json
 from xray_helpers.viewing import FLOW, Pager, RadiographView, is_page, show, table, text
 
 NOTICE = "For research only. This is not a medical device and must not be used for diagnosis."
@@ -24,6 +24,8 @@ COLUMNS = ("file", "answer", "probability", "decision", "threshold", "warning", 
 _STYLE = "padding:8px 12px;border-left:5px solid #b2432f;background:#fbe9e4;color:#4a1409;font-weight:600"
 _IN_SIGHT = ";position:fixed;bottom:0;left:0;right:0;z-index:9"  # on a page of its own
 _DROP = """
+if (!window.readingRoomDrops) {  // a cell may run again; its listeners would add up
+window.readingRoomDrops = true;
 document.addEventListener("dragover", event => event.target.closest(".reading-room") && event.preventDefault());
 document.addEventListener("drop", event => {
   const room = event.target.closest(".reading-room");
@@ -36,6 +38,7 @@ document.addEventListener("drop", event => {
   };
   try { room.querySelector(".widget-upload").click(); } finally { HTMLInputElement.prototype.click = click; }
 });
+}
 """
 
 
@@ -60,10 +63,14 @@ def choose_model(study: Path, model: str = "") -> str:
 
 
 def describe_rule(study: Path, model: str) -> str:
-    """Return what the threshold is worth: sensitivity and specificity on test with their intervals, and the band."""
+    """Return what the threshold is worth: sensitivity and specificity on all of test with their intervals, and the band."""
     scores, chosen = read_json(study / model / "metrics.json"), read_json(study / model / "threshold.json")
     low, high = chosen.get("uncertain", (chosen["threshold"],) * 2)
-    band = f"From {low:.3f} to {high:.3f} it abstains: with other validation images the threshold could lie there."
+    within = read_csv(study / model / "predictions_test.csv")["y_prob"].between(low, high).sum()
+    band = (
+        f"From {low:.3f} to {high:.3f} it abstains: with other validation images the threshold could lie there. "
+        f"Of the {scores['n']} test images it would abstain on {within}, which both shares count as decided."
+    )
     return (
         f"{model} of the study {study.name}: called {POSITIVE} from a probability of {chosen['threshold']:.3f} on "
         f"({scores['threshold_rule']}). On {scores['n']} test images of {scores['n_groups']} groups that has sensitivity "
@@ -100,7 +107,9 @@ def judge_files(reader: Reader, cam: GradCam | None, files: Sequence[tuple[str, 
         judged = reader.judge([picture])[0]
         row |= {key: judged[key] for key in ("probability", "decision", "warning")}
         row |= {"answer": "abstains" if judged["uncertain"] else judged["decision"], "pixels": picture.pixels}
-        answers.append(row | {"map": cam(reader.resize(picture.pixels)[None])[0] if cam else None})
+        grid = cam(reader.resize(picture.pixels)[None])[0] if cam else None
+        shape = picture.pixels.shape
+        answers.append(row | {"map": fit_map(grid, shape, cam.size, reading.resize) if cam else None})
     return answers
 
 
@@ -184,9 +193,11 @@ class ReadingRoom:
         self.view.box.layout.display = None if pictured else "none"
         if row is None:
             self.answer.value = ""
-            return
+        elif not pictured:
+            why = row["reason"][:1].upper() + row["reason"][1:]
+            self.answer.value = f"<p><b>{text(row['file'])}: no picture.</b> {text(why)}.</p>"
         if not pictured:
-            self.answer.value = f"<p><b>{text(row['file'])}: no picture.</b> {text(row['reason'].capitalize())}.</p>"
+            self.view.clear()
             return
         said = {"abstains": "No decision: it abstains"}.get(row["answer"], row["answer"])
         warning = f"<p style='color:#b2432f;font-weight:600'>{text(row['warning'])}</p>" if row["warning"] else ""

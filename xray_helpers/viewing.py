@@ -61,12 +61,12 @@ def text(words: str, *, bold: bool = False) -> str:
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
-    """Return a small table as HTML: words of caption and cells, escaped; `classes` names the last cell of each row."""
+    """Return a small table as HTML: words of caption and cells, escaped; `classes` names the second cell of each row."""
     cell = "style='text-align:left;padding:2px 12px 2px 0;line-height:1.4;white-space:nowrap'"
     named = [f" class='{name}'" for name in classes] or [""] * len(rows)
     lines = "".join(
         "<tr>"
-        + "".join(f"<td {cell}{named[i] if j == len(row) - 1 else ''}>{text(word)}</td>" for j, word in enumerate(row))
+        + "".join(f"<td {cell}{named[i] if j == 1 else ''}>{text(word)}</td>" for j, word in enumerate(row))
         + "</tr>"
         for i, row in enumerate(rows)
     )
@@ -150,9 +150,18 @@ class RadiographView:
     def show(self, shown: Sequence[tuple[np.ndarray, np.ndarray | None]], captions: Sequence[str]) -> None:
         """Show pictures with their maps (or None); captions are HTML."""
         self._shown = list(shown)
+        for image in self.images:
+            image.layout.display = None
         for caption, words in zip(self.captions, captions, strict=True):
             caption.value = words
         self._draw()
+
+    def clear(self, words: str = "") -> None:
+        """Show no picture, and keep none; `words`, HTML, say why."""
+        self._shown = []
+        for image, caption in zip(self.images, self.captions, strict=True):
+            image.value, caption.value, image.layout.display = b"", "", "none"
+        self.captions[0].value = words
 
     def _draw(self, _: Any = None) -> None:
         for image, (pixels, grid) in zip(self.images, self._shown, strict=False):

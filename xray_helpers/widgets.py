@@ -11,11 +11,13 @@ from IPython.display import Image, display
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from xray_helpers.breakdown import measure_certainty
-from xray_helpers.explain import read_maps
+from xray_helpers.explain import fit_map, read_maps, seen_size
 from xray_helpers.features import load_features
 from xray_helpers.manifest import data_folder
+from xray_helpers.metrics import grouped_proportion
 from xray_helpers.pixels import load_pixels
-from xray_helpers.settings import NEGATIVE, POSITIVE
+from xray_helpers.radiographs import UnreadableError
+from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
 from xray_helpers.splits import used_part
 from xray_helpers.studies import read_csv, read_json
 from xray_helpers.viewing import (
@@ -71,16 +73,25 @@ class OperatingPoints:
     ----------
     y_true : ndarray of int, shape (n,)
     y_prob : ndarray of float, shape (n,)
+    group : array-like, shape (n,), optional
+        What counts together in intervals; each image its own when left out.
     """
 
-    def __init__(self, y_true: np.ndarray, y_prob: np.ndarray) -> None:
+    def __init__(self, y_true: np.ndarray, y_prob: np.ndarray, group: Any = None) -> None:
         y_true, y_prob = np.asarray(y_true, int), np.asarray(y_prob, float)
+        codes = np.arange(len(y_true)) if group is None else pd.factorize(np.asarray(group, dtype=object))[0]
         self._sorted = [np.sort(y_prob[y_true == label]) for label in (0, 1)]
+        self._scores, self._groups = ([values[y_true == label] for label in (0, 1)] for values in (y_prob, codes))
 
     def count(self, threshold: float) -> dict[str, int]:
         """Return tp, fp, tn, fn; at or above the threshold an image is called fractured."""
         tn, fn = (int(np.searchsorted(values, threshold, side="left")) for values in self._sorted)
         return {"tp": len(self._sorted[1]) - fn, "fp": len(self._sorted[0]) - tn, "tn": tn, "fn": fn}
+
+    def intervals(self, threshold: float) -> dict[str, dict[str, Any]]:
+        """Return sensitivity and specificity as `metrics.grouped_proportion` does: with their 95 % intervals."""
+        calls = {"sensitivity": self._scores[1] >= threshold, "specificity": self._scores[0] < threshold}
+        return {name: grouped_proportion(right, self._groups[name == "sensitivity"]) for name, right in calls.items()}
 
     def rates(self, threshold: float, prevalence: float) -> dict[str, float]:
         """Return sensitivity, specificity, and ppv and npv as they would be at a prevalence; nan where undefined."""
@@ -111,7 +122,8 @@ def explore_threshold(test: pd.DataFrame, threshold: float, still: Image, *, mod
 
 class _ThresholdExplorer:
     def __init__(self, test: pd.DataFrame, threshold: float, model: str) -> None:
-        self.points, self.model, self.n = OperatingPoints(test["y_true"], test["y_prob"]), model, len(test)
+        self.points = OperatingPoints(test["y_true"], test["y_prob"], test["group"])
+        self.model, self.n = model, len(test)
         false_positive, true_positive, _ = roc_curve(test["y_true"], test["y_prob"])
         precision, recall, _ = precision_recall_curve(test["y_true"], test["y_prob"])
         self.roc, self.pr = (false_positive, true_positive), (recall[::-1], precision[::-1])
@@ -140,6 +152,7 @@ class _ThresholdExplorer:
         rates = self.points.rates(self.threshold.value, self.prevalence.value)
         here = self.points.rates(self.threshold.value, (counts["tp"] + counts["fn"]) / self.n)
         told = ["not defined" if np.isnan(rate) else f"{rate:.3f}" for rate in rates.values()]
+        between = [*map(_span, self.points.intervals(self.threshold.value).values()), "", ""]
         names = ("sensitivity", "specificity", *(f"{name} at {self.prevalence.value:.1%}" for name in ("PPV", "NPV")))
         matrix = [
             (f"true {NEGATIVE}", str(counts["tn"]), str(counts["fp"])),
@@ -147,13 +160,21 @@ class _ThresholdExplorer:
         ]
         self.numbers.value = table(
             f"{self.model}, test n = {self.n}", ("", f"called {NEGATIVE}", f"called {POSITIVE}"), matrix
-        ) + table("", (), list(zip(names, told, strict=True)), list(rates))
+        ) + table("", (), list(zip(names, told, between, strict=True)), list(rates))
         point = (1 - here["specificity"], here["sensitivity"])
         self.roc_plot.value = draw_curves({"ROC": self.roc}, title="ROC, test", labels=("1 − specificity", "sensitivity"),
                                           point=None if np.isnan(point).any() else point)  # fmt: skip
         point = (here["sensitivity"], here["ppv"])
         self.pr_plot.value = draw_curves({"PR": self.pr}, title="Precision and recall, test", labels=("recall", "precision"),
                                          point=None if np.isnan(point).any() else point)  # fmt: skip
+
+
+def _why(error: Exception) -> str:
+    return text(f"it {error}" if isinstance(error, UnreadableError) else str(error))
+
+
+def _span(entry: dict[str, Any]) -> str:
+    return "" if entry["ci_low"] is None else f"{entry['ci_low']:.3f} to {entry['ci_high']:.3f} (95 %)"
 
 
 def browse_errors(study: Path, model: str, test: pd.DataFrame, threshold: float, still: Image) -> Any:
@@ -204,13 +225,17 @@ class _ErrorBrowser:
         self.view.box.layout.visibility = "hidden" if row is None else "visible"
         self.make.layout.display = "none" if row is None or row.path in self.maps.known else None
         if row is None:
+            self.view.clear()
             self.note.value, self.nearest.children = "There is no such image.", []
             return
         true, called = (POSITIVE if value else NEGATIVE for value in (row.y_true, row.y_pred))
-        said = f"true {true}, P({POSITIVE}) = {row.y_prob:.3f}, called {called}"
-        self.view.show(
-            [(self.folder.read(row.path).pixels, self.maps.known.get(row.path))], [f"{text(row.path)}<br>{said}"]
-        )
+        said = f"{text(row.path)}<br>true {true}, P({POSITIVE}) = {row.y_prob:.3f}, called {called}"
+        try:
+            pixels = self.folder.read(row.path).pixels
+            self.view.show([(pixels, self.maps.fitted(row.path, pixels.shape))], [said])
+        except UnreadableError as error:
+            self.view.clear(f"{said}<br>no picture: {_why(error)}")
+            self.make.layout.display = "none"
         near = self.neighbours.find(row.path)
         self.note.value = (
             "<b>Nearest train images</b>, by the backbone's features" if near else
@@ -219,24 +244,39 @@ class _ErrorBrowser:
         self.nearest.children = [self._small(*item) for item in near]
 
     def _small(self, path: str, label: str, likeness: float) -> w.Widget:
-        data = draw_radiograph(self.folder.read(path).pixels, side=SMALL)
-        words = f"<small>{text(path.split('/')[-1])}<br>{text(label)}, cosine {likeness:.2f}</small>"
-        return w.VBox([w.Image(value=data, format="png"), w.HTML(words, layout=w.Layout(width=f"{SMALL}px"))])
+        words = f"{text(path.split('/')[-1])}<br>{text(label)}, cosine {likeness:.2f}"
+        pictures, layout = [], w.Layout(width=f"{SMALL}px")
+        try:
+            pictures = [w.Image(value=draw_radiograph(self.folder.read(path).pixels, side=SMALL), format="png")]
+        except UnreadableError as error:
+            words += f"<br>no picture: {_why(error)}"
+        return w.VBox([*pictures, w.HTML(f"<small>{words}</small>", layout=layout)])
 
     def _make(self, _: Any = None) -> None:
         self.make.disabled, self.make.description = True, "making …"
-        self.maps.make(self.row.path)
-        self.make.disabled, self.make.description = False, "make its map"
-        self._open(self.row)
+        try:
+            self.maps.make(self.row.path)
+            self._open(self.row)
+        except (InputError, OSError, UnreadableError) as error:
+            self.note.value = f"No map was made: {_why(error)}"
+        finally:
+            self.make.disabled, self.make.description = False, "make its map"
 
 
 class Maps:
     """The Grad-CAM maps of a model's test images: those that 02 kept, and on demand others; `known` is by path."""
 
     def __init__(self, study: Path, model: str) -> None:
-        self._study, self._model, self._cam = study, model, None
+        self._study, self._model, self._cam, self._way = study, model, None, data_folder(study).resize
         place = study / model / "maps.csv"
-        self.known = read_maps(read_csv(place)) if place.exists() else {}
+        self.known, self._size = {}, None
+        if place.exists():
+            table = read_csv(place)
+            self.known, self._size = read_maps(table), seen_size(table)
+
+    def fitted(self, path: str, shape: tuple[int, int]) -> np.ndarray | None:
+        """Return the map of an image as it lies over its picture of a shape (height, width); None where there is none."""
+        return fit_map(self.known[path], shape, self._size, self._way) if path in self.known else None
 
     def make(self, path: str) -> None:
         """Make the map of one more image; the first takes TensorFlow's start."""
@@ -245,6 +285,7 @@ class Maps:
 
         if self._cam is None:
             self._cam = GradCam(load_model(self._study / self._model / "model.keras"))
+            self._size = self._cam.size
         row = read_csv(self._study / "manifest.csv").query("path == @path")
         self.known[path] = self._cam(load_pixels(row, data_folder(self._study), self._cam.size)[:])[0]
 
@@ -315,12 +356,26 @@ class _ModelComparer:
     def _open(self, row: Any) -> None:
         self.view.box.layout.visibility = "hidden" if row is None else "visible"
         if row is None:
+            self.view.clear()
             return
+        try:
+            self.view.show(*self._lay(row))
+        except (InputError, OSError, UnreadableError) as error:
+            self.view.clear(f"{text(row.path)}<br>no picture: {_why(error)}")
+
+    def _lay(self, row: Any) -> tuple[list, list[str]]:
+        """Return the picture with either model's map, and what they say."""
         pixels, shown, captions = self.folder.read(row.path).pixels, [], []
         for control, p, called in ((self.one, row.y_prob_a, row.y_pred_a), (self.other, row.y_prob_b, row.y_pred_b)):
-            grid = self._maps.setdefault(control.value, Maps(self.study, control.value)).known.get(row.path)
+            grid = self._maps_of(control.value).fitted(row.path, pixels.shape)
             shown.append((pixels, grid))
             said = f"<b>{text(control.value)}</b>: P = {p:.3f}, {POSITIVE if called else NEGATIVE}"
             missing = "" if grid is not None else " (no map was made)"
             captions.append(f"{said}{missing}<br>{text(row.path)}, true {POSITIVE if row.y_true else NEGATIVE}")
-        self.view.show(shown, captions)
+        return shown, captions
+
+    def _maps_of(self, model: str) -> Maps:
+        """Return a model's maps, read once."""
+        if model not in self._maps:
+            self._maps[model] = Maps(self.study, model)
+        return self._maps[model]

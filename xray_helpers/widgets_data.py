@@ -1,5 +1,6 @@
 """The images of a study, browsed in JupyterLab: by class, part, status and source; and corrections made there."""
 
+from itertools import pairwise
 from typing import Any
 
 import ipywidgets as w
@@ -8,7 +9,7 @@ from IPython.display import Image
 
 from xray_helpers.duplicates import write_corrections
 from xray_helpers.radiographs import ImageFolder, UnreadableError
-from xray_helpers.settings import Settings
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.viewing import FLOW, SMALL, Pager, draw_radiograph, show, table, text
 
 _PAGE, _STRIP = 12, 12  # images a page; of a group
@@ -51,10 +52,14 @@ class _DatasetBrowser:
             )
             for column, name in (("label", "class"), ("split", "part"), ("status", "status"))
         }
+        if "train" in self.filters["split"].options:  # the other parts are for who asks for them
+            self.filters["split"].value = "train"
         self.source = w.Text(description="source", placeholder="part of a name", layout=w.Layout(width="260px"))
         self.pictures = w.HBox(layout=w.Layout(**FLOW))
         self.reasons, self.message = w.HTML(), w.HTML()
-        self.hint = w.HTML("Mark the files that do not belong; with none marked, each is kept apart from each.")
+        self.hint = w.HTML(
+            "Mark what does not belong, the others stay together; with none marked, each is kept apart from each."
+        )
         self.wrong = w.SelectMultiple(description="apart", rows=5, layout=w.Layout(width="460px"))
         self.separate = w.Button(description="This group is wrong: keep these apart", layout=w.Layout(width="320px"))
         self.join = w.Button(description="This is one source: keep together", layout=w.Layout(width="320px"))
@@ -101,7 +106,9 @@ class _DatasetBrowser:
         self.separate.layout.display = "none" if self.view.value == "doubtful pairs" else None
         self.wrong.layout.display = self.hint.layout.display = self.separate.layout.display
         if page is None:
-            self.pictures.children, self.reasons.value = [], "Nothing is like that."
+            kept = [f"{one.description} = {one.value}" for one in self.filters.values() if one.value != _ALL]
+            self.pictures.children = []
+            self.reasons.value = text(", ".join(["Nothing is like that", *kept]) + ".")
             return
         self.pictures.children = [self._card(row) for row in page.head(_STRIP).itertuples()]
         more = f"<p>… and {len(page) - _STRIP} more.</p>" if len(page) > _STRIP else ""
@@ -128,13 +135,19 @@ class _DatasetBrowser:
         return table("Why they are together", ("one", "other", "why", "decision", "correlation", "points"), rows)
 
     def _save(self, action: str) -> None:
-        marked = [self.sha[path] for path in (self.wrong.value or self.wrong.options)]
-        others = [self.sha[path] for path in self.wrong.options if path not in self.wrong.value] or marked
-        pairs = sorted(
-            {tuple(sorted((a, b))) for a in marked for b in (others if self.wrong.value else marked) if a != b}
-        )
+        marked = {self.sha[path] for path in (self.wrong.value or self.wrong.options)}
+        others = sorted({self.sha[path] for path in self.wrong.options} - marked)
+        pairs = {(*sorted((a, b)),) for a in marked for b in (others if self.wrong.value else marked) if a != b}
         if not pairs:
             self.message.value = "These files are equal in every byte: they cannot be kept apart."
             return
-        path = write_corrections(self.corrections, [(action, a, b) for a, b in pairs])
-        self.message.value = f"<b>Saved</b>: {len(pairs)} pairs in {text(path.name)}. The next run of 01 honours it."
+        rows = [(action, *pair) for pair in sorted(pairs)]
+        rows += [("join", *pair) for pair in pairwise(others)]  # they may have hung together by a marked file alone
+        try:
+            path = write_corrections(self.corrections, rows)
+        except InputError as error:
+            self.message.value = f"<b>Not saved</b>. {text(str(error))}"
+        except OSError as error:
+            self.message.value = f"<b>Not saved</b>: {text(self.corrections)} cannot be written ({text(str(error))})."
+        else:
+            self.message.value = f"<b>Saved</b>: {len(rows)} pairs in {text(path.name)}. The next run of 01 honours it."
