@@ -94,16 +94,17 @@ def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
 def list_studies() -> list[dict[str, Any]]:
     """Return a row a study or sweep under reports/: what ``index.html`` there and the command ``list`` tell of it.
 
-    One that cannot be read says so in its state, and hinders no other. Scores of a sweep's studies are on its own page, which
-    shows those on test of the one that validation prefers: choosing by them would spoil them.
+    One that cannot be read says so in its state, and hinders no other. The studies of a sweep are on its own page, with
+    scores on test of the one that validation prefers alone: choosing by them would spoil them.
     """
     rows, empty = [], dict.fromkeys(("steps", "models", "data", "created", "model", "auroc"), "")
-    for sweep in sorted((root() / "reports").glob(f"*/{SWEEP}")):
-        rows.append(empty | {"study": sweep.parent.name, "state": "a sweep", "warnings": []})
-    for folder in list_folders():
+    sweeps = sorted(path.parent for path in (root() / "reports").glob(f"*/{SWEEP}"))
+    for folder in [*sweeps, *(folder for folder in list_folders() if folder.parent not in sweeps)]:
         row = empty | {"study": folder.relative_to(root() / "reports").as_posix()}
         try:
-            row |= {"state": "by hand", "warnings": []} | _study_row(folder)
+            row |= {"state": "by hand", "warnings": []} | (
+                _sweep_row(folder) if folder in sweeps else _study_row(folder) | _best(folder)
+            )
         except (InputError, KeyError, TypeError):
             row |= {"state": "cannot be read", "warnings": []}
         rows.append(row)
@@ -119,7 +120,18 @@ def _study_row(folder: Path) -> dict[str, Any]:
         "steps": f"{sum(step['state'] == 'done' for step in steps)}/{len(steps)}" if steps else "",
         "data": describe_source(folder, study), "created": study["created"][:16].replace("T", " "),
         "warnings": [text.split(":")[0] for _, text in study_banners(study, manifest)],
-    } | ({} if (folder.parent / SWEEP).exists() else _best(folder))  # fmt: skip
+    }  # fmt: skip
+
+
+def _sweep_row(folder: Path) -> dict[str, Any]:
+    rows = [_study_row(root() / "reports" / name) for name in read_json(folder / SWEEP)["studies"]]
+    done = sum(row["state"] == "done" for row in rows)
+    models = dict.fromkeys(model for row in rows for model in row["models"].split(", "))
+    return rows[0] | {
+        "state": next((row["state"] for row in rows if row["state"] != "done"), "done"),
+        "steps": f"{done}/{len(rows)} studies", "models": ", ".join(models),
+        "warnings": list(dict.fromkeys(text for row in rows for text in row["warnings"])),
+    }  # fmt: skip
 
 
 def write_studies() -> Path:
