@@ -263,8 +263,8 @@ def explain_images(
     predict : callable
         As for `occlude`; the same model, by the fastest way.
     part : DataFrame
-        Rows of the manifest. Of all there is a Grad-CAM map; of the first `OCCLUDED`, or a twelfth of few, an
-        occlusion map as well, and on them weights are permuted.
+        Rows of the manifest. Of all there is a Grad-CAM map; on the first `OCCLUDED` weights are permuted, and of those,
+        or of a twelfth where there are few, there is an occlusion map as well, which takes longer.
     load : callable
         Of such rows, uint8 pictures (n, height, width).
     seed : int
@@ -278,10 +278,10 @@ def explain_images(
         return build_maps([], "Grad-CAM", np.zeros((0, 1, 1)), (1, 1)), pd.DataFrame(columns=_SANITY)
     pictures, cam = load(part), GradCam(model)
     few = min(OCCLUDED, max(2, len(part) // 12), len(part))
-    first = np.asarray(pictures[:few])
+    first = np.asarray(pictures[:OCCLUDED])
     tables = [build_maps(part["path"], "Grad-CAM", cam(pictures), first.shape[1:]),
-              build_maps(part["path"][:few], "occlusion", occlude(predict, first), first.shape[1:])]  # fmt: skip
-    return pd.concat(tables, ignore_index=True), permute_weights(model, cam, first, part["group"][:few], seed)
+              build_maps(part["path"][:few], "occlusion", occlude(predict, first[:few]), first.shape[1:])]  # fmt: skip
+    return pd.concat(tables, ignore_index=True), permute_weights(model, cam, first, part["group"][:OCCLUDED], seed)
 
 
 def build_maps(paths: Any, method: str, maps: np.ndarray, size: tuple[int, int]) -> pd.DataFrame:
