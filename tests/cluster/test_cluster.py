@@ -66,7 +66,7 @@ class Run:
 
     def states(self):
         path = self.folder / "study.json"
-        steps = json.loads(path.read_text())["steps"] if path.exists() else []
+        steps = json.loads(path.read_text()).get("steps", []) if path.exists() else []  # none before the run has begun
         return {step["name"]: step["state"] for step in steps}
 
     def wait_for(self, step):
