@@ -341,6 +341,7 @@ def plot_inflation(inflation: pd.DataFrame, *, model: str, ax: Axes | None = Non
     ax = new_axes(ax, figsize=(7.6, 3.4))
     splits = list(dict.fromkeys(inflation["split"]))
     if not splits:
+        ax.set_axis_off()
         ax.text(0.5, 0.5, "not measured", ha="center")
         return ax.axes
     looks = {"true": ("o", "#2f4858", "labels as they are"), "shuffled": ("X", "#b2432f", "labels shuffled per source")}
