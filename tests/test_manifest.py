@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xray_helpers.boxes import read_boxes
 from xray_helpers.manifest import (
     assign_groups,
     build_manifest,
     connected_components,
     count_flow,
     list_data,
-    read_boxes,
     read_label,
 )
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings

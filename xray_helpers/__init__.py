@@ -4,7 +4,7 @@ The rooms, ground floor first; a module imports only from those that stand befor
 
 words     settings · studies · cache
 images    dicoms · radiographs · anatomy · phantoms
-data      manifest · pixels · signatures · alignment · duplicates · splits
+data      boxes · manifest · pixels · signatures · alignment · duplicates · splits
 learning  backbones · engines · features · training · prediction · finetuning
 judging   delong · metrics · repeats · calibration · breakdown · paired · ensemble · comparison · inflation · explain ·
           localization

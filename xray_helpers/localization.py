@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from xray_helpers.boxes import read_boxes
 from xray_helpers.explain import agree, is_flat, read_maps, scale_map, seen_size
-from xray_helpers.manifest import read_boxes, read_pictures
+from xray_helpers.manifest import read_pictures
 from xray_helpers.metrics import describe, grouped_mean, grouped_proportion
 from xray_helpers.pixels import resize
 from xray_helpers.radiographs import ImageFolder
@@ -94,7 +95,7 @@ def find_boxes(part: pd.DataFrame, size: tuple[int, int], resize: str = "stretch
     Parameters
     ----------
     part : DataFrame
-        width, height, and ``boxes`` (of `manifest.read_boxes`, in pixels of the file) or phantoms' box_left, box_top,
+        width, height, and ``boxes`` (of `boxes.read_boxes`, in pixels of the file) or phantoms' box_left, box_top,
         box_right, box_bottom.
     size : (int, int)
         Height and width, in the proportions of what models see.

@@ -1,6 +1,5 @@
 """A folder (or a CSV) in, one table out: a row a file, readable or with its reason."""
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from xray_helpers.boxes import check_boxes, read_coco
 from xray_helpers.dicoms import is_dicom
 from xray_helpers.phantoms import demo_phantoms
 from xray_helpers.radiographs import SUFFIXES, ImageFolder, UnreadableError, escape_name, image_folder
@@ -225,61 +225,11 @@ def _join_fracatlas(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.Data
     table = table.assign(image_id=table["path"].str.split("/").str[-1])
     notes.append(f"Columns of {csv.name} joined by file name: {', '.join(c for c in keep if c != 'image_id')}.")
     table = table.merge(extra[keep].drop_duplicates("image_id"), on="image_id", how="left")
-    boxes = _read_coco(csv.parent, notes)
+    boxes = read_coco(csv.parent, notes)
     if boxes and "boxes" not in table.columns:
         table["boxes"] = table["image_id"].map(boxes)
-    _check_boxes(table, csv.name)
+    check_boxes(table, csv.name)
     return table.drop(columns="image_id")
-
-
-def _read_coco(folder: Path, notes: list[str]) -> dict[str, str]:
-    """Return the fractures' boxes by file name, as ``left top right bottom; ...``, from annotations in COCO's form."""
-    found: dict[str, list[str]] = {}
-    for file in sorted((folder / "Annotations" / "COCO JSON").glob("*.json")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            names = {image["id"]: Path(image["file_name"]).name for image in record["images"]}
-            for mark in record["annotations"]:
-                left, top, width, height = (float(value) for value in mark["bbox"])
-                if not (width > 0 and height > 0):
-                    continue  # a mark of nothing
-                box = " ".join(f"{value:g}" for value in (left, top, left + width, top + height))
-                found.setdefault(names[mark["image_id"]], []).append(box)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            notes.append(f"{file.name} is passed over: it is not in COCO's form ({type(error).__name__}).")
-    if found:
-        notes.append(f"Boxes of fractures of {len(found)} images were read from COCO annotations.")
-    return {name: "; ".join(dict.fromkeys(boxes)) for name, boxes in found.items()}
-
-
-def read_boxes(cell: object) -> np.ndarray:
-    """Return the boxes in a cell such as ``10 20 40 60; 1 2 4 6``: left, top, right, bottom, float of shape (k, 4).
-
-    Raises
-    ------
-    ValueError
-        When a box is not four numbers, the left below the right and the top above the bottom.
-    """
-    pieces = [] if pd.isna(cell) else [piece.split() for piece in str(cell).split(";") if piece.strip()]
-    boxes = np.array([[float(number) for number in piece] for piece in pieces] or np.zeros((0, 4)))
-    if boxes.shape != (len(pieces), 4) or not np.isfinite(boxes).all():
-        raise ValueError("not four numbers a box")
-    if not (boxes[:, :2] < boxes[:, 2:]).all():
-        raise ValueError("not left < right and top < bottom")
-    return boxes
-
-
-def _check_boxes(table: pd.DataFrame, name: str) -> None:
-    """Refuse boxes that could not be used, before anything is trained."""
-    cells = table.reindex(columns=["path", "boxes"]).dropna()
-    for path, cell in zip(cells["path"], cells["boxes"], strict=True):
-        try:
-            read_boxes(cell)
-        except ValueError:
-            raise InputError(
-                f"{name}: the boxes {str(cell)!r} of {path} are not understood: write left top right bottom in pixels, "
-                "parted by spaces, with left < right and top < bottom, and a semicolon between two boxes."
-            ) from None
 
 
 def _list_csv(csv: Path) -> Listing:
@@ -305,7 +255,7 @@ def _list_csv(csv: Path) -> Listing:
         table["folder_split"] = table.pop("split").map(lambda w: _SPLIT_NAMES[_key(w)], na_action="ignore")
     table["label"] = table["label"].map(read_label, na_action="ignore")
     table["path"] = table["path"].str.replace("\\", "/")
-    _check_boxes(table, csv.name)
+    check_boxes(table, csv.name)
     for column in ("patient", "folder_split"):
         if column not in table.columns:
             table[column] = pd.NA
