@@ -21,13 +21,13 @@ from urllib.request import urlopen
 from xray_helpers.reading_room import choose_model, describe_rule
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.steps import build_steps, notebook_parameters
-from xray_helpers.studies import LAB, find_study, hash_of, notebooks_folder, read_json, root, write_text
+from xray_helpers.studies import LAB, find_study, hash_of, notebooks_folder, read_json, root, write_json, write_text
 
 LOCAL_ADDRESS = "127.0.0.1"
 _POLICY = (  # no host but this one is asked for anything
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss:; frame-ancestors 'self'"
 )
-_ASK_NOBODY = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None")
+_ASK_NOBODY = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # news and updates
 _LARGEST = 600_000_000  # bytes of one message: files of radiographs.MAX_BYTES, as they travel
 
 
@@ -91,11 +91,14 @@ def serve_room(
 def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> int:
     """Open the series in JupyterLab on one study, and return JupyterLab's exit status; as `write_lab`."""
     first, *_ = write_lab(study, model)
-    env = os.environ | {"XRAY_HELPERS_ROOT": str(root())}
     large = f"--ServerApp.tornado_settings={json.dumps({'websocket_max_message_size': _LARGEST})}"
-    command = [sys.executable, "-m", "jupyterlab", str(first), *_ASK_NOBODY, large, *arguments]
-    with _child(command, env=env) as process:
-        process.wait()
+    command = [sys.executable, "-m", "jupyterlab", str(first), large, *arguments]
+    with tempfile.TemporaryDirectory() as place:
+        write_json(Path(place) / "labconfig" / "page_config.json", _ASK_NOBODY)
+        path = os.pathsep.join(filter(None, (place, os.environ.get("JUPYTER_CONFIG_PATH"))))
+        env = os.environ | {"XRAY_HELPERS_ROOT": str(root()), "JUPYTER_CONFIG_PATH": path}
+        with _child(command, env=env) as process:
+            process.wait()
     return process.returncode
 
 

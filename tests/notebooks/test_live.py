@@ -119,6 +119,7 @@ def run_all(browser, lab):
             " || document.querySelector('[data-mime-type=\"application/vnd.jupyter.error\"]')",
             timeout=PATIENCE,
         )
+        assert page.get_by_text("Jupyter news").count() == 0  # JupyterLab asks nobody for anything
         errors = page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
         assert errors == [], errors
         return page
