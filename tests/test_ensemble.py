@@ -36,6 +36,8 @@ def test_models_that_err_apart_are_better_together(tmp_path):
     assert list(predictions["Ensemble (mean)"].columns) == ["path", "group", "y_true", "y_prob", "y_pred"]
     assert "joining them adds" in describe_ensembles(scores, "A", best)
     assert "nothing worth" in describe_ensembles(scores, "A", 1.0)
+    assert build_ensembles(tmp_path, ["A"], {"rule": "youden", "target_sensitivity": 0.95}) == ({}, {})
+    assert describe_ensembles({}, "A", best) == ""
 
 
 def test_the_stack_learns_nothing_from_test(tmp_path):

@@ -23,7 +23,7 @@ def build_ensembles(
     ----------
     study : Path
     models : list of str
-        Two or more, whose predictions are there.
+        Whose predictions are there.
     chosen : dict
         A model's ``threshold.json``: by its rule and target_sensitivity each ensemble's own threshold is chosen on validation.
     leak, seed
@@ -34,8 +34,10 @@ def build_ensembles(
     predictions : dict
         ``Ensemble (mean)`` and ``Ensemble (stacked)`` to their ``predictions_test`` table.
     scores : dict
-        The same names to what ``metrics.json`` holds.
+        The same names to what ``metrics.json`` holds. Both are empty where there is one model only.
     """
+    if len(models) < 2:
+        return {}, {}
     validation, test = (
         [read_csv(study / name / f"predictions_{part}.csv") for name in models] for part in ("val", "test")
     )
@@ -69,7 +71,9 @@ def _stack(validation: list[pd.DataFrame], test: list[pd.DataFrame]) -> tuple[np
 
 
 def describe_ensembles(scores: dict, best: str, best_auroc: float) -> str:
-    """Return whether joining the models brought anything, in a sentence."""
+    """Return whether joining the models brought anything, in a sentence; an empty text where there was one model only."""
+    if not scores:
+        return ""
     words = [f"{name.split('(')[1].rstrip(')')} {entry['auroc']['value']:.2f}" for name, entry in scores.items()
              if entry["auroc"]["value"] is not None]  # fmt: skip
     gain = max((e["auroc"]["value"] or 0.0 for e in scores.values()), default=0.0) - best_auroc

@@ -142,7 +142,12 @@ def plot_radiographs(
 ) -> Figure:  # fmt: skip
     """Draw radiographs in a grid, grey 0-255, a caption below each; `colors` frames them."""
     pictures = list(pixels)
-    rows = max(1, -(-len(pictures) // columns))
+    if not pictures:
+        figure = plt.figure(figsize=(1.9 * columns, 1), layout="constrained")
+        figure.text(0.5, 0.3, "none", ha="center")
+        figure.suptitle(_plain(title), fontsize=11, fontweight="bold")
+        return figure
+    rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 2.2 * rows + 0.4), layout="constrained",
                                 squeeze=False)  # fmt: skip
     for index, ax in enumerate(axes.flat):

@@ -46,7 +46,9 @@ def show_banner(*weights: str, manifest: pd.DataFrame | None = None) -> HTML | N
 
 
 def show_table(rows: pd.DataFrame | list[dict[str, Any]]) -> HTML:
-    """Return a table for a notebook: no index, missing values blank, texts escaped."""
+    """Return a table for a notebook: no index, missing values blank, texts escaped; ``None.`` where it has no row."""
+    if not len(rows):
+        return HTML("<p>None.</p>")
     return HTML(pd.DataFrame(rows).to_html(index=False, border=0, na_rep="", justify="left"))
 
 
