@@ -162,7 +162,7 @@ def plot_cost(comparison: pd.DataFrame, costs: pd.DataFrame, *, ax: Axes | None 
         ax.plot(row.latency_ms, row.auroc, "o", ms=size, color=model_color(row.model), alpha=0.85, label=words)
     ax.margins(x=0.25)
     ax.set(xlabel="milliseconds an image, 16 at a time, on this machine", ylabel="AUROC, test",
-           title="Accuracy against cost")  # fmt: skip
+           title="AUROC against cost")  # fmt: skip
     legend = ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for handle in legend.legend_handles:
         handle.set_markersize(7)
