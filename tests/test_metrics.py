@@ -2,12 +2,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from xray_helpers.metrics import METRICS, bca_interval, choose_threshold, compute_metrics, describe, group_weights
+from xray_helpers.metrics import (
+    METRICS,
+    bca_interval,
+    choose_threshold,
+    compute_metrics,
+    describe,
+    group_weights,
+    threshold_band,
+)
 from xray_helpers.settings import InputError
 
 Y = np.array([1, 1, 1, 0, 0, 0, 0, 1])
@@ -153,3 +162,15 @@ def test_groups_that_are_all_alike_count_in_full():
     share = grouped_proportion([1, 0, 1, 0], ["a", "a", "b", "b"])
     assert share["value"] == 0.5
     assert 0 <= share["ci_low"] < 0.5 < share["ci_high"] <= 1
+
+
+def test_of_a_class_with_few_groups_no_band_and_no_resampled_interval_is_told():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 40)
+    p = np.clip(0.4 * y + rng.uniform(0, 0.6, 80), 0, 1)
+    few, many = np.r_[np.zeros(40), 1 + np.arange(40) // 4], np.arange(80) // 4
+    for group, known in ((few, False), (many, True)):
+        scores = compute_metrics(y, p, 0.5, group)
+        assert (scores["auroc"]["ci_low"] is not None) == known
+        band = threshold_band(pd.DataFrame({"y_true": y, "y_prob": p, "group": group}), "youden")
+        assert (band != (0.0, 1.0)) == known

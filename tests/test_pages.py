@@ -143,3 +143,22 @@ def test_notebooks_of_ones_own_are_not_sent(folder, tmp_path):
     export_study(folder, tmp_path / "sent")
     assert not (tmp_path / "sent" / "lab").exists()
     assert (tmp_path / "sent" / "manifest.csv").exists()
+
+
+def test_what_was_sent_with_radiographs_leaves_none_when_it_is_sent_without(folder, tmp_path):
+    grid = plots.plot_radiographs([np.eye(20, dtype=np.uint8)], ["x"], title="One")
+    plots.show(grid, "One radiograph.", folder / "figures" / "VGG16_sample_predictions.png")
+    export_study(folder, tmp_path / "sent")
+    assert (tmp_path / "sent" / "figures" / "VGG16_sample_predictions.png").exists()
+    export_study(folder, tmp_path / "sent", images=False)
+    assert not list((tmp_path / "sent").rglob("*sample_predictions*"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("my own")
+    with pytest.raises(InputError, match="give another folder"):
+        export_study(folder, tmp_path / "mine")
+    assert (tmp_path / "mine" / "index.html").read_text() == "my own"
+
+
+def test_parts_of_few_sources_are_told_on_the_first_page(folder):
+    page = write_index(folder).read_text()
+    assert "The validation part has few sources or patients (1 of Fractured, 1 of Non-Fractured)" in page

@@ -143,3 +143,12 @@ def test_places_of_this_machine_are_words(tmp_path, monkeypatch):
     clean_notebook(nb, study)
     assert nb.cells[0].outputs[0].text == "\x1b[32m[home]/x.py and [data]/a.png, but /mnt/ward 7/scans2"
     assert nb.metadata.papermill == {"duration": 1}
+
+
+def test_what_tensorflow_says_at_its_start_is_in_no_report():
+    text = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "I0000 00:00:1795622351.112981   32683 cudart_stub.cc:31] Could not find cuda drivers on your machine.\n"
+        "WARNING: mine\n"
+    )
+    assert last_of_line(text) == "WARNING: mine\n"

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from xray_helpers.settings import NEGATIVE, POSITIVE, SPLITS, InputError, build_settings
 from xray_helpers.splits import (
+    _hold_out,
     assign_folds,
     assign_splits,
     check_gate,
@@ -146,3 +147,19 @@ def test_folds_keep_groups_whole(groups, folds):
     assert fold.notna().all()
     assert fold.groupby(table["group"]).nunique().max() == 1
     assert fold.nunique() <= folds
+
+
+def test_parts_take_several_sources_of_each_class_where_there_are_enough():
+    """A few large sources beside many small ones, as with sets of augmented pictures."""
+    sizes = [12, 12, 12, *[2] * 18]
+    rows = [
+        (f"{label}{source}", label)
+        for label in ("Fractured", "Non-Fractured")
+        for source, n in enumerate(sizes)
+        for _ in range(n)
+    ]
+    table = pd.DataFrame(rows, columns=["group", "label"])
+    for seed in range(8):
+        part = table.loc[_hold_out(table, 0.15, seed)]
+        assert part.groupby("label")["group"].nunique().min() >= 3  # 0.15 of 21
+        assert part.groupby("label").size().between(0.08 * 72, 0.25 * 72).all()

@@ -66,6 +66,8 @@ def test_the_best_is_a_mean_over_seeds_by_validation(tmp_path):
     told = describe_best(ranking, best, tmp_path / "sweep", ended=False)
     assert "0.70" not in told  # which is first may change yet
     assert describe_best(*rank(table.head(0), ["seed"]), tmp_path).startswith("No study")
+    tied = rank(table.assign(validation_auroc=1.0), ["seed", "learning_rate"])
+    assert "as 1 more of 2 do: it cannot tell them apart" in describe_best(*tied, tmp_path, ended=False)
 
 
 @pytest.mark.slow

@@ -90,6 +90,8 @@ def serve_room(
 
 def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> int:
     """Open the series in JupyterLab on one study, and return JupyterLab's exit status; as `write_lab`."""
+    if os.name == "posix" and os.geteuid() == 0 and "--allow-root" not in arguments:
+        raise InputError("JupyterLab does not run as root unless told: add --allow-root, as is usual in a container.")
     first, *_ = write_lab(study, model)
     large = f"--ServerApp.tornado_settings={json.dumps({'websocket_max_message_size': _LARGEST})}"
     command = [sys.executable, "-m", "jupyterlab", str(first), large, *arguments]

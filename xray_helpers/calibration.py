@@ -130,7 +130,10 @@ def describe_calibration(scores: dict[str, Any], curve: pd.DataFrame) -> str:
         text += "; the model is too sure of itself"
     elif scores["temperature"] < 0.9:
         text += "; the model is less sure than it could be"
-    text += f". Scaled by the temperature {scores['temperature']:.2f} from validation, it is {after:.2f} off. "
+    if not 0.06 < scores["temperature"] < 19:
+        text += ". No temperature fits validation: scaling cannot mend it. "
+    else:
+        text += f". Scaled by the temperature {scores['temperature']:.2f} from validation, it is {after:.2f} off. "
     better = curve[curve["model"] > curve[["treat_all", "treat_none"]].max(axis=1) + 1e-12]
     if better.empty:
         return text + "At no threshold is acting on the model worth more than treating all or none alike."

@@ -207,6 +207,7 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
     """Judge files, or every file of a folder, by a trained model at the study's threshold. For research only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from xray_helpers.prediction import predict_files
+    from xray_helpers.reading_room import describe_rule
     from xray_helpers.studies import find_study, write_csv
 
     table = predict_files(find_study(study), model, files)
@@ -216,9 +217,11 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
         else:
             told = f"{row.file}: P(Fractured) = {row.probability:.3f}, {row.decision} (threshold {row.threshold:.3f})"
             click.echo(f"{told}. {row.warning}" if row.warning else told)
-    click.echo("For research. Not a medical device; not for diagnosis.")
+    click.echo(f"{describe_rule(find_study(study), model)} For research. Not a medical device; not for diagnosis.")
     if csv:
         click.echo(os.path.relpath(write_csv(Path(csv), table)))
+    if not table["probability"].notna().any():
+        sys.exit(1)
 
 
 @main.command()

@@ -115,7 +115,7 @@ def conclude(table: pd.DataFrame, baseline: float) -> str:
     if pd.isna(best["auroc"]):
         return "AUROC is not defined for any model on this test part."
     text = (
-        f"{best['model']} ranks first with AUROC {best['auroc']:.2f} "
+        f"{best['model']} {'ranks first with' if len(table) > 1 else 'reaches'} AUROC {best['auroc']:.2f} "
         f"(95 % interval {best['auroc_low']:.2f} to {best['auroc_high']:.2f}) on {best['n']} test images of "
         f"{best['n_groups']} groups, and accuracy {best['accuracy']:.2f} where the majority class alone gives "
         f"{baseline:.2f}. "

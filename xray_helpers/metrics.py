@@ -12,7 +12,7 @@ from scipy import sparse, stats
 from sklearn.metrics import roc_curve
 
 from xray_helpers.delong import delong_interval
-from xray_helpers.settings import InputError
+from xray_helpers.settings import FEW, InputError
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -285,7 +285,8 @@ def threshold_band(
 ) -> tuple[float, float]:
     """Return between what values the threshold would lie with other validation images: a probability within is uncertain.
 
-    The rule is applied to resamples of whole groups; the band is the middle 95 % of what comes out.
+    The rule is applied to resamples of whole groups; the band is the middle 95 % of what comes out. With fewer than
+    `FEW` groups of a class nothing is known of it: it is 0 to 1.
 
     Parameters
     ----------
@@ -298,6 +299,8 @@ def threshold_band(
     codes = pd.factorize(validation["group"])[0]
     y_true, y_prob = _checked(validation["y_true"], validation["y_prob"])
     chosen = []
+    if min(validation.loc[y_true == label, "group"].nunique() for label in (0, 1)) < FEW:
+        return 0.0, 1.0
     for weights in group_weights(int(codes.max()) + 1, resamples, seed):
         rows = np.repeat(np.arange(len(codes)), weights[codes].astype(int))
         if len(set(y_true[rows])) == 2:
@@ -360,7 +363,8 @@ def _bootstrap(sums: GroupSums, seed: int, resamples: int, chunk: int = 500) -> 
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=RESAMPLED, dtype=float)
 
     value = run(np.ones((1, sums.size))).iloc[0]
-    drawn = run(group_weights(sums.size, resamples, seed))
+    few = min(int((part.sum(axis=1) > 0).sum()) for part in (sums.positive, sums.negative)) < FEW
+    drawn = run(group_weights(sums.size, 0 if few else resamples, seed))
     left_out = run(1 - np.eye(sums.size)) if sums.size > 1 and resamples else drawn.iloc[:0]
     result = {}
     for name in RESAMPLED:

@@ -17,12 +17,14 @@ from xray_helpers.checklist import card_values, fill_guidelines, read_guidelines
 from xray_helpers.comparison import conclude
 from xray_helpers.manifest import count_flow
 from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, describe_source, render_page, write_html
+from xray_helpers.repeats import describe_all_images
 from xray_helpers.reporting import escape, headline_table, study_banners
 from xray_helpers.settings import InputError
 from xray_helpers.splits import class_balance, describe_leak
 from xray_helpers.studies import LAB, SWEEP, list_folders, read_csv, read_json, root, write_text, write_whole, writing
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_SENT = ".to-send"  # in a folder that holds what can be sent, and nothing else
 _THUMBNAIL, _LARGE = 480, 1400  # pixels wide
 
 
@@ -35,6 +37,8 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     if comparison is not None and manifest is not None:
         balance = class_balance(manifest).set_index("split")
         verdict = conclude(comparison, balance.loc["test", "majority_accuracy"])
+        spread = folder / comparison["model"].iloc[0] / "spread.csv"
+        verdict += f" {describe_all_images(read_csv(spread))}" if spread.exists() else ""
     out = target or folder
     figures = [_figure(path, images) for path in sorted((folder / "figures").glob("*.png"), key=_figure_order)]
     files = sorted(
@@ -219,8 +223,15 @@ def write_model_card(folder: Path, model: str) -> Path:
 def export_study(folder: Path, out: Path, *, images: bool = True) -> Path:
     """Write what can be sent of a study into another folder: reports, index, tables, figures; no notebook, no model.
 
-    Without `images` no file in it shows a radiograph. Returns the index.
+    What was put there before goes, so that nothing of it is sent. Without `images` no file in it shows a radiograph.
+    Returns the index.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds anything else.
     """
+    empty_export(out)
     steps = {step["report"]: step for step in read_json(folder / "study.json").get("steps", [])}
     for notebook in sorted([*folder.glob("[0-9]*.ipynb"), *folder.glob("*/[0-9]*.ipynb")]):
         name = notebook.relative_to(folder).with_suffix("")
@@ -242,6 +253,17 @@ def export_study(folder: Path, out: Path, *, images: bool = True) -> Path:
             target = out / path.relative_to(folder)
             write_whole(target, lambda partial, path=path: shutil.copyfile(path, partial))
     return write_index(folder, target=out, images=images)
+
+
+def empty_export(out: Path) -> None:
+    """Empty a folder that `export_study` wrote, and mark it as such; refuse one that holds anything else."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / _SENT).exists():
+            raise InputError(
+                f"{out.name} holds files that are not of an earlier export: give another folder with --out."
+            )
+        shutil.rmtree(out)
+    write_text(out / _SENT, "")
 
 
 def write_pdfs(folder: Path) -> list[Path]:

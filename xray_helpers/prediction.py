@@ -1,6 +1,8 @@
 """A trained model on new files: probability, decision, and whether an image is like those the model learned from."""
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import pandas as pd
 
 from xray_helpers.manifest import list_files, reading_of
 from xray_helpers.pixels import resize
-from xray_helpers.radiographs import ImageFolder, Radiograph, UnreadableError
+from xray_helpers.radiographs import ImageFolder, Radiograph, UnreadableError, escape_name
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
 from xray_helpers.studies import read_csv, read_json
 from xray_helpers.training import HEAD_INPUT, load_model
@@ -82,15 +84,33 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     InputError
         When the model is not there or is refused, or there is no such file.
     """
+    if not all(files):
+        raise InputError("An empty name was given as a file to judge: name files or folders.")
     reader = Reader(study, model)
-    rows = [{"file": name if folder != Path(given) else f"{given.rstrip('/')}/{name}", "place": (folder, name), "reason": reason}
-            for given in files for folder, name, reason in list_files(Path(given))]  # fmt: skip
+    rows = []
+    for given in files:
+        for folder, name, reason in list_files(Path(given)):
+            told = f"{given.rstrip('/')}/{name}" if folder == Path(given) else given
+            rows.append({"file": escape_name(told), "place": (folder, name), "reason": reason})
     for batch, pictures in _read_batches(rows, reader):
         for row, answer in zip(batch, reader.judge(pictures), strict=True):
             row |= answer
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what TensorFlow's libraries say at their start from the terminal."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 class Reader:
@@ -112,7 +132,8 @@ class Reader:
     """
 
     def __init__(self, study: Path, model: str) -> None:
-        import keras
+        with _quiet():
+            import keras
 
         place = study / model
         if not (place / "model.keras").exists():

@@ -14,7 +14,7 @@ from bleach.sanitizer import ALLOWED_TAGS
 from markupsafe import Markup
 
 from xray_helpers.settings import Settings
-from xray_helpers.studies import now, read_json, redact, write_text
+from xray_helpers.studies import is_noise, now, read_json, redact, write_text
 
 if TYPE_CHECKING:
     import nbformat
@@ -126,8 +126,11 @@ def describe_source(study: Path, record: dict[str, Any]) -> str:
     if not path.exists():
         return kind
     with open(path, encoding="utf-8", newline="") as handle:  # pandas takes longer to start than a report to render
-        groups = [row["group"] for row in csv.DictReader(handle) if row["status"] == "used"]
-    return f"{len(groups)} {kind} in {len(set(groups) - {''})} groups"
+        rows = [(row["group"], row["status"]) for row in csv.DictReader(handle)]
+    groups = [group for group, status in rows if status == "used"]
+    rest = sum(status == "not sampled" for _, status in rows)
+    share = f"{len(groups):,} of {len(groups) + rest:,}" if rest else f"{len(groups):,}"
+    return f"{share} {kind} in {len(set(groups) - {''}):,} groups"
 
 
 def changed_parameters(settings: dict[str, Any]) -> dict[str, Any]:
@@ -204,13 +207,13 @@ def _join_streams(outputs: list[Any]) -> list[Any]:
     for output in joined:
         if output.output_type == "stream":
             output.text = last_of_line(output.text)
-    return joined
+    return [output for output in joined if output.get("text", "x").strip()]
 
 
 def last_of_line(text: str) -> str:
-    """Return `text` as a terminal leaves it: of what a carriage return overwrites, only the last."""
+    """Return `text` as a terminal leaves it: of what a carriage return overwrites, only the last; no `is_noise`."""
     lines = (line.rstrip("\r").split("\r")[-1].rstrip() for line in text.split("\n"))
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if not is_noise(line))
 
 
 def _read(name: str) -> str:

@@ -132,7 +132,14 @@ def describe_spread(table: pd.DataFrame) -> str:
         row = by.loc["other folds of all images"]
         text += (f"Over {row['runs']:.0f} folds of all images, each judged by a head that never saw its group, it lies between "
                  f"{row['low']:.2f} and {row['high']:.2f}, {row['auroc']:.2f} on average. ")  # fmt: skip
-    if ALL_IMAGES in by.index and pd.notna(by.loc[ALL_IMAGES, "low"]):
-        row = by.loc[ALL_IMAGES]
-        text += f"All images together, out of fold: {row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})."
+    text += describe_all_images(table)
     return text.strip() or "Nothing was repeated: the spread is not known."
+
+
+def describe_all_images(table: pd.DataFrame) -> str:
+    """Return the AUROC of all images, each judged out of fold, with its interval; an empty text where it is not known."""
+    rows = table[(table["source"] == ALL_IMAGES) & table["low"].notna()]
+    return "".join(
+        f"All images together, out of fold: {row.auroc:.2f} ({row.low:.2f} to {row.high:.2f})."
+        for row in rows.itertuples()
+    )

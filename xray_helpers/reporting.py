@@ -11,7 +11,7 @@ from IPython.display import HTML, Markdown
 
 from xray_helpers.duplicates import Search
 from xray_helpers.metrics import METRIC_TITLES, describe
-from xray_helpers.settings import Settings
+from xray_helpers.settings import FEW, Settings
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 
 HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
@@ -181,6 +181,18 @@ def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
+def _few_groups(manifest: pd.DataFrame) -> list[str]:
+    """Return a sentence a part on which nothing can rest, for want of sources or patients."""
+    used, told = manifest[manifest["status"] == "used"], []
+    for split, rests in (("validation", "the threshold and whatever was chosen by it"), ("test", "the scores")):
+        groups = used[used["split"] == split].groupby("label")["group"].nunique()
+        if len(groups) and groups.min() < FEW:
+            shown = ", ".join(f"{count} of {label}" for label, count in groups.items())
+            told.append(f"The {split} part has few sources or patients ({shown}): {rests} are a matter of luck; scores out of "
+                        "fold, in 03, rest on all images.")  # fmt: skip
+    return told
+
+
 def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[tuple[str, str]]:
     """Return what a reader must know first, as pairs of kind (``bad`` or ``warn``) and sentence."""
     banners = []
@@ -200,6 +212,7 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
             banners.append(
                 ("warn", f"The test part is small: {balance.loc['test', 'n']} images; look at the intervals.")
             )
+        banners += [("warn", text) for text in _few_groups(manifest)]
         noted = manifest.loc[manifest["status"] == "used", "note"].dropna() if "note" in manifest else []
         if len(noted):
             kinds = ", ".join(sorted({re.sub(r"\d+ ", "", text) for text in noted}))

@@ -29,6 +29,7 @@ from xray_helpers.steps import (
 from xray_helpers.studies import (
     RUN,
     hash_of,
+    is_noise,
     notebooks_folder,
     now,
     partial_name,
@@ -322,7 +323,7 @@ class _ConsoleLines:
         *whole, self.pending = self.pending.split("\n")
         for line in whole:
             last = line.rstrip("\r").split("\r")[-1].strip()
-            if last:
+            if last and not is_noise(last):
                 self._end_live()
                 log.info("  %s: %s", self.step, last)
         progress = [part.strip() for part in self.pending.split("\r") if part.strip()]

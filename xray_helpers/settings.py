@@ -17,6 +17,9 @@ _SHARD = ("shard", "shards")  # parameters of 02a alone
 SPLITS = ("train", "validation", "test")
 
 
+FEW = 5  # groups of a class below which a threshold or an interval that resamples groups rests on nothing
+
+
 class InputError(Exception):
     """What a user can mend: one sentence that says what, where, and what to do."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from xray_helpers.settings import POSITIVE, SPLITS, InputError, Settings
+from xray_helpers.settings import FEW, POSITIVE, SPLITS, InputError, Settings
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.15
 MIN_SUBSET = 100  # images of a class that a subset keeps where there are as many
@@ -191,7 +191,10 @@ def _sample(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
 
 
 def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
-    """Return the rows of the group-aware, stratified part that comes nearest to `share` of each class."""
+    """Return the rows of the group-aware, stratified part that comes nearest to `share` of each class.
+
+    Parts with fewer than `FEW` groups of a class are passed over, as far as there are groups for more.
+    """
     labels, groups = table["label"].to_numpy(), table["group"].to_numpy()
     classes = np.unique(labels)
     total = np.array([(labels == c).sum() for c in classes])
@@ -203,13 +206,16 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
             f"Too few independent images of class {few} to split: {enough} source or patient groups where at "
             "least 2 a part are needed; add images of other patients, or raise use_subset."
         )
+    wanted = np.minimum(FEW, [share * table.loc[labels == c, "group"].nunique() for c in classes])
     best, best_cost = None, np.inf
     for attempt in range(_TRIES):
         splitter = StratifiedGroupKFold(min(folds, enough), shuffle=True, random_state=seed * 1000 + attempt)
         for _, rows in splitter.split(labels, labels, groups):
             part = np.array([(labels[rows] == c).sum() for c in classes])
             one_sided = (part == 0).any() or (part == total).any()
-            cost = np.abs(part - share * total).sum() / len(table) + 10 * one_sided
+            sources = np.array([len(set(groups[rows][labels[rows] == c])) for c in classes])
+            short = np.maximum(0, wanted - sources).sum()
+            cost = np.abs(part - share * total).sum() / len(table) + 10 * one_sided + short
             if cost < best_cost:
                 best, best_cost = rows, cost
     return table.index[best]

@@ -30,6 +30,7 @@ ANSWERS = "study.yaml"  # what a person tells of a study
 RUN = ".run.json"  # in a study while a command runs it: whose run it is; touched as a sign of life
 SWEEP = "sweep.json"  # in the folder of a sweep: its points and studies
 LAB = "lab"  # in a study: notebooks of a person's own
+_NOISE = re.compile(r"WARNING: All log messages before absl::|[IW]\d{4} \d\d:\d\d:[\d.]+ +\d+ \w+\.cc:")
 LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
 
 
@@ -268,6 +269,11 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except ValueError as error:  # pandas' ParserError is one
         raise InputError(f"{path.parent.name}/{path.name} cannot be read ({error}): delete it, run again.") from None
+
+
+def is_noise(line: str) -> bool:
+    """Return whether a line is what TensorFlow says of itself at its start, whatever it is told to keep quiet."""
+    return bool(_NOISE.match(line))
 
 
 def hash_of(*parts: Any) -> str:

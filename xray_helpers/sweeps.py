@@ -170,8 +170,9 @@ def write_sweep(folder: Path, *, target: Path | None = None) -> Path:
 
 def export_sweep(folder: Path, out: Path, *, images: bool = True) -> Path:
     """Write what can be sent of a sweep and all its studies into another folder; return its ``index.html``."""
-    from xray_helpers.pages import export_study
+    from xray_helpers.pages import empty_export, export_study
 
+    empty_export(out)
     for name in read_json(folder / SWEEP)["studies"]:
         if (study_folder(name) / "study.json").exists():
             export_study(study_folder(name), out / name.split("/")[1], images=images)
@@ -259,10 +260,10 @@ def describe_best(ranking: pd.DataFrame, best: pd.DataFrame, folder: Path, *, en
     keys = [key for key in ranking.columns if key not in ("model", "validation_auroc", "sd", "seeds")]
     what = ", ".join([first["model"], *(f"{key} = {first[key]}" for key in keys)])
     spread = "" if pd.isna(first["sd"]) else f" (standard deviation {first['sd']:.2f} over {first['seeds']} seeds)"
-    chosen = (
-        f"Validation prefers {what}: AUROC {first['validation_auroc']:.2f}{spread}, the best of {len(ranking)} candidates, and "
-        "therefore too good."
-    )
+    tied = int((ranking["validation_auroc"] > first["validation_auroc"] - 1e-9).sum())
+    among = f"as {tied - 1} more of {len(ranking)} do: it cannot tell them apart" if tied > 1 else (
+        f"the best of {len(ranking)} candidates, and as such rather a lucky score")  # fmt: skip
+    chosen = f"Validation prefers {what}: AUROC {first['validation_auroc']:.2f}{spread}, {among}."
     if not ended:
         return f"{chosen} What it reaches on test is told when all studies have ended."
     scores = [read_json(folder.parent / row.study / row.model / "metrics.json") for row in best.itertuples()]
