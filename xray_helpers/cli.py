@@ -210,14 +210,17 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
     from xray_helpers.reading_room import describe_rule
     from xray_helpers.studies import find_study, write_csv
 
-    table = predict_files(find_study(study), model, files)
+    folder = find_study(study)
+    table = predict_files(folder, model, files)
     for row in table.itertuples():
         if row.reason:
             click.echo(f"{row.file}: no picture: it {row.reason}")
         else:
             told = f"{row.file}: P(Fractured) = {row.probability:.3f}, {row.decision} (threshold {row.threshold:.3f})"
             click.echo(f"{told}. {row.warning}" if row.warning else told)
-    click.echo(f"{describe_rule(find_study(study), model)} For research. Not a medical device; not for diagnosis.")
+    if (folder / model / "metrics.json").exists():
+        click.echo(describe_rule(folder, model))
+    click.echo("For research. Not a medical device; not for diagnosis.")
     if csv:
         click.echo(os.path.relpath(write_csv(Path(csv), table)))
     if not table["probability"].notna().any():

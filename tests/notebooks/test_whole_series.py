@@ -174,7 +174,12 @@ def test_new_files_are_judged_or_have_their_reason(study, home, secret_csv, tmp_
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "P(Fractured) = " in done.stdout
+    assert "sensitivity" in done.stdout
     assert len(pd.read_csv(tmp_path / "o.csv")) == 9
+    none = subprocess.run([*command[:5], "VGG16", "nowhere.png"], capture_output=True, text=True, check=False)
+    assert none.returncode == 1
+    with pytest.raises(InputError, match="An empty name"):  # a shell's variable that was empty, not this folder
+        predict_files(study, "VGG16", [""])
     hostile = write_hostile_folder(tmp_path / "hostile")
     table = predict_files(study, "MobileNetV2", [str(hostile)])
     listed = sum(len(files) for _, _, files in os.walk(hostile)) + 1  # and a link to a folder
