@@ -4,6 +4,10 @@ import pytest
 
 from xray_helpers.comparison import compare_models, conclude, evaluated_models
 from xray_helpers.metrics import judge
+from xray_helpers.paired import compare_pairs, describe_pairs
+from xray_helpers.plots import plot_evaluation_grid
+from xray_helpers.plots_evaluation import plot_cost, plot_ranking
+from xray_helpers.reporting import headline_table
 from xray_helpers.settings import InputError
 from xray_helpers.studies import write_csv, write_json
 
@@ -54,3 +58,30 @@ def test_other_images_are_refused(tmp_path):
 def test_nothing_evaluated(tmp_path):
     with pytest.raises(InputError, match="No model"):
         evaluated_models(tmp_path, ("VGG16",))
+
+
+def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
+    """As with a handful of patients: no number is made up, and nothing that is drawn or said of it stops."""
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], 30)
+    group = np.r_[np.zeros(30), 1 + np.arange(30) // 6]  # one source of one class
+    predictions = {}
+    for model, skill in (("VGG16", 0.4), ("ResNet50", 0.2)):
+        p = np.clip(skill * y + rng.uniform(0, 0.6, 60), 0, 1)
+        table = pd.DataFrame({"path": [f"{i}.png" for i in range(60)], "group": group, "y_true": y, "y_prob": p,
+                              "y_pred": (p >= 0.5).astype(int)})  # fmt: skip
+        predictions[model] = table
+        scores = judge(table, table, {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95})
+        write_json(tmp_path / model / "metrics.json", scores)
+        write_csv(tmp_path / model / "predictions_test.csv", table)
+    table = compare_models(tmp_path, ["VGG16", "ResNet50"])
+    assert table["auroc_low"].isna().all()
+    told = conclude(table, 0.5)
+    assert "(no interval: too few groups)" in told
+    assert "nothing follows for others" in told
+    assert "(" not in headline_table(table)[0]["AUROC"]
+    pairs = compare_pairs(predictions, 0)
+    describe_pairs(pairs, "VGG16")
+    plot_ranking(table, pairs)
+    costs = pd.DataFrame({"model": ["VGG16", "ResNet50"], "latency_ms": [9.0, 5.0], "parameters": [1e7, 2e7]})
+    plot_cost(table, costs)
+    plot_evaluation_grid(table)

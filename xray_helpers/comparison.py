@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xray_helpers.metrics import METRICS
@@ -65,7 +66,8 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     row["validation_auroc"] = metrics["validation"]["auroc"]["value"]
     for name in METRICS:
         entry = metrics[name]
-        row |= {name: entry["value"], f"{name}_low": entry["ci_low"], f"{name}_high": entry["ci_high"]}
+        told = {name: entry["value"], f"{name}_low": entry["ci_low"], f"{name}_high": entry["ci_high"]}
+        row |= {key: np.nan if value is None else value for key, value in told.items()}
     return row | {key: metrics[key] for key in ("tp", "fp", "tn", "fn")}
 
 
@@ -114,14 +116,20 @@ def conclude(table: pd.DataFrame, baseline: float) -> str:
     best = table.iloc[0]
     if pd.isna(best["auroc"]):
         return "AUROC is not defined for any model on this test part."
+    known = pd.notna(best["auroc_low"])
+    interval = (
+        f"95 % interval {best['auroc_low']:.2f} to {best['auroc_high']:.2f}" if known else "no interval: too few groups"
+    )
     text = (
         f"{best['model']} {'ranks first with' if len(table) > 1 else 'reaches'} AUROC {best['auroc']:.2f} "
-        f"(95 % interval {best['auroc_low']:.2f} to {best['auroc_high']:.2f}) on {best['n']} test images of "
+        f"({interval}) on {best['n']} test images of "
         f"{best['n_groups']} groups, and accuracy {best['accuracy']:.2f} where the majority class alone gives "
         f"{baseline:.2f}. "
     )
     if best["leak"]:
         return text + f"But {best['leak']:.0%} of the test images have a sibling in train: the scores are inflated."
+    if not known:
+        return text + "From so few sources or patients nothing follows for others."
     if best["auroc_low"] <= 0.5:
         return text + "Its interval includes 0.5: on these images no model is told from chance."
     rivals = table.iloc[1:]

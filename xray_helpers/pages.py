@@ -174,7 +174,7 @@ def _sweep_banners(folder: Path) -> list[tuple[str, str]]:
 
 
 def _say(value: Any) -> str:
-    if isinstance(value, float):
+    if value is None or isinstance(value, float):
         return "" if pd.isna(value) else f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:g}"
     return str(value)
 

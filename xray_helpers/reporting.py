@@ -140,7 +140,7 @@ def describe_engine(record: dict[str, Any]) -> str:
 
 def describe_border(border: str, auroc: dict[str, Any]) -> str:
     """Return what an AUROC means where the border was blanked or all else was; nothing for images as they are."""
-    if border == "keep" or auroc["ci_low"] is None:
+    if border == "keep" or pd.isna(auroc["ci_low"]):
         return ""
     if border == "blank":
         return "Border and corners were blanked: compare with a study that keeps them; what is lost came from there. "
