@@ -129,6 +129,11 @@ def test_test_scores_of_a_sweeps_studies_stand_in_no_column_to_choose_from(folde
     failed = folder.parent / names[1] / "study.json"
     write_json(failed, json.loads(failed.read_text()) | {"steps": [], "state": "failed"})
     assert "On test it reaches 0.93 (0.85 to 0.97), n = 20" in write_sweep(sweep).read_text()
+    few = {"auroc": {"value": 0.71, "ci_low": None, "ci_high": None}, "n": 9}
+    write_json(folder.parent / names[0] / "VGG16" / "metrics.json", {"validation": few, **test})
+    page = write_sweep(sweep).read_text()
+    assert "(no interval: too few groups)" in page
+    assert ">None<" not in page
 
 
 def test_what_is_sent_does_not_point_to_other_studies(folder, tmp_path):
