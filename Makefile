@@ -27,7 +27,7 @@ check: $(STAMP)  ## the quick part
 
 lab: $(STAMP)  ## the series in JupyterLab, on the demo study
 	test -f reports/demo/comparison.csv || $(BIN)/python -m xray_helpers demo
-	$(BIN)/python -m xray_helpers lab demo
+	$(BIN)/python -m xray_helpers lab demo $(if $(filter 0,$(shell id -u)),--allow-root)
 
 cluster: $(STAMP)  ## what --on slurm, submitit and tcp://… need
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.lock
