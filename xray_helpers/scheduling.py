@@ -346,8 +346,5 @@ class _ConsoleLines:
             sys.stderr.write("\r\x1b[2K")
             self.live = False
 
-    def flush(self) -> None:
-        pass
-
     def close(self) -> None:
         self._end_live()

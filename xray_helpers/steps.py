@@ -63,11 +63,6 @@ class Step(NamedTuple):
     writes: tuple[str, ...]
     any_need: bool = False
 
-    @property
-    def alone(self) -> bool:
-        """Whether no other step of its study can run at the same time."""
-        return self.notebook in (EXPLORE, COMPARE)
-
 
 def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None) -> list[Step]:
     """Return the steps of a study in an order that respects their needs.
