@@ -1,6 +1,11 @@
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pandas as pd
+import psutil
 import pytest
 
 from xray_helpers.settings import InputError, Settings
@@ -8,10 +13,12 @@ from xray_helpers.studies import (
     from_root,
     local_path,
     open_study,
+    partial_name,
     provenance,
     read_csv,
     read_json,
     shareable,
+    sweep_partials,
     write_csv,
     write_json,
     write_whole,
@@ -32,6 +39,27 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path):
         write_json(path, {"x": float("nan")})
     assert read_json(path) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_only_what_the_dead_left_half_written_is_swept(tmp_path):
+    """A process that was killed and not yet waited for has a number still; a number may have gone to another process."""
+
+    def leave(pid):
+        path = tmp_path / partial_name(tmp_path / "a.npy").name.replace(f"-{os.getpid()}-", f"-{pid}-")
+        path.write_text("half")
+        return path
+
+    mine, before_me = leave(os.getpid()), leave(os.getpid())
+    os.utime(before_me, (0, time.time() - 86_400 * 365))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
+        theirs = leave(living.pid)
+        sweep_partials(tmp_path)
+        assert set(tmp_path.iterdir()) == {mine, theirs}
+        living.kill()
+        while psutil.Process(living.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        sweep_partials(tmp_path)
+        assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_tables_survive_a_round_trip(tmp_path):

@@ -222,8 +222,8 @@ def run_plans(plans: list[Plan], running: Running, *, seen: Callable[[], object]
         raise
     finally:
         _end_run(plans)
-        for plan in plans:
-            sweep_partials(plan.folder)
+        for place in (*(plan.folder for plan in plans), cache_folder()):  # what steps that were killed left
+            sweep_partials(place)
 
 
 def _end_run(plans: list[Plan]) -> None:

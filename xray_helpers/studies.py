@@ -187,21 +187,27 @@ def sweep_partials(folder: Path) -> None:
     for path in folder.rglob(".*.partial*"):
         host, pid, _ = (*path.name[1:].split("-", 2), "", "")[:3]
         with suppress(OSError):  # another process may sweep too
-            alive = (
-                _is_alive(int(pid)) if host == _HERE and pid.isdigit() else time.time() - path.stat().st_mtime < 86_400
-            )
+            touched = path.stat().st_mtime
+            mine = host == _HERE and pid.isdigit()
+            alive = _lives_since(int(pid), touched) if mine else time.time() - touched < 86_400
             if not alive:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _is_alive(pid: int) -> bool:
+def _lives_since(pid: int, moment: float) -> bool:
+    """Return whether a process runs that was there at a moment already.
+
+    One that ended but was not yet waited for by its parent does not run, nor does one whose number went to another.
+    """
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < moment + 60  # clocks are set
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass
-    return True
+    except psutil.AccessDenied:
+        return True
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
