@@ -2,9 +2,9 @@
 
     python benchmarks/survive.py [ROUNDS] [MODELS]
 
-The first run is left alone; its metrics.json are what all others must end with. Each round kills the command, a step or a
-kernel with SIGKILL, waits for what it started to end, runs the same command again, and looks at numbers, partial files
-and processes.
+The first two runs are left alone, with an empty cache and a full one; their metrics.json are what all others must end
+with. Each round kills the command, a step or a kernel with SIGKILL, waits for what it started to end, runs the same command
+again, and looks at numbers, partial files and processes. Every other round begins with an empty cache.
 """
 
 import os
@@ -45,19 +45,24 @@ def main(rounds: int = 20, models: str = "MobileNetV2") -> None:
     def numbers() -> dict[str, bytes]:
         return {name: (folder / name / "metrics.json").read_bytes() for name in models.split(",")}
 
-    subprocess.run(command, **quiet)  # fills the cache
-    shutil.rmtree(folder)
-    started = time.monotonic()
-    subprocess.run(command, **quiet)
-    alone, wanted, draw = time.monotonic() - started, numbers(), random.Random(20)
-    print(
-        f"left alone: {alone:.0f} s\n\n| round | killed | after, s | in | again, s | same numbers | partial files | processes |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    alone, wanted, draw = {}, None, random.Random(20)
+    for cache in ("empty", "full"):
+        shutil.rmtree(folder, ignore_errors=True)
+        started = time.monotonic()
+        subprocess.run(command, **quiet)
+        alone[cache], before, wanted = time.monotonic() - started, wanted, numbers()
+    if before != wanted:
+        sys.exit("With a full cache the numbers are others than with an empty one.")
+    print(f"left alone: {alone['empty']:.0f} s with an empty cache, {alone['full']:.0f} s with a full one\n")
+    print("| round | cache | killed | after, s | in | again, s | same numbers | partial files | processes |")
+    print("|---|---|---|---|---|---|---|---|---|")
     well = 0
     for number in range(1, rounds + 1):
         shutil.rmtree(folder)
-        victim, moment = draw.choice(list(VICTIMS)), draw.uniform(0, alone)
+        cache = "empty" if number % 2 else "full"
+        if cache == "empty":
+            shutil.rmtree(root / "data" / "cache")
+        victim, moment = draw.choice(list(VICTIMS)), draw.uniform(0, alone[cache])
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(moment)
         while not (found := ours(root.name, VICTIMS[victim])) and process.poll() is None:
@@ -74,8 +79,8 @@ def main(rounds: int = 20, models: str = "MobileNetV2") -> None:
         same = status == 0 and numbers() == wanted
         partial, left = len(list(root.rglob("*partial*"))), left + len(ours(root.name))
         well += same and not partial and not left
-        print(f"| {number} | {victim} | {moment:.0f} | after {len(done)} steps | {again:.0f} | {'yes' if same else 'NO'} "
-              f"| {partial} | {left} |", flush=True)  # fmt: skip
+        print(f"| {number} | {cache} | {victim} | {moment:.0f} | after {len(done)} steps | {again:.0f} "
+              f"| {'yes' if same else 'NO'} | {partial} | {left} |", flush=True)  # fmt: skip
     print(f"\n{well} of {rounds} ended with the same numbers, no partial file and no process left.")
     shutil.rmtree(root)
     sys.exit(well < rounds)

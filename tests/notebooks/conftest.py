@@ -88,8 +88,9 @@ def secret_csv(phantom_csv, tmp_path_factory):
 def study(root_folder, secret_csv, tmp_path_factory):
     """The five-model study, run by the command line, by a person and on images that have something to hide.
 
-    The first run is killed, at once and without a chance to clean up, in the midst of training; the second ends it. That
-    its numbers are those of a study that was left alone is what the tests with `failed_study` and papermill show.
+    The first run is killed, at once and without a chance to clean up, while its first training writes to the cache, or
+    soon after; the second ends it. That its numbers are those of a study that was left alone is what the tests with
+    `failed_study` and papermill show.
     """
     person = tmp_path_factory.mktemp(PLANTED[0])
     pairs = [part for key, value in SMALL.items() for part in ("-p", f"{key}={value}")]
@@ -98,9 +99,10 @@ def study(root_folder, secret_csv, tmp_path_factory):
                         "HOSTNAME": PLANTED[1], "API_TOKEN": PLANTED[3]}  # fmt: skip
     folder = root_folder / "reports" / "small"
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-    while not list(folder.glob("*/history.csv")):
+    explored, writing = folder / "01_data_exploration.done.json", root_folder / "data" / "cache"
+    while not (explored.exists() and list(writing.glob(".*.partial*"))) and not list(folder.glob("*/history.csv")):
         assert killed.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.02)
     killed.kill()
     killed.wait()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
