@@ -2,6 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xray_helpers import cache
+from xray_helpers.cache import clear_cache
 from xray_helpers.engines import EXACT, Engine
 from xray_helpers.features import engine_record, extract_features, extractor_key, load_features, load_study_features
 
@@ -64,6 +66,22 @@ def test_views_differ_and_only_new_ones_are_computed(root, part):
     seen = forward.seen
     extract_features(half, root / "set", forward, "other", views=1)  # the pictures as they are stay
     assert forward.seen == seen + 10
+
+
+def test_what_another_process_drops_from_the_cache_is_computed_again(root, part, monkeypatch):
+    wanted = [np.asarray(x) for x in extract_features(part, root / "set", MeanGrey(), "key", views=1)]
+    clear_cache()
+    neighbours = iter(range(7))  # busy while the arrays of the first pass are written
+
+    def drop():
+        if next(neighbours, None) is not None:
+            clear_cache()
+
+    monkeypatch.setattr(cache, "shrink_cache", drop)
+    forward = MeanGrey()
+    found = extract_features(part, root / "set", forward, "key", views=1)
+    assert all((x == y).all() for x, y in zip(map(np.asarray, found), wanted, strict=True))
+    assert forward.seen >= 210  # two views of 70 pictures, and one of them at least again
 
 
 def test_what_was_extracted_in_parts_is_not_computed_again(root, part):

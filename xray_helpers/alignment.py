@@ -76,11 +76,9 @@ def one_thread_each() -> Iterator[None]:
 def _local_features(pictures: Rows, shas: np.ndarray) -> np.ndarray:
     """Return the local features of each picture, on disk: a `_LOCAL` a row."""
     kind = f"sift-{hash_of(VERSION)}"
-    known = read_rows(kind, shas)
-    if known is None:
+    while (known := read_rows(kind, shas)) is None:
         with new_rows(kind, shas, (), _LOCAL) as (store, new):
             _fill_local_features(pictures, new, store)
-        known = read_rows(kind, shas)
     return known.array
 
 

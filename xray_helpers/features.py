@@ -102,10 +102,10 @@ def extract_features(
     """
     kinds = {_kind(key, view): view for view in (None, *range(views))}
     with hold(f"features-{hash_of(key, sorted(part['sha256']) if shard else '')}"):
-        missing = {kind: view for kind, view in kinds.items() if read_rows(kind, part["sha256"]) is None}
-        if missing:
-            _compute(unique_contents(part), folder, forward, key, missing)
-    return [read_rows(kind, part["sha256"]) for kind in kinds]
+        while None in (found := {kind: read_rows(kind, part["sha256"]) for kind in kinds}).values():
+            lacking = {kind: view for kind, view in kinds.items() if found[kind] is None}
+            _compute(unique_contents(part), folder, forward, key, lacking)
+    return list(found.values())
 
 
 def _compute(

@@ -128,10 +128,10 @@ def fine_tune(
                 bar.update()
                 if on_epoch is not None:
                     on_epoch(rows[-1])
-    best = int(np.argmin([row["val_loss"] for row in rows]))
+    best = _find_best(rows)
     better = rows[best]["val_loss"] < history["val_loss"].min()
     if better:
-        model.set_weights(store.weights(best))
+        model.set_weights(store.best)
     added = pd.DataFrame(rows).assign(phase="fine-tuning", best=[better and i == best for i in range(len(rows))])
     added["epoch"] = len(history) + 1 + np.arange(len(rows))
     return pd.concat([history.assign(best=history["best"] & ~better), added[history.columns]], ignore_index=True)
@@ -160,6 +160,10 @@ def _ended(rows: list[dict], history: pd.DataFrame, settings: Settings) -> bool:
     losses = [history["val_loss"].min(), *(row["val_loss"] for row in rows)]
     in_vain = len(losses) - 1 - int(np.argmin(losses))
     return len(rows) >= settings.fine_tune_epochs or in_vain >= max(1, settings.patience)
+
+
+def _find_best(rows: list[dict]) -> int:
+    return int(np.argmin([row["val_loss"] for row in rows]))
 
 
 def _strategy(devices: list[str] | None) -> "tf.distribute.Strategy":
@@ -240,11 +244,15 @@ def _dataset(images: Images, settings: Settings, epoch: int | None) -> "tf.data.
 
 
 class _Checkpoints:
-    """The epochs of one run on disk: a row each, the network after the last, its weights after the best."""
+    """The epochs of one run on disk: a row each, the network after the last, its weights after the best.
+
+    The latter are in memory too: nothing is lost where the cache is cleared meanwhile.
+    """
 
     def __init__(self, key: str) -> None:
         self.stem = cache_folder() / f"finetuning-{key}"
         self.rows: list[dict] = read_json(self._state, default=[])
+        self.best: list[np.ndarray] = []
 
     @property
     def _state(self) -> Path:
@@ -258,22 +266,21 @@ class _Checkpoints:
         import keras
 
         try:
-            return keras.saving.load_model(self._network(len(self.rows) - 1))
+            network = keras.saving.load_model(self._network(len(self.rows) - 1))
+            self.best = keras.saving.load_model(self._network(_find_best(self.rows)), compile=False).get_weights()
+            return network
         except (ValueError, OSError, json.JSONDecodeError):
             self.rows = []
             return None
-
-    def weights(self, epoch: int) -> list[np.ndarray]:
-        """Return the weights after an epoch, float32."""
-        import keras
-
-        return keras.saving.load_model(self._network(epoch), compile=False).get_weights()
 
     def save(self, copy: "keras.Model", rows: list[dict]) -> None:
         """Keep the network, then say so; then drop those that are neither the last nor the best."""
         write_whole(self._network(len(rows) - 1), copy.save)
         write_json(self._state, rows)
-        kept = {self._network(len(rows) - 1), self._network(int(np.argmin([row["val_loss"] for row in rows])))}
+        best = _find_best(rows)
+        if best == len(rows) - 1:
+            self.best = copy.get_weights()
+        kept = {self._network(len(rows) - 1), self._network(best)}
         for path in self.stem.parent.glob(f"{self.stem.name}-*.keras"):
             if path not in kept:
                 path.unlink()

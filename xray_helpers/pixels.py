@@ -100,14 +100,11 @@ def load_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[int,
     Rows of uint8, shape (n, height, width), 0-255; memory-mapped, in the order of `part`
     """
     kind = _kind(image_folder(folder), size)
-    known = read_rows(kind, part["sha256"])
-    if known is None:
+    while (known := read_rows(kind, part["sha256"])) is None:
         contents = unique_contents(part)
         chunks = stream_pixels(contents, folder, size)
         total = -(-len(contents) // _CHUNK)
         deque(tqdm(chunks, "decoding", total, mininterval=1, leave=False, unit="chunk"), maxlen=0)
-        known = read_rows(kind, part["sha256"])
-    assert known is not None, "the cache was cleared this very moment"
     return known
 
 

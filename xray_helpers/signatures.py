@@ -40,14 +40,12 @@ def compute_signatures(pictures: Rows, shas: np.ndarray, embed: Embedder | None,
 def _cached(pictures: Rows, shas: np.ndarray, name: str, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Return what `compute` gives for each picture, computing only those whose content is new."""
     kind = f"signature-{hash_of(_VERSION, name)}"
-    known = read_rows(kind, shas)
-    if known is None:
+    while (known := read_rows(kind, shas)) is None:
         with new_rows(kind, shas, lambda: compute(pictures[:1]).shape[1:], np.float16) as (store, new):
             for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch"):
                 rows = new[start : start + 64]
                 store[rows] = compute(pictures[rows])
                 release(pictures.array)
-        known = read_rows(kind, shas)
     return np.asarray(known)
 
 
