@@ -15,6 +15,8 @@ from xray_helpers.metrics import (
     compute_metrics,
     describe,
     group_weights,
+    grouped_proportion,
+    predictive_values,
     threshold_band,
 )
 from xray_helpers.settings import InputError
@@ -135,6 +137,32 @@ def test_clustered_intervals_cover_and_naive_ones_do_not():
     for metric in ("auroc", "recall"):
         assert 0.91 <= share[metric, "clustered"] <= 0.99
         assert share[metric, "naive"] < 0.87
+
+
+def test_predictive_values_at_another_prevalence_are_covered_by_their_intervals():
+    rng, prevalence = np.random.default_rng(3), 0.1
+    share = {"ppv": 0.8 * 0.1 / (0.8 * 0.1 + 0.1 * 0.9), "npv": 0.9 * 0.9 / (0.9 * 0.9 + 0.2 * 0.1)}
+    covered = dict.fromkeys(share, 0)
+    for _ in range(600):
+        rates = (grouped_proportion(rng.random(n) < rate, np.arange(n)) for n, rate in ((60, 0.8), (90, 0.9)))
+        for name, entry in predictive_values(*rates, prevalence).items():
+            covered[name] += entry["ci_low"] <= share[name] <= entry["ci_high"]
+    assert all(0.93 <= count / 600 <= 0.98 for count in covered.values()), covered
+
+
+@given(*[st.lists(st.booleans(), min_size=1, max_size=30)] * 2, st.floats(0.001, 0.999))
+def test_predictive_values_lie_within_their_intervals_and_rise_with_prevalence(hits, clear, prevalence):
+    rates = [grouped_proportion(calls, np.arange(len(calls))) for calls in (hits, clear)]
+    found = predictive_values(*rates, prevalence)
+    called = (sum(hits) + len(clear) - sum(clear), sum(clear) + len(hits) - sum(hits))
+    for entry, count in zip(found.values(), called, strict=True):
+        assert (entry["value"] is None) == (count == 0)
+        if count:
+            assert 0 <= entry["ci_low"] <= entry["value"] + 1e-12
+            assert entry["value"] <= entry["ci_high"] + 1e-12 <= 1 + 2e-12
+    rarer = predictive_values(*rates, prevalence / 2)
+    for key in ("value", "ci_low", "ci_high") if called[0] else ():
+        assert rarer["ppv"][key] <= found["ppv"][key] + 1e-12
 
 
 def test_bca_is_the_percentile_interval_when_nothing_is_biased_or_skewed():

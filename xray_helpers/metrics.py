@@ -261,6 +261,58 @@ def grouped_proportion(hits: Any, group: Any) -> dict[str, Any]:
     return _wilson(np.bincount(codes, np.asarray(hits, float)), np.bincount(codes).astype(float), "no image")
 
 
+def predictive_values(
+    sensitivity: dict[str, Any], specificity: dict[str, Any], prevalence: float
+) -> dict[str, dict[str, Any]]:
+    """Return PPV and NPV as they would be at a prevalence (Bayes), each with its 95 % interval.
+
+    The interval is that of the likelihood ratio, which is made of those of sensitivity and specificity (MOVER: Donner and
+    Zou, Stat Methods Med Res 2012; 21: 347); the prevalence is taken as known.
+
+    Parameters
+    ----------
+    sensitivity, specificity : dict
+        Of `grouped_proportion`.
+    prevalence : float
+        Between 0 and 1, both excluded.
+
+    Returns
+    -------
+    dict
+        ``ppv`` and ``npv``: value, ci_low, ci_high, method.
+    """
+    (hit, clear), odds = (_span_of(entry) for entry in (sensitivity, specificity)), prevalence / (1 - prevalence)
+    return {
+        "ppv": _predictive(hit, 1 - clear[[0, 2, 1]], odds),
+        "npv": _predictive(clear, 1 - hit[[0, 2, 1]], 1 / odds),
+    }
+
+
+def _span_of(entry: dict[str, Any]) -> np.ndarray:
+    return np.array([entry["value"], entry["ci_low"], entry["ci_high"]], float)
+
+
+def _predictive(right: np.ndarray, wrong: np.ndarray, odds: float) -> dict[str, Any]:
+    """Return the share that is right of what is called so; `right` and `wrong` are rates: value, lower, upper end."""
+    if np.isnan(right[0] + wrong[0]) or right[0] == wrong[0] == 0:
+        reason = "no image is called so" if right[0] == wrong[0] == 0 else "one class only"
+        return {"value": None, "ci_low": None, "ci_high": None, "reason": reason}
+    low, high = _least_ratio(right, wrong), _least_ratio(wrong, right)
+    return {
+        "value": float(odds * right[0] / (odds * right[0] + wrong[0])),
+        "ci_low": float(odds * low / (odds * low + 1)),
+        "ci_high": float(odds / (odds + high)),
+        "method": "MOVER",
+    }
+
+
+def _least_ratio(top: np.ndarray, bottom: np.ndarray) -> float:
+    """Return the lower end of the interval of top / bottom."""
+    (a, low, _), (b, _, high) = top, bottom
+    root = np.sqrt(max(0.0, (a * b) ** 2 - low * (2 * a - low) * high * (2 * b - high)))
+    return low * (2 * a - low) / (a * b + root) if low else 0.0
+
+
 def grouped_mean(values: Any, group: Any, seed: int = 0) -> dict[str, Any]:
     """Return a mean with its interval, a BCa bootstrap of whole groups: value, ci_low, ci_high, method.
 

@@ -14,7 +14,7 @@ from xray_helpers.breakdown import measure_certainty
 from xray_helpers.explain import fit_map, read_maps, seen_size
 from xray_helpers.features import load_features
 from xray_helpers.manifest import data_folder
-from xray_helpers.metrics import grouped_proportion
+from xray_helpers.metrics import grouped_proportion, predictive_values
 from xray_helpers.pixels import load_pixels
 from xray_helpers.radiographs import UnreadableError
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
@@ -88,21 +88,15 @@ class OperatingPoints:
         tn, fn = (int(np.searchsorted(values, threshold, side="left")) for values in self._sorted)
         return {"tp": len(self._sorted[1]) - fn, "fp": len(self._sorted[0]) - tn, "tn": tn, "fn": fn}
 
-    def intervals(self, threshold: float) -> dict[str, dict[str, Any]]:
-        """Return sensitivity and specificity as `metrics.grouped_proportion` does: with their 95 % intervals."""
-        calls = {"sensitivity": self._scores[1] >= threshold, "specificity": self._scores[0] < threshold}
-        return {name: grouped_proportion(right, self._groups[name == "sensitivity"]) for name, right in calls.items()}
+    def rates(self, threshold: float, prevalence: float) -> dict[str, dict[str, Any]]:
+        """Return sensitivity, specificity, and ppv and npv as they would be at a prevalence, with their 95 % intervals.
 
-    def rates(self, threshold: float, prevalence: float) -> dict[str, float]:
-        """Return sensitivity, specificity, and ppv and npv as they would be at a prevalence; nan where undefined."""
-        counts = self.count(threshold)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            sensitivity = np.float64(counts["tp"]) / (counts["tp"] + counts["fn"])
-            specificity = np.float64(counts["tn"]) / (counts["tn"] + counts["fp"])
-            found, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-            missed, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
-            return {"sensitivity": float(sensitivity), "specificity": float(specificity),
-                    "ppv": float(found / (found + alarms)), "npv": float(cleared / (cleared + missed))}  # fmt: skip
+        Each as `metrics.grouped_proportion` and `metrics.predictive_values` give it.
+        """
+        calls = (self._scores[1] >= threshold, self._scores[0] < threshold)
+        sensitivity, specificity = map(grouped_proportion, calls, self._groups[::-1])
+        values = predictive_values(sensitivity, specificity, prevalence)
+        return {"sensitivity": sensitivity, "specificity": specificity} | values
 
 
 def explore_threshold(test: pd.DataFrame, threshold: float, still: Image, *, model: str) -> Any:
@@ -150,31 +144,33 @@ class _ThresholdExplorer:
     def _update(self, _: Any = None) -> None:
         counts = self.points.count(self.threshold.value)
         rates = self.points.rates(self.threshold.value, self.prevalence.value)
-        here = self.points.rates(self.threshold.value, (counts["tp"] + counts["fn"]) / self.n)
-        told = ["not defined" if np.isnan(rate) else f"{rate:.3f}" for rate in rates.values()]
-        between = [*map(_span, self.points.intervals(self.threshold.value).values()), "", ""]
         names = ("sensitivity", "specificity", *(f"{name} at {self.prevalence.value:.1%}" for name in ("PPV", "NPV")))
+        rows = [(name, *_span(entry)) for name, entry in zip(names, rates.values(), strict=True)]
         matrix = [
             (f"true {NEGATIVE}", str(counts["tn"]), str(counts["fp"])),
             (f"true {POSITIVE}", str(counts["fn"]), str(counts["tp"])),
         ]
         self.numbers.value = table(
             f"{self.model}, test n = {self.n}", ("", f"called {NEGATIVE}", f"called {POSITIVE}"), matrix
-        ) + table("", (), list(zip(names, told, between, strict=True)), list(rates))
-        point = (1 - here["specificity"], here["sensitivity"])
+        ) + table("", (), rows, list(rates))
+        called = counts["tp"] + counts["fp"]
+        sensitivity, specificity = rates["sensitivity"]["value"], rates["specificity"]["value"]
+        on_roc = (1 - specificity, sensitivity) if None not in (sensitivity, specificity) else None
+        on_pr = (sensitivity, counts["tp"] / called) if called and sensitivity is not None else None
         self.roc_plot.value = draw_curves({"ROC": self.roc}, title="ROC, test", labels=("1 − specificity", "sensitivity"),
-                                          point=None if np.isnan(point).any() else point)  # fmt: skip
-        point = (here["sensitivity"], here["ppv"])
+                                          point=on_roc)  # fmt: skip
         self.pr_plot.value = draw_curves({"PR": self.pr}, title="Precision and recall, test", labels=("recall", "precision"),
-                                         point=None if np.isnan(point).any() else point)  # fmt: skip
+                                         point=on_pr)  # fmt: skip
 
 
 def _why(error: Exception) -> str:
     return text(f"it {error}" if isinstance(error, UnreadableError) else str(error))
 
 
-def _span(entry: dict[str, Any]) -> str:
-    return "" if entry["ci_low"] is None else f"{entry['ci_low']:.3f} to {entry['ci_high']:.3f} (95 %)"
+def _span(entry: dict[str, Any]) -> tuple[str, str]:
+    if entry["value"] is None:
+        return "not defined", ""
+    return f"{entry['value']:.3f}", f"{entry['ci_low']:.3f} to {entry['ci_high']:.3f} (95 %)"
 
 
 def browse_errors(study: Path, model: str, test: pd.DataFrame, threshold: float, still: Image) -> Any:
