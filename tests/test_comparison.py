@@ -4,7 +4,7 @@ import pytest
 
 from xray_helpers.comparison import compare_models, conclude, evaluated_models
 from xray_helpers.metrics import judge
-from xray_helpers.paired import compare_pairs, describe_pairs
+from xray_helpers.paired import compare_accuracies, compare_pairs, describe_pairs, pairs_table
 from xray_helpers.plots import plot_evaluation_grid
 from xray_helpers.plots_evaluation import plot_cost, plot_ranking
 from xray_helpers.reporting import headline_table
@@ -80,7 +80,12 @@ def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
     assert "nothing follows for others" in told
     assert "(" not in headline_table(table)[0]["AUROC"]
     pairs = compare_pairs(predictions, 0)
-    describe_pairs(pairs, "VGG16")
+    assert pairs[["ci_low", "p_holm", "delong_p_holm", "decisions_p_holm"]].isna().all(axis=None)
+    assert compare_accuracies(predictions) is None
+    assert describe_pairs(pairs, "VGG16").startswith("Nothing was tested: a class has fewer than 5 sources")
+    shown = pairs_table(pairs).iloc[0]
+    assert shown["p, groups"] == shown["p, DeLong"] == shown["p, decisions"] == "not tested"
+    assert "(" not in shown["AUROC difference"]
     plot_ranking(table, pairs)
     costs = pd.DataFrame({"model": ["VGG16", "ResNet50"], "latency_ms": [9.0, 5.0], "parameters": [1e7, 2e7]})
     plot_cost(table, costs)

@@ -351,13 +351,19 @@ def threshold_band(
     codes = pd.factorize(validation["group"])[0]
     y_true, y_prob = _checked(validation["y_true"], validation["y_prob"])
     chosen = []
-    if min(validation.loc[y_true == label, "group"].nunique() for label in (0, 1)) < FEW:
+    if has_few_groups(y_true, codes):
         return 0.0, 1.0
     for weights in group_weights(int(codes.max()) + 1, resamples, seed):
         rows = np.repeat(np.arange(len(codes)), weights[codes].astype(int))
         if len(set(y_true[rows])) == 2:
             chosen.append(choose_threshold(y_true[rows], y_prob[rows], rule, target))
     return tuple(float(edge) for edge in np.quantile(chosen or [0.0, 1.0], ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
+
+
+def has_few_groups(y_true: Any, group: Any) -> bool:
+    """Return whether a class has fewer than `FEW` groups: nothing that resamples them can be believed."""
+    labels, group = np.asarray(y_true), np.asarray(group)
+    return min(len(np.unique(group[labels == label])) for label in (0, 1)) < FEW
 
 
 def _proportion(sums: GroupSums, name: str) -> dict[str, Any]:

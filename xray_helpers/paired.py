@@ -8,7 +8,8 @@ import pandas as pd
 from scipy import stats
 
 from xray_helpers.delong import compare_auroc
-from xray_helpers.metrics import RESAMPLES, GroupSums, bca_interval, group_weights
+from xray_helpers.metrics import RESAMPLES, GroupSums, bca_interval, group_weights, has_few_groups
+from xray_helpers.settings import FEW
 
 ALPHA = 0.05
 _COLUMNS = (
@@ -31,7 +32,7 @@ def compare_pairs(predictions: dict[str, pd.DataFrame], seed: int = 0) -> pd.Dat
         A row a pair: first, second, difference (AUROC of the first less the second's), ci_low, ci_high (95 %, BCa, groups
         resampled for both models alike), p (of that bootstrap), delong_p (takes images for independent), only_first,
         only_second (images that one model alone gets right), decisions_p, and each p after Holm: p_holm, delong_p_holm,
-        decisions_p_holm.
+        decisions_p_holm. Intervals and p are missing where a class has fewer than `FEW` groups.
     """
     names = list(predictions)
     first = predictions[names[0]]
@@ -49,6 +50,8 @@ def compare_pairs(predictions: dict[str, pd.DataFrame], seed: int = 0) -> pd.Dat
                      "only_first": int((right[a] & ~right[b]).sum()), "only_second": int((right[b] & ~right[a]).sum()),
                      "decisions_p": compare_decisions(right[a], right[b], codes)})  # fmt: skip
     table = pd.DataFrame(rows, columns=_COLUMNS)
+    if has_few_groups(y_true, codes):
+        table[["ci_low", "ci_high", "p", "delong_p", "decisions_p"]] = np.nan
     for column in ("p", "delong_p", "decisions_p"):
         table[f"{column}_holm"] = holm(table[column].to_numpy(float))
     return table
@@ -97,12 +100,14 @@ def compare_decisions(first: np.ndarray, second: np.ndarray, codes: np.ndarray) 
 
 
 def compare_accuracies(predictions: dict[str, pd.DataFrame]) -> float | None:
-    """Return p of Cochran's Q (1950), that all models are right equally often; None for one model, 1 where all agree.
+    """Return p of Cochran's Q (1950), that all models are right equally often; 1 where all agree.
 
-    It takes images for independent, so with groups it is a first look: pairs are tested by groups.
+    It takes images for independent, so with groups it is a first look: pairs are tested by groups. None for one model, or
+    where a class has fewer than `FEW` groups.
     """
+    first = next(iter(predictions.values()))
     right = np.stack([(table["y_pred"] == table["y_true"]).to_numpy() for table in predictions.values()], axis=1)
-    if right.shape[1] < 2:
+    if right.shape[1] < 2 or has_few_groups(first["y_true"], first["group"]):
         return None
     if (right.all(axis=1) | ~right.any(axis=1)).all():
         return 1.0
@@ -125,20 +130,27 @@ def pairs_table(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs for a reader: models, difference of AUROC with its interval, and the corrected p-values."""
     rows = []
     for row in pairs.itertuples():
+        interval = f" ({row.ci_low:+.2f} to {row.ci_high:+.2f})" if np.isfinite(row.ci_low) else ""
         rows.append({"models": f"{row.first} - {row.second}",
-                     "AUROC difference": f"{row.difference:+.2f} ({row.ci_low:+.2f} to {row.ci_high:+.2f})",
-                     "p, groups": f"{row.p_holm:.3f}", "p, DeLong": f"{row.delong_p_holm:.3f}",
+                     "AUROC difference": f"{row.difference:+.2f}{interval}",
+                     "p, groups": _p(row.p_holm), "p, DeLong": _p(row.delong_p_holm),
                      "right alone": f"{row.only_first} against {row.only_second}",
-                     "p, decisions": f"{row.decisions_p_holm:.3f}"})  # fmt: skip
+                     "p, decisions": _p(row.decisions_p_holm)})  # fmt: skip
     return pd.DataFrame(
         rows, columns=["models", "AUROC difference", "p, groups", "p, DeLong", "right alone", "p, decisions"]
     )
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "not tested"
 
 
 def describe_pairs(pairs: pd.DataFrame, best: str) -> str:
     """Return in sentences from which models the first-ranked one is told apart."""
     if pairs.empty:
         return "One model alone: there is nothing to compare."
+    if pairs["p_holm"].isna().all():
+        return f"Nothing was tested: a class has fewer than {FEW} sources or patients, so any difference may be chance."
     mine = pairs[(pairs["first"] == best) | (pairs["second"] == best)]
     others = np.where(mine["first"] == best, mine["second"], mine["first"])
     sure = others[(mine["p_holm"] < ALPHA).to_numpy()].tolist()
