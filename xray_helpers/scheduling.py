@@ -267,12 +267,16 @@ class Engine:
         for entry, step in ((plan.record(step), step) for plan in self.plans for step in plan.steps):
             if entry["state"] == "done" and entry.get("seconds"):
                 took.setdefault(step.notebook, []).append(entry["seconds"])
+        means = {notebook: sum(times) / len(times) for notebook, times in took.items()}
         rest = [*self.waiting, *((flight.plan, flight.step) for flight in self.flying.values())]
-        rest = [step for plan, step in rest if plan.record(step)["state"] in ("waiting", "running")]
-        known = [sum(took[step.notebook]) / len(took[step.notebook]) for step in rest if step.notebook in took]
-        if not rest or not known:
+        rest = [step.notebook for plan, step in rest if plan.record(step)["state"] in ("waiting", "running")]
+        known = [means[notebook] for notebook in rest if notebook in means]
+        if not known:
             return ""
-        seconds = sum(known) / len(known) * len(rest) / min(self.jobs, len(rest))
+        seconds = sum(means.get(notebook, sum(known) / len(known)) for notebook in rest)
+        seconds -= sum(min(time.monotonic() - flight.started, means.get(flight.step.notebook, 0.0))
+                       for flight in self.flying.values())  # fmt: skip
+        seconds /= min(self.jobs, len(rest))
         return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
 
 
