@@ -169,7 +169,7 @@ def _sweep_banners(folder: Path) -> list[tuple[str, str]]:
     for path in sorted(folder.glob("*/study.json")):
         manifest = path.with_name("manifest.csv")
         for kind, text in study_banners(read_json(path), read_csv(manifest) if manifest.exists() else None):
-            banners.setdefault(text.split(":")[0], (kind, text))
+            banners.setdefault(text.split(":")[0], (kind, text.replace("manifest.csv", "each study's manifest.csv")))
     return list(banners.values())
 
 
