@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -68,8 +69,9 @@ def main(rounds: int = 20, models: str = "MobileNetV2") -> None:
         while not (found := ours(root.name, VICTIMS[victim])) and process.poll() is None:
             time.sleep(0.05)
         done = sorted(path.name.split(".")[0] for path in folder.rglob("*.done.json"))
-        for each in found[:1]:
-            each.kill()
+        with suppress(psutil.NoSuchProcess):  # it had ended this moment
+            for each in found[:1]:
+                each.kill()
         process.wait()
         time.sleep(2)
         left = len(ours(root.name))

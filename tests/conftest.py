@@ -1,9 +1,11 @@
 """What the tests share: a root of their own, and small sets of phantoms."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -38,12 +40,14 @@ def shared():
 
 @pytest.fixture
 def make_images():
-    """Write n random pictures into a folder, a different one each."""
+    """Write n random pictures into a folder, a different one each; return their path and sha256, a row each."""
 
-    def make(folder: Path, n: int, *, seed: int = 0, suffix: str = ".png") -> None:
+    def make(folder: Path, n: int, *, seed: int = 0, suffix: str = ".png") -> pd.DataFrame:
         folder.mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng(seed)
-        for i in range(n):
-            Image.fromarray(rng.integers(0, 256, (12, 10), dtype=np.uint8)).save(folder / f"im{seed}_{i:03d}{suffix}")
+        rng, files = np.random.default_rng(seed), [folder / f"im{seed}_{i:03d}{suffix}" for i in range(n)]
+        for file in files:
+            Image.fromarray(rng.integers(0, 256, (12, 10), dtype=np.uint8)).save(file)
+        shas = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return pd.DataFrame({"path": [file.name for file in files], "sha256": shas})
 
     return make

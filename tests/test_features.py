@@ -26,8 +26,7 @@ class MeanGrey:
 
 @pytest.fixture
 def part(root, make_images):
-    make_images(root / "set", 70)
-    return pd.DataFrame({"path": [f"im0_{i:03d}.png" for i in range(70)], "sha256": [f"{i:03d}" for i in range(70)]})
+    return make_images(root / "set", 70)
 
 
 def test_features_are_computed_once_in_any_order_and_subset(root, part):

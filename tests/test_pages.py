@@ -59,6 +59,35 @@ def test_thumbnails_carry_their_text_and_radiographs_can_stay_out(folder):
     assert "Sizes of two files" in without
 
 
+def test_results_of_an_earlier_run_are_not_shown_under_new_parameters(folder):
+    write_csv(folder / "comparison.csv", pd.DataFrame({"model": ["VGG16"], "auroc": [0.93]}))
+    for file in ("VGG16/metrics.json", "VGG16/model_card.html", "VGG16/spread.csv"):
+        write_json(folder / file, {})
+    record = json.loads((folder / "study.json").read_text())
+    writes = {
+        "VGG16/03_evaluate_model": ["VGG16/metrics.json", "VGG16/spread.csv"],
+        "04_compare_models": ["comparison.csv"],
+    }
+    steps = [{"name": name, "report": name, "state": "waiting", "writes": files} for name, files in writes.items()]
+    write_json(folder / "study.json", record | {"steps": steps, "state": "interrupted"})
+    page = write_index(folder).read_text()
+    assert "No model has been compared yet." in page
+    for file in ("comparison.csv", "metrics.json", "model_card.html", "spread.csv"):
+        assert file not in page
+    assert "0.93" not in write_studies().read_text()
+    out = export_study(folder, folder.parent / "sent").parent
+    assert not [path for path in out.rglob("*") if path.name in ("comparison.csv", "spread.csv", "model_card.html")]
+
+
+def test_what_is_half_written_is_on_no_page(folder):
+    (folder / "figures").mkdir()
+    for file in ("figures/.abc-1-2.partial.png", ".abc-1-2.partial.csv", ".abc-1-2.partial.html"):
+        (folder / file).write_bytes(b"half")
+    assert "partial" not in write_index(folder).read_text()
+    out = export_study(folder, folder.parent / "sent").parent
+    assert not list(out.rglob("*partial*"))
+
+
 def test_all_studies_are_listed_with_their_warnings(folder):
     page = write_studies().read_text()
     assert '<a href="s/index.html">s</a>' not in page  # its page is not written yet
@@ -113,6 +142,7 @@ def test_test_scores_of_a_sweeps_studies_stand_in_no_column_to_choose_from(folde
         record = {"name": "VGG16/03_evaluate_model", "report": "VGG16/03_evaluate_model", "state": state}
         write_json(place / "study.json", {"settings": shareable(build_settings(name=name, data="phantoms")), **provenance(),
                                           "steps": [record], "state": state})  # fmt: skip
+        write_json(place / ".run.json", {})
         test = {"auroc": {"value": 0.93, "ci_low": 0.85, "ci_high": 0.97}, "n": 20}
         write_json(place / "VGG16" / "metrics.json", {"validation": {"auroc": auroc, "n": 30}, **test})
         write_json(place / "VGG16" / "training.json", {"epochs": 3})
@@ -122,6 +152,9 @@ def test_test_scores_of_a_sweeps_studies_stand_in_no_column_to_choose_from(folde
     assert "seed=2 (running)" in page
     assert "0.93" not in page  # not before all have ended
     assert describe_sweep(sweep)[-1] == "1 of 2 studies are complete."
+    (folder.parent / names[1] / ".run.json").unlink()  # as after a command that was killed and told so
+    assert "stopped" in describe_sweep(sweep)[1]
+    assert describe_sweep(sweep)[-1].endswith("its command is gone: the same command goes on from here.")
     page = write_studies().read_text()
     assert '<a href="heads/index.html">heads</a>' in page
     assert "1/2 studies" in page

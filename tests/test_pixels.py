@@ -4,6 +4,7 @@ import pytest
 
 from xray_helpers.pixels import augment, load_pixels, resize, stream_pixels
 from xray_helpers.radiographs import UnreadableError
+from xray_helpers.settings import InputError
 
 NAMES = [str(i) for i in range(300)]
 
@@ -15,8 +16,7 @@ def test_shrinking_averages():
 
 
 def test_pixels_are_read_once_and_in_order(root, tmp_path, make_images):
-    make_images(tmp_path / "set", 5)
-    part = pd.DataFrame({"path": [f"im0_{i:03d}.png" for i in range(5)], "sha256": list("abcde")})
+    part = make_images(tmp_path / "set", 5)
     first = load_pixels(part, tmp_path / "set", (12, 10))
     (tmp_path / "set" / "im0_000.png").unlink()  # the cache does not need it any more
     again = load_pixels(part, tmp_path / "set", (12, 10))
@@ -51,8 +51,7 @@ def test_views_depend_on_content_and_number_alone():
 
 
 def test_pictures_stream_in_order_while_they_are_decoded_and_from_the_cache(root, tmp_path, make_images):
-    make_images(tmp_path / "set", 150)
-    part = pd.DataFrame({"path": [f"im0_{i:03d}.png" for i in range(150)], "sha256": [f"{i:03d}" for i in range(150)]})
+    part = make_images(tmp_path / "set", 150).sort_values("sha256", ignore_index=True)
     decoded = list(stream_pixels(part, tmp_path / "set", (12, 10)))
     assert [len(chunk) for chunk in decoded] == [64, 64, 22]
     for path in (tmp_path / "set").iterdir():
@@ -64,10 +63,17 @@ def test_pictures_stream_in_order_while_they_are_decoded_and_from_the_cache(root
 
 
 def test_a_picture_that_cannot_be_read_any_more_leaves_no_half_cache(root, tmp_path, make_images):
-    make_images(tmp_path / "set", 4)
-    part = pd.DataFrame({"path": [f"im0_{i:03d}.png" for i in range(4)], "sha256": list("abcd")})
+    part = make_images(tmp_path / "set", 4)
     (tmp_path / "set" / "im0_002.png").write_bytes(b"")
     with pytest.raises(UnreadableError):
+        load_pixels(part, tmp_path / "set", (12, 10))
+    assert not list((root / "data" / "cache").iterdir())
+
+
+def test_a_picture_that_was_replaced_since_it_was_listed_is_not_cached_under_its_hash(root, tmp_path, make_images):
+    part = make_images(tmp_path / "set", 4)
+    (tmp_path / "set" / "im0_002.png").write_bytes((tmp_path / "set" / "im0_001.png").read_bytes())
+    with pytest.raises(InputError, match=r"im0_002\.png is not the file that 01 read"):
         load_pixels(part, tmp_path / "set", (12, 10))
     assert not list((root / "data" / "cache").iterdir())
 
@@ -91,8 +97,6 @@ def test_padding_keeps_proportions_on_black():
 
 
 def test_how_files_are_read_is_part_of_what_pixels_are_cached_under(root, tmp_path, make_images):
-    import pandas as pd
-
     from xray_helpers.manifest import inspect_files, list_data
     from xray_helpers.pixels import load_pixels
     from xray_helpers.radiographs import ImageFolder

@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +18,7 @@ MODELS = ("VGG16", "ResNet50")
 @pytest.fixture
 def study(root, monkeypatch):
     """A study whose steps are played: what each writes is its name; what is in `broken` fails, or is lost."""
-    monkeypatch.setattr(Engine, "_show_studies", lambda _: None)
+    monkeypatch.setattr(scheduling, "write_studies", lambda: None)
     monkeypatch.setattr(pages, "write_model_card", lambda *_: None)
     monkeypatch.setattr(Plan, "save", lambda plan: write_json(plan.folder / "study.json", plan.state))
     played = Played(root)
@@ -86,6 +88,23 @@ def test_printed_lines_are_logged_once_and_whole(lines):
     for piece in ("epoch 1 ", "of 3\nepoch 2", " of 3\n", "\n"):
         console.write(piece)
     assert lines() == ["VGG16/02: epoch 1 of 3", "VGG16/02: epoch 2 of 3"]
+
+
+def test_a_last_line_that_did_not_end_is_logged_too(lines):
+    console = scheduling._ConsoleLines("VGG16/02")
+    console.write("epoch 1\nterminate called")
+    console.close()
+    assert lines() == ["VGG16/02: epoch 1", "VGG16/02: terminate called"]
+
+
+def test_a_page_that_cannot_be_written_ends_no_run(study, monkeypatch, lines):
+    def fail(*_):
+        raise ValueError("half a picture")
+
+    monkeypatch.setattr(pages, "write_model_card", fail)
+    monkeypatch.setattr(scheduling, "write_studies", fail)
+    assert set(study.run().values()) == {"done"}
+    assert "A page was not written (ValueError: half a picture)." in lines()
 
 
 def test_progress_lines_are_logged_once_in_a_while(lines):
@@ -182,6 +201,53 @@ def test_a_record_names_changed_notebooks_sources_and_data(study, monkeypatch, t
     assert find_reason(steps[1], steps, own, study.folder) == "the package changed"
 
 
+def test_images_of_the_same_name_in_other_folders_are_others(study, tmp_path, make_images):
+    make_images(tmp_path / "a", 1)
+    make_images(tmp_path / "b", 1, seed=1)
+    (tmp_path / "a" / "im0_000.png").rename(tmp_path / "a" / "x.png")
+    (tmp_path / "b" / "im1_000.png").rename(tmp_path / "b" / "x.png")
+    (tmp_path / "set.csv").write_text("path,label\na/x.png,Fractured\nb/x.png,Non-Fractured\n")
+    own = study.settings.model_copy(update={"data": "set.csv"})
+    open_study(own)
+    study.run(settings=own)
+    first = build_steps(MODELS)[0]
+    assert find_reason(first, build_steps(MODELS), own, study.folder) == ""
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (tmp_path / old).rename(tmp_path / new)
+    assert find_reason(first, build_steps(MODELS), own, study.folder) == "data changed"
+
+
+def test_a_step_whose_source_is_not_that_of_its_key_says_so(study):
+    from xray_helpers.steps import find_change, made_of
+    from xray_helpers.studies import notebooks_folder
+
+    steps = build_steps(MODELS)
+    what, notebook = (
+        made_of(steps[0], steps, study.settings, study.folder),
+        notebooks_folder() / "01_data_exploration.ipynb",
+    )
+    assert find_change(what, notebook) == ""
+    assert "The package is not what it was" in find_change(what | {"package": "another"}, notebook)
+    assert "The notebook is not what it was" in find_change(what, notebooks_folder() / "02_train_model.ipynb")
+
+
+def test_what_a_model_left_that_was_stopped_midway_goes_with_it(tmp_path):
+    from xray_helpers.series import _drop_other_models
+
+    for name in (
+        "VGG16/metrics.json",
+        "figures/VGG16_maps.png",
+        "ResNet50/metrics.json",
+        "lab/02_train_model.ipynb",
+        "mine/a",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    _drop_other_models(tmp_path, ("ResNet50",))
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["ResNet50/metrics.json", "lab/02_train_model.ipynb", "mine/a"]
+
+
 def test_a_lost_kernel_is_tried_once_more_and_then_reported(study):
     name = "VGG16/02_train_model"
     study.broken = {name: [DEAD]}
@@ -253,3 +319,8 @@ def test_studies_of_a_sweep_share_what_is_the_same(study):
     assert study.ran.count("01_data_exploration") == 2  # once a seed
     assert study.ran.count("VGG16/02_train_model") == 3
     assert read_record(plans[1].steps[0], plans[1].folder)["shared_with"] == "sweep/a"
+
+
+def test_a_kernel_whose_step_is_gone_already_ends_at_once():
+    code = "import time; from xray_helpers.execution import follow; follow(1); time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 1

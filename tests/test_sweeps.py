@@ -32,6 +32,8 @@ def test_every_combination_is_a_study():
         ({"sweep": {"seed": [1, 1]}}, "different values"),
         ({"sweep": {"sead": [1]}}, "did you mean seed"),
         ({"sweep": {"jobs": [1, 2]}}, "changes no result"),
+        ({"sweep": {"data": ["a", "b"]}}, "run a study of each"),
+        ({"sweep": {"weights": ["imagenet", "/home/me/w"]}}, "as words alone"),
         ({"seed": 7, "sweep": {"seed": [1, 2]}}, "both swept and given"),
         ({"sweep": {"epochs": [1, -1]}}, "epochs = -1"),
         ({"epoch": 3, "sweep": {"seed": [1]}}, "did you mean epochs"),

@@ -262,15 +262,16 @@ def judged_facts(folder: Path, model: str) -> dict[str, str]:
     }
 
 
-def card_values(folder: Path, model: str) -> dict[str, Any]:
-    """Return what the model card's template shows: scores, facts, answers, how the model is loaded."""
+def card_values(folder: Path, model: str, *, answers: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return what the model card's template shows: scores, facts, answers (by default a study's), how it is loaded."""
     record = read_json(folder / "study.json")
     scores = read_json(folder / model / "metrics.json")
     trained = read_json(folder / model / "training.json")
-    answers = {name: escape(text) for name, text in read_answers(folder).items()}
+    given = read_answers(folder) if answers is None else answers
     rows = [(METRIC_TITLES[name], describe(scores[name]), describe(scores["validation"][name])) for name in METRICS]
     return {
         "model": model, "study": folder.name, "created": record["created"][:10], "scores": scores, "rows": rows,
-        "answers": answers, "trained": trained, "engine": describe_engine(trained["engine"]),
+        "answers": {name: escape(text) for name, text in given.items()},
+        "trained": trained, "engine": describe_engine(trained["engine"]),
         "facts": collect_facts(folder) | judged_facts(folder, model), "settings": record["settings"],
     }  # fmt: skip

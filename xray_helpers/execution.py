@@ -32,7 +32,7 @@ DISK = (
 _LOOKS = 4  # half-seconds for which the command's mark is gone before a step ends itself
 _SILENCE = 180.0  # seconds without a sign of life from the command after which a step ends itself
 _KERNEL = "import os; os.environ.pop('JPY_SESSION_NAME', None)"  # nobody clicks, though a study may start in a notebook
-_KERNEL += "; from xray_helpers.execution import follow_parent; follow_parent()"
+_KERNEL += "; from xray_helpers.execution import follow; follow({})"
 
 
 def run_step(spec: dict[str, Any]) -> dict[str, Any]:
@@ -94,9 +94,14 @@ def main() -> None:
     os.write(answer, json.dumps(outcome).encode())
 
 
-def follow_parent() -> None:
-    """End this process, a kernel, at the moment its parent does, however that ended."""
-    parent = os.getppid()
+def follow(parent: int) -> None:
+    """End this process, a kernel, at the moment its parent does, however that ended; at once where it has ended already.
+
+    Parameters
+    ----------
+    parent : int
+        Its number: by the time it is asked for, an orphan has another one.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: even while it computes
 
@@ -165,13 +170,15 @@ def _kill_children() -> None:
 
 def _execute(spec: dict[str, Any], watch: _Watch) -> dict[str, Any]:
     """Run the notebook into a temporary name, render it, put both in place and, if it succeeded, write its record."""
-    from xray_helpers.steps import write_record
+    from xray_helpers.steps import find_change, write_record
 
     folder, started = Path(spec["folder"]), now()
     target = folder / f"{spec['name']}.ipynb"
     partial = partial_name(target)
     try:
-        error, lost = _run_notebook(spec, partial, watch)
+        changed = find_change(spec["made_of"], Path(spec["notebook"]))
+        error, lost = (changed, "") if changed else _run_notebook(spec, partial, watch)
+        error = error or find_change(spec["made_of"], Path(spec["notebook"]))
         missing = [file for file in spec["writes"] if not (folder / file).exists()]
         if not error and not lost and missing:
             error = f"It ended without an error, but did not write {missing[0]}: see its report."
@@ -212,7 +219,7 @@ def _run_notebook(spec: dict[str, Any], partial: Path, watch: _Watch) -> tuple[s
             shutdown_kernel="immediate",  # asked politely, every other kernel takes more than two seconds to go
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={_KERNEL}",
+            extra_arguments=["--IPKernelApp.log_level=40", f"--IPKernelApp.exec_lines={_KERNEL.format(os.getpid())}",
                              "--HistoryManager.enabled=False"],
         )  # fmt: skip
     except papermill.exceptions.PapermillExecutionError as problem:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.cache import Rows, cache_folder
+from xray_helpers.cache import Rows, cache_folder, hold
 from xray_helpers.engines import ForwardPass
 from xray_helpers.pixels import augment, load_pixels
 from xray_helpers.settings import InputError, Settings, nearest
@@ -114,8 +114,9 @@ def fine_tune(
     if not settings.fine_tune_epochs:
         return history
     layers = trained_layers(model, settings.fine_tune_from)
-    store = _Checkpoints(_run_key(key, layers, train, validation, settings))
-    with _strategy(devices).scope():
+    run = _run_key(key, layers, train, validation, settings)
+    with hold(f"finetuning-{run}"), _strategy(devices).scope():  # two points of a sweep may train the very same
+        store = _Checkpoints(run)
         copy = store.load() or _trainable_copy(model, layers, settings)
         rows = list(store.rows)
         with tqdm(
@@ -283,4 +284,4 @@ class _Checkpoints:
         kept = {self._network(len(rows) - 1), self._network(best)}
         for path in self.stem.parent.glob(f"{self.stem.name}-*.keras"):
             if path not in kept:
-                path.unlink()
+                path.unlink(missing_ok=True)

@@ -21,7 +21,18 @@ from xray_helpers.repeats import describe_all_images
 from xray_helpers.reporting import escape, headline_table, study_banners
 from xray_helpers.settings import InputError
 from xray_helpers.splits import class_balance, describe_leak
-from xray_helpers.studies import LAB, SWEEP, list_folders, read_csv, read_json, root, write_text, write_whole, writing
+from xray_helpers.studies import (
+    LAB,
+    SWEEP,
+    list_folders,
+    list_whole,
+    read_csv,
+    read_json,
+    root,
+    write_text,
+    write_whole,
+    writing,
+)  # fmt: skip
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _SENT = ".to-send"  # in a folder that holds what can be sent, and nothing else
@@ -32,7 +43,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     """Write the study's ``index.html`` from what lies in its folder; into `target` instead where one is given."""
     study = read_json(folder / "study.json")
     manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
-    comparison = read_csv(folder / "comparison.csv") if (folder / "comparison.csv").exists() else None
+    stale, comparison = list_stale(study), read_comparison(folder, study)
     verdict = "No model has been compared yet."
     if comparison is not None and manifest is not None:
         balance = class_balance(manifest).set_index("split")
@@ -40,23 +51,34 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         spread = folder / comparison["model"].iloc[0] / "spread.csv"
         verdict += f" {describe_all_images(read_csv(spread))}" if spread.exists() else ""
     out = target or folder
-    figures = [_figure(path, images) for path in sorted((folder / "figures").glob("*.png"), key=_figure_order)]
-    files = sorted(
-        [*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("*/metrics.json"), *folder.glob("*/*.md")]
-    )
+    files = list_whole(folder, "*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html")
+    names = [name for path in files if (name := path.relative_to(folder).as_posix()) not in stale]
+    figures = sorted((folder / name for name in names if name.endswith(".png")), key=_figure_order)
+    cards = [name for name in names if name.endswith(".html")]
     page = render_page(
         "index.html.j2", title=f"{study['settings']['name']}: fracture classifiers compared", study=study, verdict=verdict,
         banners=study_banners(study, manifest), source=describe_source(folder, study),
         parameters=changed_parameters(study["settings"]),
         headline=headline_table(comparison) if comparison is not None else [], sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
-        main=_figure(folder / "figures" / "models_evaluation_grid.png", images, _LARGE),
-        figures=[figure for figure in figures if figure],
+        main=None if comparison is None else _figure(folder / "figures" / "models_evaluation_grid.png", images, _LARGE),
+        figures=[figure for path in figures if (figure := _figure(path, images))],
         pages=[(name, words) for name, words in _PAGES if (out / name).exists()],
-        cards=[path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/model_card.html"))],
-        files=[path.relative_to(folder).as_posix() for path in files],
+        cards=cards, files=[name for name in names if not name.endswith((".png", ".html"))],
     )  # fmt: skip
     return write_text(out / "index.html", page)
+
+
+def list_stale(study: dict[str, Any]) -> set[str]:
+    """Return the files that a step of ``study.json`` writes which is not done: those of an earlier run are no results."""
+    stale = {file for step in study.get("steps", []) if step["state"] != "done" for file in step.get("writes", [])}
+    return stale | {file.replace("metrics.json", f"model_card.{end}") for file in stale for end in ("html", "md")}
+
+
+def read_comparison(folder: Path, study: dict[str, Any]) -> pd.DataFrame | None:
+    """Return ``comparison.csv``; None where there is none, or only an earlier run's."""
+    path = folder / "comparison.csv"
+    return read_csv(path) if path.exists() and path.name not in list_stale(study) else None
 
 
 _PAGES = (("reporting_checklist.html", "Reporting checklist: CLAIM, STARD-AI, TRIPOD+AI"),)
@@ -107,7 +129,7 @@ def list_studies() -> list[dict[str, Any]]:
         row = empty | {"study": folder.relative_to(root() / "reports").as_posix()}
         try:
             row |= {"state": "by hand", "warnings": []} | (
-                _sweep_row(folder) if folder in sweeps else _study_row(folder) | _best(folder)
+                _sweep_row(folder) if folder in sweeps else _study_row(folder) | _find_best(folder)
             )
         except (InputError, KeyError, TypeError):
             row |= {"state": "cannot be read", "warnings": []}
@@ -179,11 +201,11 @@ def _say(value: Any) -> str:
     return str(value)
 
 
-def _best(folder: Path) -> dict[str, str]:
+def _find_best(folder: Path) -> dict[str, str]:
     """Return the model that validation prefers, and its headline texts on test."""
-    if not (folder / "comparison.csv").exists():
+    table = read_comparison(folder, read_json(folder / "study.json"))
+    if table is None:
         return {"model": "", "auroc": ""}
-    table = read_csv(folder / "comparison.csv")
     row = headline_table(table.sort_values("validation_auroc", ascending=False).head(1))[0]
     return {"model": row["model"], "auroc": row["AUROC"]}
 
@@ -206,14 +228,18 @@ def write_checklist(folder: Path) -> Path:
 
 
 def write_model_card(folder: Path, model: str) -> Path:
-    """Write ``model_card.md`` and ``model_card.html`` of one evaluated model, beside its ``model.keras``."""
+    """Write ``model_card.md`` and ``model_card.html`` of one evaluated model; without the answers of a damaged study.yaml."""
     from nbconvert.filters import markdown2html
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters["md"] = escape
-    text = environment.get_template("model_card.md.j2").render(card_values(folder, model))
+    try:
+        values = card_values(folder, model)
+    except InputError:  # what a person is writing of the study; the checklist's page says what is wrong
+        values = card_values(folder, model, answers={})
+    text = environment.get_template("model_card.md.j2").render(values)
     write_text(folder / model / "model_card.md", text)
     body = clean_html(re.sub(r'<a class="anchor-link".*?</a>', "", markdown2html(text)))
     page = render_page("card.html.j2", title=f"Model card: {model}, {folder.name}", study=folder.name, body=body)
@@ -233,25 +259,19 @@ def export_study(folder: Path, out: Path, *, images: bool = True) -> Path:
     """
     empty_export(out)
     steps = {step["report"]: step for step in read_json(folder / "study.json").get("steps", [])}
-    for notebook in sorted([*folder.glob("[0-9]*.ipynb"), *folder.glob("*/[0-9]*.ipynb")]):
+    for notebook in list_whole(folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb"):
         name = notebook.relative_to(folder).with_suffix("")
         if name.parent.name == LAB:  # a person's own
             continue
         error = steps.get(name.as_posix(), {}).get("error", "")
         write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
-    for pattern in (
-        "*.csv",
-        "*/*.csv",
-        "*/metrics.json",
-        "*/model_card.*",
-        "reporting_checklist.html",
-        "figures/*.png",
-    ):
-        for path in folder.glob(pattern):
-            if path.parent.name == LAB or (pattern.startswith("figures") and not _figure(path, images)):
-                continue
-            target = out / path.relative_to(folder)
-            write_whole(target, lambda partial, path=path: shutil.copyfile(path, partial))
+    stale = list_stale(read_json(folder / "study.json"))
+    tables = ("*.csv", "*/*.csv", "*/metrics.json", "*/model_card.*", "reporting_checklist.html", "figures/*.png")
+    for path in list_whole(folder, *tables):
+        name = path.relative_to(folder)
+        if name.as_posix() in stale or name.parts[0] == LAB or (path.suffix == ".png" and not _figure(path, images)):
+            continue
+        write_whole(out / name, lambda partial, path=path: shutil.copyfile(path, partial))
     return write_index(folder, target=out, images=images)
 
 
@@ -278,7 +298,7 @@ def write_pdfs(folder: Path) -> list[Path]:
     if browser is None:
         raise InputError("Chromium is needed to print and is not there: install it, or print the pages from a browser.")
     written = []
-    for page in sorted([*folder.glob("*.html"), *folder.glob("*/*.html")]):
+    for page in list_whole(folder, "*.html", "*/*.html"):
         with tempfile.TemporaryDirectory() as profile, writing(page.with_suffix(".pdf")) as partial:
             options = ["--headless", "--disable-gpu", f"--user-data-dir={profile}", "--no-pdf-header-footer"]
             options += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has none

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from xray_helpers.cache import Rows, new_rows, read_rows, release
 from xray_helpers.radiographs import ImageFolder, image_folder
+from xray_helpers.settings import InputError
 from xray_helpers.studies import cores, hash_of
 
 VERSION = 2  # of what is cached: pixels, as they are read and resized
@@ -65,8 +66,11 @@ def stream_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[in
             release(known.array)
         return
 
-    def decode(path: str) -> np.ndarray:
-        return resize(folder.read(path).pixels, size, folder.resize)
+    def decode(path: str, sha: str) -> np.ndarray:
+        picture = folder.read(path)
+        if picture.sha256 != sha:
+            raise InputError(f"{path} is not the file that 01 read: run the study again, which the same command does.")
+        return resize(picture.pixels, size, folder.resize)
 
     with (
         new_rows(kind, part["sha256"], size, np.uint8) as (store, missing),
@@ -76,7 +80,9 @@ def stream_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[in
         ahead: deque[tuple[int, dict]] = deque()
         for start in range(0, len(part) + _AHEAD * _CHUNK, _CHUNK):
             rows = range(start, min(start + _CHUNK, len(part)))
-            ahead.append((start, {row: pool.submit(decode, part["path"].iloc[row]) for row in rows if row in new}))
+            listed = part.iloc[start : rows.stop]
+            files = zip(rows, listed["path"], listed["sha256"], strict=True)
+            ahead.append((start, {row: pool.submit(decode, path, sha) for row, path, sha in files if row in new}))
             if len(ahead) > _AHEAD:
                 first, jobs = ahead.popleft()
                 for row, job in jobs.items():

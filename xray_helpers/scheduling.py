@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.execution import DEAD, run_step
+from xray_helpers.execution import DEAD, DISK, run_step
 from xray_helpers.executors import count_jobs
 from xray_helpers.settings import Running, Settings
 from xray_helpers.steps import (
@@ -99,53 +100,45 @@ class Engine:
         self.waiting = [(plan, step) for plan in plans for step in plan.steps]
         self.flying: dict[Future, _Flight] = {}
         self.known: dict[tuple[str, str], tuple[Plan, Step]] = {}  # by name and key: what studies share
-        self.total, self.jobs, self.alive = len(self.waiting), count_jobs(running), 0.0
+        self.total, self.jobs = len(self.waiting), count_jobs(running)
 
     def run(self) -> None:
         """Return when every step has ended, one way or another."""
+        over = threading.Event()
+        threading.Thread(target=_live, args=(self.plans, over), daemon=True).start()
         try:
             self._start_ready()
-            self._show_studies()
+            _write_page(write_studies)
             while self.waiting or self.flying:
                 self._start_ready()
-                self._live()
+                self._look_at_queue()
                 for future in wait(self.flying, timeout=_TICK, return_when=FIRST_COMPLETED).done if self.flying else ():
                     self._land(future)
                 for flight in self.flying.values():
                     _listen(flight)
         finally:
+            over.set()
             for flight in self.flying.values():
                 flight.console.unlink(missing_ok=True)
 
-    def _show_studies(self) -> None:
-        from xray_helpers.pages import write_studies
-
-        write_studies()
-
     def _save(self, plans: Iterable[Plan]) -> None:
         for plan in plans:
-            plan.save()
-            self._live()  # a page takes a second, and there may be hundreds
+            _write_page(plan.save)
             if all(entry["state"] in _FINISHED for entry in plan.state["steps"]):
-                self.seen()
+                _write_page(self.seen)
 
-    def _live(self) -> None:
-        if time.monotonic() - self.alive > _LIFE:
-            self.alive = time.monotonic()
-            for plan in self.plans:
-                os.utime(plan.folder / RUN)
-            for flight in self.flying.values():
-                if not flight.console.exists() and time.monotonic() - flight.asked > _PATIENCE:
-                    flight.asked = time.monotonic()
-                    log.warning("%s still waits for a free worker: look at the queue, or stop and run the same command again",
-                                flight.plan.label(flight.step))  # fmt: skip
+    def _look_at_queue(self) -> None:
+        for flight in self.flying.values():
+            if time.monotonic() - flight.asked > _PATIENCE and not flight.console.exists():
+                flight.asked = time.monotonic()
+                log.warning("%s still waits for a free worker: look at the queue, or stop and run the same command again",
+                            flight.plan.label(flight.step))  # fmt: skip
 
     def _start_ready(self) -> None:
         changed = []
         for plan, step in sorted(self.waiting, key=lambda item: item[1].notebook == JUDGE):  # what takes long first
             if len(self.flying) >= self.jobs:
                 break
-            self._live()
             states = {entry["name"]: entry["state"] for entry in plan.state["steps"]}
             ended = [states[name] for name in step.needs if states[name] in _FINISHED]
             if len(ended) == len(step.needs) and self._take(plan, step, ended):
@@ -225,7 +218,7 @@ class Engine:
             return
         flight.console.unlink(missing_ok=True)
         error = outcome["error"] or (outcome["loss"] if outcome["lost"] else "")
-        entry["seconds"] = round(time.monotonic() - flight.started, 1)
+        entry["seconds"] = outcome.get("seconds", round(time.monotonic() - flight.started, 1))
         if error or not read_record(step, plan.folder):
             error = error or "It was lost before it had ended: run the same command again."
             entry |= {"state": "failed", "error": error}
@@ -258,7 +251,7 @@ class Engine:
             if not words.startswith("kept") or not card.exists():
                 from xray_helpers.pages import write_model_card
 
-                write_model_card(plan.folder, card.parent.name)
+                _write_page(lambda: write_model_card(plan.folder, card.parent.name))
         log.info("%s %s%s", plan.label(step), words, self._left())
 
     def _left(self) -> str:
@@ -278,6 +271,31 @@ class Engine:
                        for flight in self.flying.values())  # fmt: skip
         seconds /= min(self.jobs, len(rest))
         return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
+
+
+def write_studies() -> None:
+    """Write the page of all studies under reports/."""
+    from xray_helpers import pages  # seconds of libraries, while the first step runs already
+
+    pages.write_studies()
+
+
+def _live(plans: list[Plan], over: threading.Event) -> None:
+    """Show signs of life until it is over, whatever else takes long: a page of hundreds of studies, a slow disk."""
+    while not over.wait(_LIFE):
+        for plan in plans:
+            with suppress(OSError):
+                os.utime(plan.folder / RUN)
+
+
+def _write_page(write: Callable[[], object]) -> None:
+    """Write a page; one that cannot be written ends no run, unless the disk is at fault."""
+    try:
+        write()
+    except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno in DISK:
+            raise
+        log.warning("A page was not written (%s: %s).", type(problem).__name__, problem)
 
 
 def _outcome(future: Future) -> dict[str, Any]:
@@ -351,4 +369,7 @@ class _ConsoleLines:
             self.live = False
 
     def close(self) -> None:
+        """Pass on a last line that did not end, such as an aborting library's."""
         self._end_live()
+        if "\r" not in self.pending and self.pending.strip():
+            self.write("\n")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from xray_helpers.cache import cache_folder
 from xray_helpers.execution import DISK, describe_os_error
 from xray_helpers.executors import count_jobs, open_executor
 from xray_helpers.manifest import list_data
-from xray_helpers.scheduling import Engine, Plan
+from xray_helpers.scheduling import Engine, Plan, write_studies
 from xray_helpers.settings import InputError, Running, Settings
-from xray_helpers.steps import TRAIN, build_steps, find_reason, settle
+from xray_helpers.steps import JUDGE, TRAIN, build_steps, find_reason, settle
 from xray_helpers.studies import (
     ANSWERS,
     LAB,
@@ -70,8 +70,10 @@ def run_study(settings: Settings, *, running: Running | None = None, overwrite: 
         At Ctrl-C or SIGTERM, once all steps have ended; what is done is kept.
     """
     asked, folder = settings, study_folder(settings.name)
-    settings = prepare(settings, overwrite=overwrite)
-    with whole(folder), locking(folder), logging_to(folder):
+    with whole(folder), ExitStack() as held:
+        settings = prepare(settings, overwrite=overwrite)
+        held.enter_context(locking(folder))
+        held.enter_context(logging_to(folder))
         plan = build_plan(settings, running or Running(), asked)
         log.info("Study %s: %d steps, %d models", settings.name, len(plan.steps), len(settings.models))
         for key, value in shareable(settings).items():
@@ -81,6 +83,7 @@ def run_study(settings: Settings, *, running: Running | None = None, overwrite: 
         started = time.monotonic()
         run_plans([plan], running or Running())
         index = conclude(plan, time.monotonic() - started)
+        write_studies()
         _log_results(folder)
     return index
 
@@ -113,9 +116,9 @@ def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
     if is_empty(folder):
         return
     advice = "choose another --name"
-    if not (folder / "study.json").exists():
+    if not (folder / "study.json").exists() and not (folder / "local.json").exists():
         raise InputError(f"reports/{folder.name} holds files that are no study: {advice}.")
-    stored = read_json(folder / "study.json")["settings"]
+    stored = read_json(folder / "study.json", default={"settings": shareable(settings)})["settings"]
     changed = [key for key, value in shareable(settings).items() if stored.get(key) != value]
     private = read_json(folder / "local.json", default={})
     changed += [key for key in ("data", "weights") if key in private and key not in changed
@@ -164,7 +167,8 @@ def build_plan(settings: Settings, running: Running, asked: Settings, prefix: st
         "created": before.get("created", now()),
         "state": "running",
     }
-    state["steps"] = [{"name": step.name, "report": step.name, "state": "waiting"} for step in steps]
+    state["steps"] = [{"name": step.name, "report": step.name, "state": "waiting", "writes": list(step.writes)}
+                      for step in steps]  # fmt: skip
     return Plan(settings, folder, steps, state, prefix)
 
 
@@ -175,11 +179,10 @@ def _count_shards(settings: Settings, running: Running) -> int:
 
 def _drop_other_models(folder: Path, models: tuple[str, ...]) -> None:
     """Delete what models left that the study no longer has."""
-    for notebook in folder.glob(f"*/{TRAIN}.ipynb"):
-        model = notebook.parent.name
-        if model not in models and model != LAB:
-            shutil.rmtree(notebook.parent)
-            for figure in folder.glob(f"figures/{model}_*"):
+    for place in {path.parent for name in (TRAIN, JUDGE, "metrics") for path in folder.glob(f"*/{name}.*")}:
+        if place.name not in models and place.name != LAB:
+            shutil.rmtree(place)
+            for figure in folder.glob(f"figures/{place.name}_*"):
                 figure.unlink()
 
 
@@ -217,6 +220,7 @@ def run_plans(plans: list[Plan], running: Running, *, seen: Callable[[], object]
                 if entry["state"] == "running":
                     entry["state"] = "interrupted"
             plan.save()
+        write_studies()
         if isinstance(problem, KeyboardInterrupt):
             log.warning("Interrupted: the same command goes on from here.")
         raise
@@ -233,14 +237,13 @@ def _end_run(plans: list[Plan]) -> None:
 
 def conclude(plan: Plan, seconds: float) -> Path:
     """Write how a study ended, with its checklist and pages; return its index."""
-    from xray_helpers.pages import write_checklist, write_studies
+    from xray_helpers.pages import write_checklist
 
     failed = [entry["name"] for entry in plan.state["steps"] if entry["state"] != "done"]
     plan.state["state"] = "failed" if failed else "done"
     write_json(plan.folder / "study.json", plan.state)
     write_checklist(plan.folder)
     index = plan.save()
-    write_studies()
     if failed:
         log.error("%sNot complete after %.0f s: %s. See index.html.", plan.prefix, seconds, ", ".join(failed))
     else:

@@ -174,6 +174,17 @@ def _compare(before: dict[str, Any], after: dict[str, Any]) -> str:
     return "its record is of another kind"
 
 
+def find_change(what: dict[str, Any], notebook: Path) -> str:
+    """Return in a sentence what of a step's source is not, or no longer, what its key says; an empty one if all is."""
+    for part, words, now in (
+        ("package", "The package", _hash_source()),
+        ("notebook", "The notebook", _hash_notebook(notebook)),
+    ):
+        if what.get(part, now) != now:
+            return f"{words} is not what it was when the step was asked for: run the same command again."
+    return ""
+
+
 def write_record(name: str, folder: Path, writes: list[str], what: dict[str, Any], facts: dict[str, Any]) -> None:
     """Write ``<step>.done.json``, the last thing a step does: its key, what that is made of, and hashes of its files."""
     wrote = {}
@@ -227,11 +238,17 @@ def describe_status(folder: Path) -> list[str]:
     return [*lines, f"{done} of {len(steps)} steps done; {_describe_run(folder, study.get('state', 'by hand'))}."]
 
 
+def is_alive(folder: Path) -> bool:
+    """Return whether a command is at a study now, as far as its signs of life tell."""
+    mark = folder / RUN
+    return mark.exists() and time.time() - mark.stat().st_mtime < _SILENT
+
+
 def _describe_run(folder: Path, state: str) -> str:
     mark = folder / RUN
     if state == "running" and mark.exists():
         silence = time.time() - mark.stat().st_mtime
-        if silence < _SILENT:
+        if is_alive(folder):
             return f"it runs since {read_json(mark)['since'][:16].replace('T', ' ')}"
         return f"its command gave no sign of life for {silence / 60:.0f} min: run the same command again"
     return {
@@ -281,11 +298,12 @@ def _list_images(data: Path) -> list[tuple[str, str]]:
         found, cache = [], str(from_root("data/cache"))
         for at, folders, names in os.walk(data):
             folders[:] = [name for name in folders if not name.startswith(".") and os.path.join(at, name) != cache]
-            found += [(os.path.join(at, name), os.path.relpath(at, data)) for name in names]
+            found += [(os.path.join(at, name), os.path.relpath(os.path.join(at, name), data)) for name in names]
         return found
     with open(data, encoding="utf-8-sig", newline="") as handle:
         rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in csv.DictReader(handle)]
-    return [(str(data.parent / row["path"].replace("\\", "/")), "") for row in rows if row.get("path")]
+    paths = [row["path"].replace("\\", "/") for row in rows if row.get("path")]
+    return [(str(data.parent / path), path) for path in paths]
 
 
 def _stat(file: tuple[str, str]) -> tuple[str, int, int]:
@@ -294,7 +312,7 @@ def _stat(file: tuple[str, str]) -> tuple[str, int, int]:
         stat = os.stat(path)
     except OSError:
         return path, -1, 0
-    return f"{below}/{os.path.basename(path)}", stat.st_size, stat.st_mtime_ns
+    return below, stat.st_size, stat.st_mtime_ns
 
 
 def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:
@@ -319,6 +337,14 @@ def _hash_notebook(path: Path) -> str:
 
 @functools.cache
 def hash_package() -> str:
-    """Return a hash of the package's source and templates."""
-    files = sorted([*_PACKAGE.glob("*.py"), *_PACKAGE.glob("templates/*")])
-    return hash_of([(file.name, _sha256(file)) for file in files if file.is_file()])
+    """Return a hash of the package's source and templates, as they were when this process first asked."""
+    return _hash_source()
+
+
+def _hash_source() -> str:
+    kinds = (
+        "*.py",
+        *(f"templates/*.{end}" for end in ("j2", "css", "js", "yaml")),
+    )  # not what editors leave beside them
+    files = sorted(file for kind in kinds for file in _PACKAGE.glob(kind) if not file.name.startswith("."))
+    return hash_of([(file.name, _sha256(file)) for file in files])

@@ -210,6 +210,11 @@ def _lives_since(pid: int, moment: float) -> bool:
         return True
 
 
+def list_whole(folder: Path, *patterns: str) -> list[Path]:
+    """Return the files of a folder that match a pattern, sorted, without those that are not whole yet, or hidden."""
+    return sorted(path for pattern in patterns for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it."""
     with writing(path) as partial:

@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from xray_helpers.metrics import describe
+from xray_helpers.scheduling import write_studies
 from xray_helpers.series import build_plan, conclude, is_empty, locking, logging_to, prepare, run_plans, whole
 from xray_helpers.settings import InputError, Running, Settings, build_settings, check_names, part_values
-from xray_helpers.steps import JUDGE, find_complete
-from xray_helpers.studies import SWEEP, hash_of, read_json, study_folder, write_csv, write_json
+from xray_helpers.steps import JUDGE, find_complete, is_alive
+from xray_helpers.studies import SWEEP, hash_of, is_private, read_json, study_folder, write_csv, write_json
 
 log = logging.getLogger("xray_helpers")
 _MOST = 1000  # combinations
@@ -65,8 +66,14 @@ def read_sweep(values: Mapping[str, Any]) -> Sweep:
             raise InputError(f"{key!r} is both swept and given: leave one of them out.")
         if key == "name" or key in Running.model_fields:
             raise InputError(f"{key!r} cannot be swept: it changes no result.")
+        if key in ("data", "corrections"):
+            raise InputError(f"{key!r} cannot be swept: other images tell no candidates apart; run a study of each.")
         if not isinstance(listed, list) or not listed or len({repr(value) for value in listed}) < len(listed):
             raise InputError(f"sweep: {key} must be a list of different values, such as [1, 2, 3]; it is {listed!r}.")
+        if key == "weights" and any(is_private(key, str(value)) for value in listed):
+            raise InputError(
+                "'weights' can be swept as words alone: a sweep's pages, which can be sent, would name the places."
+            )
     points = [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
     if len(points) > _MOST:
         raise InputError(f"The sweep has {len(points)} combinations, more than {_MOST}: shorten its lists.")
@@ -132,16 +139,31 @@ def run_sweep(sweep: Sweep, running: Running, *, overwrite: bool = False) -> Pat
                  for study, ask in zip(settings, sweep.studies, strict=True)]  # fmt: skip
         log.info("Sweep %s: %d studies of %s", sweep.name, len(plans), ", ".join(sweep.points[0]))
         try:
-            run_plans(plans, running, seen=lambda: write_sweep(folder))
+            run_plans(plans, running, seen=_seldom(lambda: write_sweep(folder)))
             for plan in plans:
                 conclude(plan, time.monotonic() - started)
         finally:
             index = write_sweep(folder)
+            write_studies()
         ranking, _ = rank(*tabulate(folder))
         if len(ranking):
             shown = ranking.head(5).round({"validation_auroc": 3, "sd": 3})
             log.info("Candidates, by validation:\n%s", shown.to_string(index=False))
     return index
+
+
+def _seldom(write: Callable[[], object], share: int = 20) -> Callable[[], None]:
+    """Return a `write` that takes at most a twentieth of the time: pages of hundreds of studies take long."""
+    rest = 0.0
+
+    def maybe() -> None:
+        nonlocal rest
+        began = time.monotonic()
+        if began >= rest:
+            write()
+            rest = time.monotonic() + share * (time.monotonic() - began)
+
+    return maybe
 
 
 def _check_sweep(folder: Path, points: list[dict[str, Any]]) -> None:
@@ -187,12 +209,17 @@ def describe_sweep(folder: Path) -> list[str]:
         steps = read_json(study_folder(name) / "study.json", default={}).get("steps", [])
         done = sum(step["state"] == "done" for step in steps)
         lines.append(f"{name:<{width}}  {state:<11}  {done} of {len(steps)} steps done")
-    return [*lines, f"{list(states.values()).count('done')} of {len(states)} studies are complete."]
+    gone = "; its command is gone: the same command goes on from here" if "stopped" in states.values() else ""
+    return [*lines, f"{list(states.values()).count('done')} of {len(states)} studies are complete{gone}."]
 
 
 def _list_states(folder: Path) -> dict[str, str]:
-    names = read_json(folder / SWEEP)["studies"]
-    return {name: read_json(study_folder(name) / "study.json", default={}).get("state", "waiting") for name in names}
+    """Return the state of each study; one that was running when its command was killed is stopped."""
+    states = {}
+    for name in read_json(folder / SWEEP)["studies"]:
+        state = read_json(study_folder(name) / "study.json", default={}).get("state", "waiting")
+        states[name] = "stopped" if state == "running" and not is_alive(study_folder(name)) else state
+    return states
 
 
 def tabulate(folder: Path) -> tuple[pd.DataFrame, list[str]]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from uuid import uuid4
 
 import psutil
@@ -88,8 +89,9 @@ def test_killed_at_twenty_moments_the_same_command_ends_the_study(stand_in):
         word = draw.choice(["xray_helpers run", "xray_helpers.execution", "ipykernel_launcher"])
         victims = command.processes(word) or command.processes()
         if process.poll() is None and victims:
-            victims[0].kill()
-            kills += 1
+            with suppress(psutil.NoSuchProcess):  # it had ended this moment
+                victims[0].kill()
+                kills += 1
         if process.poll() is None and victims and victims[0].pid != process.pid:
             continue  # it goes on, and tries that step once more
         process.communicate()
@@ -143,7 +145,7 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
 
 LOST = {  # a model, what its training meets, and what is said of it
     "VGG16": ("os.kill(os.getpid(), 9)", "Its kernel was killed, most often for want of memory: it had reached"),
-    "ResNet50": ("time.sleep(600)", "It did not end within 36 seconds"),
+    "ResNet50": ("time.sleep(600)", "It did not end within 90 seconds"),
     "DenseNet121": ("sys.exit(0)", "It ended without an error, but did not write"),
 }
 
@@ -156,7 +158,7 @@ def test_steps_that_are_lost_are_a_sentence_each_and_the_study_goes_on_without_t
         first={"02_train_model": f"if os.path.exists({str(cause)!r}):\n    " + meet.replace("\n", "\n    ")}
     )
     models = ["--models", ",".join(["MobileNetV2", *LOST])]
-    status, told = command.run(*models, "-p", "step_limit=0.01")
+    status, told = command.run(*models, "-p", "step_limit=0.025")
     assert status == 1, told
     errors = command.errors()
     assert set(errors) == {f"{model}/02_train_model" for model in LOST}

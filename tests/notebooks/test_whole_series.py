@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -95,6 +96,15 @@ def test_log_holds_hyperparameters_progress_and_results_with_times(study):
     ):
         assert words in text
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in text.splitlines())
+
+
+def test_a_damaged_study_yaml_costs_a_model_card_the_answers_alone(study, tmp_path):
+    from xray_helpers.pages import write_model_card
+
+    copy = shutil.copytree(study, tmp_path / "copy")
+    (copy / "study.yaml").write_text("intended_use: 'half a line")
+    page = write_model_card(copy, "VGG16").read_text()
+    assert "to be stated by a person" in page
 
 
 def test_every_link_and_picture_of_the_index_exists(study):
