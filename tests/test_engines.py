@@ -5,7 +5,8 @@ import pytest
 
 from xray_helpers import engines
 from xray_helpers.engines import EXACT, Engine, ForwardPass, choose_engine, study_engine
-from xray_helpers.settings import InputError, build_settings
+from xray_helpers.settings import InputError, Settings, build_settings
+from xray_helpers.studies import write_json
 
 
 def test_auto_takes_openvino_where_it_pays(monkeypatch):
@@ -92,3 +93,16 @@ def test_an_engine_that_is_off_is_not_used(network, pictures, monkeypatch):
 def test_precision_on_a_gpu_is_measured(monkeypatch):
     monkeypatch.setattr(engines, "GPU_BATCH", 8)  # runs on a CPU too, where both are plain float32
     assert engines._measure_precision() in ("float32", "float16")
+
+
+def test_a_study_begun_on_a_gpu_goes_on_without_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+    write_json(tmp_path / "engine.json", {"asked": ["auto", "auto"], "engine": "tensorflow", "precision": "float16"})
+    assert study_engine(tmp_path, Settings(), 10) == Engine("tensorflow", "float32")
+    assert "chosen for this study elsewhere, is not on this machine" in capsys.readouterr().out
+    asked = Settings(engine="tensorflow", precision="float16")
+    write_json(
+        tmp_path / "engine.json", {"asked": ["tensorflow", "float16"], "engine": "tensorflow", "precision": "float16"}
+    )
+    with pytest.raises(InputError, match="give -p precision=float32"):  # what was asked for by name is not replaced
+        study_engine(tmp_path, asked, 10)

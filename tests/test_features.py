@@ -6,6 +6,8 @@ from xray_helpers import cache
 from xray_helpers.cache import clear_cache
 from xray_helpers.engines import EXACT, Engine
 from xray_helpers.features import engine_record, extract_features, extractor_key, load_features, load_study_features
+from xray_helpers.settings import Settings
+from xray_helpers.studies import open_study, write_json
 
 
 class MeanGrey:
@@ -130,16 +132,15 @@ def test_keys_differ_by_all_that_changes_features(tmp_path):
     assert extractor_key(*base) in keys
 
 
-def test_features_of_a_study_come_from_the_first_model_that_has_them(root, part):
+def test_features_of_a_study_are_those_its_model_was_given(root, part):
+    study = open_study(Settings(name="s", data=str(root / "set"), weights=str(root / "nowhere")))
+    write_json(study / "A" / "training.json", {"key": "a"})
     table = part.assign(status="used", split=["train"] * 40 + ["validation"] * 15 + ["test"] * 15, label="Fractured")
-    records = {"A": {"key": "a"}, "B": {"key": "b"}}
-    name, x, rows = load_study_features(records, table)  # the cache was cleared
+    x, rows = load_study_features(study, "A", table)  # not cached, and the weights are gone
     assert (len(x), len(rows)) == (0, 0)
-    extract_features(part, root / "set", MeanGrey(), "b")
     for split in ("train", "validation", "test"):
-        extract_features(table[table["split"] == split], root / "set", MeanGrey(), "b")
-    name, x, rows = load_study_features(records, table)
-    assert name == "B"
+        extract_features(table[table["split"] == split], root / "set", MeanGrey(), "a")
+    x, rows = load_study_features(study, "A", table)
     assert x.shape == (70, 1)
     assert len(rows) == 70
     assert isinstance(x, np.ndarray)

@@ -41,6 +41,8 @@ class Engine(NamedTuple):
 def study_engine(folder: Path, settings: Settings, images: int) -> Engine:
     """Return the engine of a study: decided the first time, read from its ``engine.json`` afterwards.
 
+    Where that was chosen on another machine, and is not on this one, the best of this one goes on.
+
     Parameters
     ----------
     folder : Path
@@ -52,11 +54,17 @@ def study_engine(folder: Path, settings: Settings, images: int) -> Engine:
     Raises
     ------
     InputError
-        When the engine or precision is not there on this machine.
+        When the engine or precision that was asked for is not there on this machine.
     """
     stored = read_json(folder / "engine.json", default={})
     if stored.get("asked") == [settings.engine, settings.precision]:
-        return choose_engine(stored["engine"], stored["precision"], images)
+        try:
+            return choose_engine(stored["engine"], stored["precision"], images)
+        except InputError:
+            engine = choose_engine(settings.engine, settings.precision, images)
+            print(f"{stored['engine']} with {stored['precision']}, chosen for this study elsewhere, is not on this machine: "
+                  f"{engine.name} with {engine.precision} goes on.")  # fmt: skip
+            return engine
     engine = choose_engine(settings.engine, settings.precision, images)
     asked = {"asked": [settings.engine, settings.precision]}
     write_json(folder / "engine.json", asked | {"engine": engine.name, "precision": engine.precision})

@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from xray_helpers.backbones import find_weights
 from xray_helpers.cache import Rows, cache_folder, hold, new_rows, read_rows
-from xray_helpers.engines import Engine, ForwardPass
+from xray_helpers.engines import Engine, ForwardPass, study_engine
+from xray_helpers.manifest import data_folder
 from xray_helpers.pixels import VERSION as PIXELS
 from xray_helpers.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.radiographs import ImageFolder
-from xray_helpers.settings import SPLITS, Settings
+from xray_helpers.settings import SPLITS, InputError, Settings
 from xray_helpers.splits import used_part
-from xray_helpers.studies import from_root, hash_of, read_json, write_json
+from xray_helpers.studies import from_root, hash_of, local_path, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -145,23 +146,30 @@ def engine_record(key: str) -> dict:
     return read_json(cache_folder() / f"engine-{key}.json", default={})
 
 
-def load_study_features(records: dict[str, dict], manifest: pd.DataFrame) -> tuple[str, np.ndarray, pd.DataFrame]:
-    """Return model, features (n, d) and rows of all images used, of the first model whose features are cached.
+def load_study_features(study: Path, model: str, manifest: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return features (n, d) and rows of all images used, as a trained model of a study was given them.
 
-    Parameters
-    ----------
-    records : dict
-        A model's name to its ``training.json``, the preferred model first.
-    manifest : DataFrame
-
-    Nothing, of no model, where the cache was cleared since training.
+    What the cache does not hold any more is computed again. Nothing, where that cannot be done: the weights are not there
+    any more, or the model was trained by hand with other parameters than the study's.
     """
     parts = [used_part(manifest, split) for split in SPLITS]
-    for name in records:
-        found = [load_features(part, records[name]["key"]) for part in parts]
-        if all(features is not None for features in found):
-            return name, np.concatenate([np.asarray(part) for part in found]), pd.concat(parts, ignore_index=True)
-    return "no model", np.empty((0, 1), np.float32), manifest.head(0)
+    key = read_json(study / model / "training.json")["key"]
+    found = [load_features(part, key) for part in parts]
+    if any(features is None for features in found):
+        try:
+            found = _extract_again(study, model, key, manifest, parts)
+        except InputError:
+            return np.empty((0, 1), np.float32), manifest.head(0)
+    return np.concatenate([np.asarray(part) for part in found]), pd.concat(parts, ignore_index=True)
+
+
+def _extract_again(study: Path, model: str, key: str, manifest: pd.DataFrame, parts: list[pd.DataFrame]) -> list[Rows]:
+    settings, folder = Settings(**read_json(study / "study.json")["settings"]), data_folder(study)
+    weights, engine = local_path(study, "weights", settings.weights), study_engine(study, settings, len(manifest))
+    _, forward, now = open_extractor(model, settings, weights, engine, folder)
+    if now != key:
+        raise InputError(f"{model} was trained with other parameters than those of the study.")
+    return [extract_features(part, folder, forward, key)[0] for part in parts]
 
 
 def build_embedder(weights: str | None, engine: Engine) -> tuple[Callable[[np.ndarray], np.ndarray] | None, str]:

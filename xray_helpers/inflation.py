@@ -102,8 +102,8 @@ def describe_inflation(inflation: pd.DataFrame) -> str:
     """Return what the figure shows, in a few sentences."""
     if not len(inflation):
         return (
-            "What a leak would be worth was not measured: no model's features are in data/cache any more. Delete a model's "
-            "02_train_model.done.json and run the same command again."
+            "What a leak would be worth was not measured: the features are not in data/cache any more and cannot be computed "
+            "again, as the weights are gone or the model was trained with other parameters than the study's."
         )
     auroc = inflation.set_index(["split", "labels"])["auroc"]
     honest, files = auroc["kept apart by group", "true"], auroc["random files", "true"]

@@ -17,7 +17,7 @@ from PIL import Image
 from xray_helpers.pages import export_study
 from xray_helpers.series import run_study
 from xray_helpers.settings import InputError, build_settings
-from xray_helpers.studies import notebooks_folder, read_json
+from xray_helpers.studies import notebooks_folder, read_csv, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +96,20 @@ def test_log_holds_hyperparameters_progress_and_results_with_times(study):
     ):
         assert words in text
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in text.splitlines())
+
+
+def test_features_that_the_cache_lost_are_computed_again_and_the_same(study, root_folder, monkeypatch):
+    from xray_helpers.cache import clear_cache
+    from xray_helpers.features import load_study_features
+
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(root_folder))
+    table = read_csv(study / "manifest.csv")
+    before, rows = load_study_features(study, "MobileNetV2", table)
+    clear_cache("features")
+    after, again = load_study_features(study, "MobileNetV2", table)
+    assert len(before) == len(rows) > 100
+    assert (before == after).all()
+    assert again["path"].tolist() == rows["path"].tolist()
 
 
 def test_a_damaged_study_yaml_costs_a_model_card_the_answers_alone(study, tmp_path):
