@@ -232,7 +232,7 @@ def test_the_control_is_told_by_stage_with_interval_and_numbers():
     told = sanity_table(pd.concat([sanity(0.9).assign(permuted="the head", layers=2), sanity(np.nan, 0, 5)]))
     assert told["permuted"].tolist() == ["the head", "all layers"]
     assert told["layers"].tolist() == [2, 9]
-    words = told["rank correlation with the maps before"].tolist()
+    words = told["rank correlation"].tolist()
     assert "0.90 (0.80 to 1.00)" in words[0]
     assert "no map with anything in it" in words[1]
     assert told[["n", "empty"]].to_numpy().tolist() == [[5, 0], [0, 5]]

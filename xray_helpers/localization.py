@@ -253,9 +253,9 @@ def places_table(places: pd.DataFrame) -> pd.DataFrame:
 
 
 def sanity_table(sanity: pd.DataFrame) -> pd.DataFrame:
-    """Return ``sanity.csv`` as text: permuted, layers, rank correlation with the maps before, n, empty."""
+    """Return ``sanity.csv`` as text: permuted, layers, rank correlation (with the maps before), n, empty."""
     rows = [{"permuted": row["permuted"], "layers": int(row["layers"]),
-             "rank correlation with the maps before": describe(_entry(row)), "n": int(row["n"]),
+             "rank correlation": describe(_entry(row)), "n": int(row["n"]),
              "empty": int(row["empty"])} for _, row in sanity.iterrows()]  # fmt: skip
     return pd.DataFrame(rows)
 
