@@ -187,7 +187,8 @@ class _DatasetBrowser:
              "" if pd.isna(row.inliers) else f"{row.inliers:.0f}")
             for row in inside.itertuples()
         ]  # fmt: skip
-        return table("Why they are together", ("one", "other", "why", "decision", "correlation", "points"), rows)
+        title = "Why they may be one source" if self.view.value == "doubtful pairs" else "Why they are together"
+        return table(title, ("one", "other", "why", "decision", "correlation", "points"), rows)
 
     def _save(self, action: str) -> None:
         marked, whole = ({self.sha[path] for path in paths} for paths in (self.wrong.value, self.wrong.options))
