@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from xray_helpers.duplicates import find_label_conflicts, find_same_source
+from xray_helpers.duplicates import (
+    find_label_conflicts,
+    find_same_source,
+    read_corrections,
+    remove_correction,
+    write_corrections,
+)
 from xray_helpers.manifest import assign_groups, inspect_files, list_data
 from xray_helpers.radiographs import image_folder
 from xray_helpers.settings import InputError
@@ -106,6 +112,52 @@ def test_corrections_join_and_separate(root, variants, tmp_path):
     file.write_text("sha256_a\nx\n")
     with pytest.raises(InputError, match="need the columns"):
         search(variants, str(file))
+
+
+@pytest.mark.parametrize("action", ["join", "separate"])
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_doubtful_pair_that_a_correction_decides_is_not_offered_again(
+    root, variants, tmp_path, monkeypatch, action, twin
+):
+    """Also by the correction of another file of equal pixels, which is not the one that the pair names."""
+    monkeypatch.setattr("xray_helpers.duplicates._NEEDED", ((0, 2.0),))  # nothing is sure
+    file = tmp_path / "corrections.csv"
+    listing, found = search(variants, str(file))
+    before = found.links[found.links["decision"] == "for review"]
+    pair = before[before["path_a"].str.contains("01") & before["path_b"].str.contains("01")]
+    same = {"Fractured/01.png", "Fractured/01_pixels.tif"}
+    pair = pair[pair["path_a"].isin(same) ^ pair["path_b"].isin(same)].iloc[0]
+    one, other = sorted((pair["path_a"], pair["path_b"]), key=lambda path: path not in same)
+    if twin:
+        one = (same - {one}).pop()
+    sha = inspect_files(listing).set_index("path")["sha256"]
+    write_corrections(str(file), [(action, sha[one], sha[other])])
+    _, corrected = search(variants, str(file))
+    after = corrected.links[corrected.links["decision"] == "for review"]
+    both = {pair["path_a"], pair["path_b"]}
+    assert both not in [{a, b} for a, b in zip(after["path_a"], after["path_b"], strict=True)]
+    assert len(before) - len(after) == 1
+    groups = sources(listing, corrected)
+    assert (groups[pair["path_a"]] == groups[pair["path_b"]]) == (action == "join")
+
+
+def test_a_correction_is_taken_back_whichever_file_is_named_first(root, tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text("action,sha256_a,sha256_b,why\njoin,a,b,seen\nseparate,b,c,\njoin,,b,\n")
+    remove_correction("c.csv", "c", "b")
+    assert file.read_text() == "action,sha256_a,sha256_b,why\njoin,a,b,seen\njoin,,b,\n"
+    remove_correction("c.csv", "a", "b")
+    assert file.read_text() == "action,sha256_a,sha256_b,why\njoin,,b,\n"
+    assert read_corrections("c.csv", {"a", "b"}).empty
+    file.write_text("action,sha256_a,sha256_b\njoin,a,b\n")
+    remove_correction("c.csv", "a", "b")
+    assert file.read_text() == "action,sha256_a,sha256_b\n"
+    with pytest.raises(InputError, match="corrections is empty"):
+        remove_correction("", "a", "b")
+    file.write_text("sha256_a\nx\n")
+    with pytest.raises(InputError, match="need the columns"):
+        remove_correction("c.csv", "a", "b")
+    assert file.read_text() == "sha256_a\nx\n"
 
 
 @pytest.mark.parametrize("marked", [("a.png",), ("b.bmp",), ("c.jpg",), ("b.bmp", "d.tif"), ("a.png", "b.bmp")])

@@ -14,6 +14,7 @@ from xray_helpers.explain import (
 )
 from xray_helpers.localization import (
     Judged,
+    choose_controlled,
     choose_shown,
     describe_maps,
     find_boxes,
@@ -23,6 +24,8 @@ from xray_helpers.localization import (
     judge_places,
     places_table,
     read_shown,
+    sanity_table,
+    weigh_maps,
 )
 from xray_helpers.settings import InputError
 
@@ -184,7 +187,10 @@ def test_the_sentence_says_whether_maps_may_be_believed(correlation, seen, words
     boxes = [np.array([[0.0, 0, 3, 3]]) if seen else np.zeros((0, 4))] * 30
     places = judge_places(maps, part, boxes, SIZE)
     told = describe_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(correlation))
+    verdict = weigh_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(correlation))
     assert words in told
+    assert told.startswith(verdict.sentence)
+    assert verdict.believed is {"must": False, "may": True, "is": None}[words.split()[0]]
     assert "empty" not in told
     assert "n = 5: they agree" in told
 
@@ -217,6 +223,34 @@ def test_empty_maps_prove_nothing_and_are_counted():
     nothing = judge_agreement(table, pd.Series(dtype=str))
     told = describe_maps(Judged(read_maps(table), {}, nowhere, nothing, SIZE), sanity(np.nan, 0, 6))
     assert told.startswith("**The maps show nothing**: all 6 are empty")
+    assert weigh_maps(Judged(read_maps(table), {}, nowhere, nothing, SIZE), sanity(np.nan, 0, 6)).believed is False
+    assert weigh_maps(Judged({}, {}, nowhere, nothing, SIZE), sanity(0.1).iloc[:0]).believed is None
+    assert describe_maps(Judged({}, {}, nowhere, nothing, SIZE), sanity(0.1).iloc[:0]).startswith("No maps were made")
+
+
+def test_the_control_is_told_by_stage_with_interval_and_numbers():
+    told = sanity_table(pd.concat([sanity(0.9).assign(permuted="the head", layers=2), sanity(np.nan, 0, 5)]))
+    assert told["permuted"].tolist() == ["the head", "all layers"]
+    assert told["layers"].tolist() == [2, 9]
+    words = told["rank correlation"].tolist()
+    assert "0.90 (0.80 to 1.00)" in words[0]
+    assert "no map with anything in it" in words[1]
+    assert told[["n", "empty"]].to_numpy().tolist() == [[5, 0], [0, 5]]
+    assert sanity_table(sanity(0.1).iloc[:0]).empty
+
+
+def test_images_of_the_control_have_all_four_maps():
+    grid = np.ones((3, 2, 2), np.float32)
+    made = {"Grad-CAM": "abc", "occlusion": "ab", "permuted: the head": "bc", "permuted: all layers": "bc"}
+    parts = [
+        build_maps(list(paths), name, grid[: len(paths)] * i, (9, 9)) for i, (name, paths) in enumerate(made.items())
+    ]
+    test = pd.DataFrame({"path": list("abc"), "group": list("pqr"), "y_true": [1, 0, 1]})
+    rows, maps = choose_controlled(test, pd.concat(parts))
+    assert rows["path"].tolist() == ["b"]
+    assert [grids[0].max() for grids in maps.values()] == [0, 1, 2, 3]
+    rows, maps = choose_controlled(test, pd.concat(parts).query("method == 'Grad-CAM'"))  # of an older study
+    assert rows.empty
 
 
 def test_agreement_of_the_methods_has_its_n_and_may_be_missing():
@@ -302,10 +336,10 @@ def test_the_control_leaves_empty_maps_out_and_says_how_many():
     model = small_model()
     pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
     pictures[:3] = 0  # without biases nothing comes of nothing
-    table = permute_weights(model, GradCam(model), pictures, np.arange(12))
+    table, _ = permute_weights(model, GradCam(model), pictures, np.arange(12))
     assert set(table["n"]) == {9}
     assert set(table["empty"]) == {3}
-    nothing = permute_weights(model, GradCam(model), pictures[:3], np.arange(3))
+    nothing, _ = permute_weights(model, GradCam(model), pictures[:3], np.arange(3))
     assert nothing["correlation"].isna().all()
     assert set(nothing["n"]) == {0}
 
@@ -317,11 +351,30 @@ def test_permuting_weights_changes_the_map_and_leaves_the_model_as_it_was():
     model = small_model()
     pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
     cam, before = GradCam(model), model.get_weights()
-    table = permute_weights(model, cam, pictures, np.arange(12))
+    table, after = permute_weights(model, cam, pictures, np.arange(12))
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert table["layers"].tolist() == [2, 2, 4]
     assert table["correlation"].iloc[-1] < 0.9
     assert (table["ci_low"] <= table["correlation"]).all()
+    assert list(after) == table["permuted"].tolist()
+    told = [rank_agreement(cam(pictures), maps).mean() for maps in after.values()]
+    assert told == pytest.approx(table["correlation"].tolist())
+
+
+@pytest.mark.slow
+def test_all_kinds_of_maps_are_kept_and_readers_take_grad_cam_alone():
+    from xray_helpers.explain import GradCam, explain_images
+
+    model = small_model()
+    pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
+    part = pd.DataFrame({"path": list("abcdefghijkl"), "group": range(12)})
+    maps, told = explain_images(model, lambda p: p.mean(axis=(1, 2)) / 255, part, lambda rows: pictures[rows.index])
+    stages = [f"permuted: {name}" for name in told["permuted"]]
+    counts = maps["method"].value_counts().to_dict()
+    assert counts == {"Grad-CAM": 12, "occlusion": 4} | dict.fromkeys(stages, 8)
+    cams = read_maps(maps)
+    assert np.allclose(np.stack(list(cams.values())), GradCam(model)(pictures), rtol=1e-3)
+    assert not np.allclose(read_maps(maps, stages[-1])["a"], cams["a"], rtol=1e-2)
 
 
 @pytest.mark.slow

@@ -71,3 +71,14 @@ def test_curves_of_parts_carry_area_and_number():
     parts = {"test": table, "validation": table[table["y_true"] == 1]}
     ax = plots_evaluation.plot_roc_parts(parts, model="VGG16")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["chance", "test, n = 4: 0.75"]
+
+
+def test_maps_of_the_control_stand_side_by_side_and_empty_ones_are_named():
+    pictures, full = [np.full((8, 8), 90, np.uint8)] * 2, np.array([[0, 2.0], [4, 1]])
+    maps = {"Grad-CAM": [full, full * 9], "all layers permuted": [np.zeros((2, 2)), full]}
+    axes = plots_evaluation.plot_controls(pictures, maps, ["one", "other"], title="maps").axes
+    assert [ax.get_title() for ax in axes] == ["the picture", *maps, "", "", ""]
+    assert [ax.get_xlabel() for ax in axes] == ["one", "", "empty", "other", "", ""]
+    assert [len(ax.images) for ax in axes] == [1, 2, 2, 1, 2, 2]
+    heats = [axes[i].images[1].get_array() for i in (1, 4)]
+    assert np.allclose(*heats)  # each in proportion to its own largest value

@@ -155,7 +155,8 @@ def browser(tmp_path, monkeypatch):
     rows += [("d.png", "d.png", "test", "D.PNG")]
     manifest = pd.DataFrame(rows, columns=["path", "source_group", "split", "sha256"])
     manifest = manifest.assign(label="Fractured", status="used")
-    links = pd.DataFrame(columns=["path_a", "path_b", "kind", "decision", "inliers", "correlation"])
+    links = pd.DataFrame([("a.png", "d.png", "doubtful", "for review", 20, 0.8, "A.PNG", "D.PNG")], columns=[
+        "path_a", "path_b", "kind", "decision", "inliers", "correlation", "sha256_a", "sha256_b"])  # fmt: skip
     return lambda corrections: _DatasetBrowser(manifest, links, ImageFolder(tmp_path), corrections)
 
 
@@ -167,7 +168,7 @@ def test_the_browser_begins_with_train_and_shows_test_when_asked(browser):
     shown.filters["split"].value = "test"
     assert list(shown.page["path"]) == ["d.png"]
     shown.filters["split"].value, shown.source.value = "train", "nowhere"
-    assert "part = train" in shown.reasons.value
+    assert "part = train, source contains nowhere." in shown.reasons.value
 
 
 def test_a_correction_is_saved_or_it_is_said_why_not(browser, tmp_path):
@@ -193,6 +194,84 @@ def test_a_correction_is_saved_or_it_is_said_why_not(browser, tmp_path):
     last = {frozenset(row[1:]): row[0] for row in pd.read_csv(tmp_path / "c.csv").itertuples(index=False)}
     assert last[frozenset(("A.PNG", "C.PNG"))] == "join"
     assert last[frozenset(("A.PNG", "B.PNG"))] == "separate"
+
+
+def actions(place):
+    return {frozenset(row[1:]): row[0] for row in pd.read_csv(place).itertuples(index=False)}
+
+
+def test_all_files_marked_is_as_none_marked(browser, tmp_path):
+    shown = browser("c.csv")
+    shown.manifest = shown.manifest.assign(sha256=["A", "A", "C", "D"])  # two are equal in every byte
+    shown.sha = shown.manifest.set_index("path")["sha256"]
+    for marked in (("a.png", "b.png", "c.png"), ("a.png", "c.png")):  # the copy goes with its equal
+        shown.wrong.value = marked
+        shown.separate.click()
+        assert "equal in every byte" not in shown.message.value
+        assert actions(tmp_path / "c.csv") == {frozenset("AC"): "separate"}
+        (tmp_path / "c.csv").unlink()
+
+
+def offered(shown):
+    controls = (shown.hint, shown.wrong, shown.separate, shown.join, shown.two, shown.back)
+    return [control for control in controls if control.layout.display is None]
+
+
+def test_each_view_offers_what_can_be_done_there(browser):
+    shown = browser("c.csv")
+    assert offered(shown) == [shown.hint, shown.wrong, shown.separate]
+    shown.view.value = "doubtful pairs"
+    assert offered(shown) == [shown.join, shown.two]
+    for view in ("images", "corrections"):  # there is no correction yet
+        shown.view.value = view
+        assert not offered(shown)
+
+
+@pytest.mark.parametrize(("button", "action", "words"), [("join", "join", "together"), ("two", "separate", "apart")])
+def test_a_doubtful_pair_is_joined_or_kept_apart_and_it_is_told_until_01_has_run(
+    browser, tmp_path, button, action, words
+):
+    shown = browser("c.csv")
+    shown.view.value = "doubtful pairs"
+    assert not shown.waiting.value
+    getattr(shown, button).click()
+    assert actions(tmp_path / "c.csv") == {frozenset(("A.PNG", "D.PNG")): action}
+    assert f"1 pair kept {words}" in shown.waiting.value
+    again = browser("c.csv")
+    assert not again.waiting.value  # the group of a.png does not hold d.png
+    again.view.value = "doubtful pairs"
+    assert f"next run of 01: 1 pair kept {words}." in again.waiting.value
+    decision = {"join": "joined", "separate": "separated"}[action]
+    again.links = pd.concat([again.links, again.links.assign(kind="correction", decision=decision)])
+    again.pager.turn(0)
+    assert not again.waiting.value
+
+
+def test_saved_corrections_are_paged_through_and_taken_back(browser, tmp_path):
+    shown = browser("c.csv")
+    shown.separate.click()
+    assert "3 pairs kept apart" in shown.waiting.value
+    shown.view.value = "corrections"
+    assert "1 of 3" in shown.pager.where.value
+    assert len(shown.pictures.children) == 2
+    assert "kept apart" in shown.reasons.value
+    assert offered(shown) == [shown.back]
+    shown.pager.turn(1)
+    gone = frozenset(shown.page["sha256"])
+    shown.back.click()
+    assert "Taken back" in shown.message.value
+    assert "2 of 2" in shown.pager.where.value
+    assert gone not in actions(tmp_path / "c.csv")
+    assert len(actions(tmp_path / "c.csv")) == 2
+    shown.back.click()
+    shown.back.click()
+    assert "Taken back" in shown.message.value
+    assert "Nothing is like that" in shown.reasons.value
+    assert read_corrections("c.csv", {"A.PNG", "B.PNG", "C.PNG"}).empty
+    (tmp_path / "c.csv").write_text("")
+    shown.view.value = "images"
+    shown.view.value = "corrections"
+    assert "need the columns" in shown.message.value
 
 
 @pytest.fixture

@@ -139,18 +139,39 @@ def write_corrections(path: str, rows: Iterable[tuple[str, str, str]]) -> Path:
     InputError
         When the study reads no corrections, or the file that is there cannot be understood.
     """
+    place, kept = _open_corrections(path)
+    new = pd.DataFrame(list(rows), columns=["action", "sha256_a", "sha256_b"])
+    table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
+    return write_csv(place, table[~pd.Series(_pairs(table)).duplicated(keep="last")])
+
+
+def remove_correction(path: str, sha256_a: str, sha256_b: str) -> Path:
+    """Take back what the corrections say of a pair, whichever is named first, and return their file.
+
+    Raises
+    ------
+    InputError
+        As `write_corrections`.
+    """
+    place, kept = _open_corrections(path)
+    gone = tuple(sorted((sha256_a, sha256_b)))
+    return write_csv(place, kept[np.array([pair != gone for pair in _pairs(kept)], bool)])
+
+
+def _open_corrections(path: str) -> tuple[Path, pd.DataFrame]:
+    """Return the place of the corrections and all that is there, in columns of whatever name."""
     if not path:
         raise InputError(
             "This study reads no corrections (corrections is empty): name a file, such as data/corrections.csv, and run 01."
         )
     place = from_root(path)
-    table = pd.DataFrame(list(rows), columns=["action", "sha256_a", "sha256_b"])
-    if place.exists():
-        read_corrections(str(place), set())  # refuses what it cannot understand
-        table = pd.concat([pd.read_csv(place, dtype=str), table], ignore_index=True)
+    known = read_corrections(str(place), set())  # refuses what it cannot understand
+    return place, pd.read_csv(place, dtype=str) if place.exists() else known
+
+
+def _pairs(table: pd.DataFrame) -> list[tuple[str, ...]]:
     ends = table[["sha256_a", "sha256_b"]].fillna("")
-    pair = [tuple(sorted(both)) for both in ends.itertuples(index=False)]
-    return write_csv(place, table[~pd.Series(pair).duplicated(keep="last")])
+    return [tuple(sorted(both)) for both in ends.itertuples(index=False)]
 
 
 # --- verification: are two pictures one source? -------------------------------------------------------
@@ -258,7 +279,17 @@ def _describe_links(
     apart = {frozenset((w.sha256_a, w.sha256_b)) for w in wishes.itertuples() if w.action == "separate"}
     separated = [frozenset(pair) in apart for pair in zip(table["sha256_a"], table["sha256_b"], strict=True)]
     table.loc[separated, "decision"] = "separated"
+    table = table[~_is_decided(table, first, wishes)]
     return table.sort_values(["decision", "kind", "path_a", "path_b"], ignore_index=True)
+
+
+def _is_decided(links: pd.DataFrame, first: pd.DataFrame, wishes: pd.DataFrame) -> np.ndarray:
+    """Return which pairs for review corrections have decided: their groups are one by now, or are kept apart."""
+    group = dict(zip(first["sha256"], _components(first, links), strict=True))
+    apart = {frozenset((group[w.sha256_a], group[w.sha256_b])) for w in wishes.itertuples() if w.action == "separate"}
+    ends = [{group[a], group[b]} for a, b in zip(links["sha256_a"], links["sha256_b"], strict=True)]
+    decided = np.array([len(both) == 1 or both in apart for both in ends], bool)
+    return decided & (links["decision"] == "for review").to_numpy()
 
 
 def _pair_twins(picture: np.ndarray, order: np.ndarray, judged: np.ndarray) -> list[tuple[int, int]]:
@@ -278,13 +309,18 @@ def _pair_twins(picture: np.ndarray, order: np.ndarray, judged: np.ndarray) -> l
 
 
 def _group(manifest: pd.DataFrame, first: pd.DataFrame, links: pd.DataFrame) -> pd.Series:
+    component = dict(zip(first["sha256"], _components(first, links), strict=True))
+    group = manifest["sha256"].map(component, na_action="ignore")
+    return manifest.groupby(group)["path"].transform("min").astype("string")
+
+
+def _components(first: pd.DataFrame, links: pd.DataFrame) -> np.ndarray:
+    """Return the number of the group of each row of `first`: what is joined, by whatever way, is one."""
     number = {sha: i for i, sha in enumerate(first["sha256"])}
     joined = links[links["decision"] == "joined"]
     ends = [joined[column].map(number).to_numpy(int) for column in ("sha256_a", "sha256_b")]
     graph = coo_matrix((np.ones(len(joined)), ends), shape=(len(first),) * 2)
-    component = connected_components(graph, directed=False)[1]
-    group = manifest["sha256"].map(lambda sha: component[number[sha]], na_action="ignore")
-    return manifest.groupby(group)["path"].transform("min").astype("string")
+    return connected_components(graph, directed=False)[1]
 
 
 # --- what follows from groups -------------------------------------------------------------------------

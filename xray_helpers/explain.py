@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _BATCH = 16
 OCCLUDED = 8  # images of which there is an occlusion map too, and on which weights are permuted
+_LEAST = 4  # occlusion maps at least, where there are so many images: as many as are shown
 GRID = 6  # occluded places a side
+PERMUTED = "permuted: "  # before what was permuted, a method of the table of maps
 _SANITY = ("permuted", "layers", "correlation", "ci_low", "ci_high", "n", "empty")
 
 
@@ -133,7 +135,9 @@ def _log_odds(p: np.ndarray) -> np.ndarray:
     return np.log(p / (1 - p))
 
 
-def permute_weights(model: "keras.Model", cam: GradCam, pixels: np.ndarray, group: Any, seed: int = 0) -> pd.DataFrame:
+def permute_weights(
+    model: "keras.Model", cam: GradCam, pixels: np.ndarray, group: Any, seed: int = 0
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Permute the weights of more and more layers from the top, and compare the maps with those of the model.
 
     Each weight array keeps its values and loses their order; the model is as before afterwards. A map that stays the
@@ -150,14 +154,16 @@ def permute_weights(model: "keras.Model", cam: GradCam, pixels: np.ndarray, grou
 
     Returns
     -------
-    DataFrame
+    sanity : DataFrame
         permuted (what), layers (how many), correlation, ci_low, ci_high (mean Spearman correlation with the maps of
         the model as it is, and its 95 % interval over groups; missing where all those are empty), n (maps compared),
         empty (maps left out because there is nothing in them).
+    after : dict
+        What was permuted to the maps after it, float32 of shape (n, rows, columns).
     """
     kept, layers = model.get_weights(), [layer for layer in reversed(model.layers) if layer.weights]
     head = [layer for layer in layers if layer.name in ("p_fractured", "dense")]
-    before, rng, rows = cam(pixels), np.random.default_rng([seed, 7]), []
+    before, rng, rows, after = cam(pixels), np.random.default_rng([seed, 7]), [], {}
     full = ~is_flat(before)
     counts = {"n": int(full.sum()), "empty": int((~full).sum())}
     stages = {"the head": len(head), "and the upper half": len(layers) // 2, "all layers": len(layers)}
@@ -169,12 +175,13 @@ def permute_weights(model: "keras.Model", cam: GradCam, pixels: np.ndarray, grou
                     [rng.permutation(w.ravel()).reshape(w.shape) if w.ndim else w for w in layer.get_weights()]
                 )
             done = max(done, count)
-            entry = agree(before, np.nan_to_num(cam(pixels), posinf=0), full, group, seed)
+            after[name] = np.nan_to_num(cam(pixels), posinf=0)
+            entry = agree(before, after[name], full, group, seed)
             rows.append({"permuted": name, "layers": done, "correlation": entry["value"], "ci_low": entry["ci_low"],
                          "ci_high": entry["ci_high"]} | counts)  # fmt: skip
     finally:
         model.set_weights(kept)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), after
 
 
 def agree(maps: Any, others: Any, counted: np.ndarray, group: Any, seed: int = 0) -> dict[str, Any]:
@@ -264,7 +271,7 @@ def explain_images(
         As for `occlude`; the same model, by the fastest way.
     part : DataFrame
         Rows of the manifest. Of all there is a Grad-CAM map; on the first `OCCLUDED` weights are permuted, and of those,
-        or of a twelfth where there are few, there is an occlusion map as well, which takes longer.
+        or of a twelfth (at least 4) where there are few, there is an occlusion map as well, which takes longer.
     load : callable
         Of such rows, uint8 pictures (n, height, width).
     seed : int
@@ -272,16 +279,18 @@ def explain_images(
     Returns
     -------
     maps, sanity : DataFrame
-        Of `build_maps` and `permute_weights`; both without rows where `part` has none.
+        Of `build_maps`, methods Grad-CAM, occlusion, and `PERMUTED` with what was permuted; and of `permute_weights`.
+        Both without rows where `part` has none.
     """
     if part.empty:
         return build_maps([], "Grad-CAM", np.zeros((0, 1, 1)), (1, 1)), pd.DataFrame(columns=_SANITY)
     pictures, cam = load(part), GradCam(model)
-    few = min(OCCLUDED, max(2, len(part) // 12), len(part))
-    first = np.asarray(pictures[:OCCLUDED])
-    tables = [build_maps(part["path"], "Grad-CAM", cam(pictures), first.shape[1:]),
-              build_maps(part["path"][:few], "occlusion", occlude(predict, first[:few]), first.shape[1:])]  # fmt: skip
-    return pd.concat(tables, ignore_index=True), permute_weights(model, cam, first, part["group"][:OCCLUDED], seed)
+    few = min(OCCLUDED, max(_LEAST, len(part) // 12), len(part))
+    first, paths = np.asarray(pictures[:OCCLUDED]), part["path"][:OCCLUDED]
+    sanity, after = permute_weights(model, cam, first, part["group"][:OCCLUDED], seed)
+    made = [(part["path"], "Grad-CAM", cam(pictures)), (paths[:few], "occlusion", occlude(predict, first[:few]))]
+    made += [(paths, PERMUTED + name, grids) for name, grids in after.items()]
+    return pd.concat([build_maps(*each, first.shape[1:]) for each in made], ignore_index=True), sanity
 
 
 def build_maps(paths: Any, method: str, maps: np.ndarray, size: tuple[int, int]) -> pd.DataFrame:

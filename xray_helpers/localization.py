@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.boxes import read_boxes
-from xray_helpers.explain import agree, is_flat, read_maps, scale_map, seen_size
+from xray_helpers.explain import PERMUTED, agree, is_flat, read_maps, scale_map, seen_size
 from xray_helpers.manifest import read_pictures
 from xray_helpers.metrics import describe, grouped_mean, grouped_proportion
 from xray_helpers.pixels import resize
@@ -20,6 +20,8 @@ _BLOB = 0.2  # standard deviation of the centred blob, as a share of the side
 _ALIKE = 0.5  # mean rank correlation from which maps count as the same
 _SIDE = 224  # pixels of the longer side at which maps and boxes are laid over each other; maps are much coarser
 _PLACES = ["map", "hit", "hit_low", "hit_high", "energy", "energy_low", "energy_high", "n", "n_groups", "area"]
+_NOT = "**The maps must not be believed**"
+_UNKNOWN = "Whether the maps may be believed **is not known**: "
 _PHANTOM_BOX = ["box_left", "box_top", "box_right", "box_bottom"]
 
 Boxes = list[np.ndarray]
@@ -47,6 +49,47 @@ class Judged(NamedTuple):
     places: pd.DataFrame
     agreement: dict[str, Any]
     frame: tuple[int, int]
+
+
+class Verdict(NamedTuple):
+    """The outcome of `weigh_maps`.
+
+    Attributes
+    ----------
+    believed : bool or None
+        True: as hints. False: they must not be believed, or show nothing. None: not known, or there are no maps.
+    sentence : str
+        Which says so, and why, in Markdown.
+    """
+
+    believed: bool | None
+    sentence: str
+
+
+def choose_controlled(test: pd.DataFrame, table: pd.DataFrame, count: int = 4) -> tuple[pd.DataFrame, dict[str, list]]:
+    """Return at most `count` predictions of whose images all kinds of maps were made, and these maps.
+
+    Parameters
+    ----------
+    test : DataFrame
+        Predictions.
+    table : DataFrame
+        ``maps.csv``.
+    count : int
+
+    Returns
+    -------
+    rows : DataFrame
+        As of `choose_shown`.
+    maps : dict
+        Grad-CAM, occlusion, the head permuted, all layers permuted: the maps of `rows`.
+    """
+    methods = {"Grad-CAM": "Grad-CAM", "occlusion": "occlusion", "the head permuted": f"{PERMUTED}the head",
+               "all layers permuted": f"{PERMUTED}all layers"}  # fmt: skip
+    known = {name: read_maps(table, method) for name, method in methods.items()}
+    whole = {path: grid for path, grid in known["Grad-CAM"].items() if all(path in maps for maps in known.values())}
+    rows = choose_shown(test, whole, count)
+    return rows, {name: [maps[path] for path in rows["path"]] for name, maps in known.items()}
 
 
 def frame_of(size: tuple[int, int] | None) -> tuple[int, int]:
@@ -209,6 +252,14 @@ def places_table(places: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sanity_table(sanity: pd.DataFrame) -> pd.DataFrame:
+    """Return ``sanity.csv`` as text: permuted, layers, rank correlation (with the maps before), n, empty."""
+    rows = [{"permuted": row["permuted"], "layers": int(row["layers"]),
+             "rank correlation": describe(_entry(row)), "n": int(row["n"]),
+             "empty": int(row["empty"])} for _, row in sanity.iterrows()]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def judge_agreement(table: pd.DataFrame, group: pd.Series, seed: int = 0) -> dict[str, Any]:
     """Return the mean rank correlation of Grad-CAM and occlusion with its interval: value, ci_low, ci_high, n, empty.
 
@@ -239,13 +290,11 @@ def describe_maps(judged: Judged, sanity: pd.DataFrame) -> str:
     sanity : DataFrame
         ``sanity.csv``.
     """
-    if sanity.empty or not judged.maps:
-        return "No maps were made (maps = 0): where the model looked is not known."
-    places, agreement, last = judged.places, judged.agreement, sanity.iloc[-1]
+    verdict = weigh_maps(judged, sanity).sentence
     empty = int(is_flat(judged.maps.values()).sum())
-    if empty == len(judged.maps):
-        return f"**The maps show nothing**: all {empty} are empty, so where the model looked is not known."
-    words = [_verdict(_entry(last), int(last["n"]), places)]
+    if sanity.empty or empty == len(judged.maps):
+        return verdict
+    places, agreement, last, words = judged.places, judged.agreement, sanity.iloc[-1], [verdict]
     if empty:
         words.append(f"{empty} of the {len(judged.maps)} maps are empty: in them nothing speaks for a fracture.")
     if not places.empty:
@@ -263,34 +312,41 @@ def describe_maps(judged: Judged, sanity: pd.DataFrame) -> str:
     return " ".join(words)
 
 
-def _verdict(permuted: dict[str, Any], n: int, places: pd.DataFrame) -> str:
-    """Return what the intervals show; what they leave open is not known."""
-    unknown = "Whether the maps may be believed **is not known**: "
-    follows = _side(permuted, _ALIKE)
-    if follows == 1:
-        return "**The maps must not be believed**: they stay much the same when all weights are permuted."
-    points = None
+def weigh_maps(judged: Judged, sanity: pd.DataFrame) -> Verdict:
+    """Return whether the maps may be believed; what the intervals leave open is not known.
+
+    Parameters
+    ----------
+    judged : Judged
+    sanity : DataFrame
+        ``sanity.csv``.
+    """
+    if sanity.empty or not judged.maps:
+        return Verdict(None, "No maps were made (maps = 0): where the model looked is not known.")
+    if is_flat(judged.maps.values()).all():
+        told = f"all {len(judged.maps)} are empty, so where the model looked is not known."
+        return Verdict(False, f"**The maps show nothing**: {told}")
+    last, places, points = sanity.iloc[-1], judged.places, None
     if not places.empty:
         less = places.iloc[2]
         points = _side({"ci_low": less["energy_low"], "ci_high": less["energy_high"]}, 0)
+    follows = _side(_entry(last), _ALIKE)
+    if follows == 1:
+        return Verdict(False, f"{_NOT}: they stay much the same when all weights are permuted.")
     if points == -1:
-        return "**The maps must not be believed**: less of them lies on the fractures than of a blob in the middle."
+        return Verdict(False, f"{_NOT}: less of them lies on the fractures than of a blob in the middle.")
     if follows == 0:
-        return f"{unknown}on {n} maps it is not shown that they change when all weights are permuted."
+        told = f"on {int(last['n'])} maps it is not shown that they change when all weights are permuted."
+        return Verdict(None, _UNKNOWN + told)
     if points is None:
-        return (
-            f"{unknown}they follow the weights, but no boxes of fractures are known here, so whether they point at "
-            "fractures was not measured."
-        )
+        told = "no boxes of fractures are known here, so whether they point at fractures was not measured."
+        return Verdict(None, f"{_UNKNOWN}they follow the weights, but {told}")
     if points == 0:
-        return (
-            f"{unknown}they follow the weights, but on {less['n']} images of {less['n_groups']} groups it is not shown "
-            "that more of them lies on the fractures than of a blob in the middle, nor that less does."
-        )
-    return (
-        "**The maps may be believed as hints, not as outlines**: they follow the weights, and more of them lies on the "
-        "fractures than of a blob in the middle."
-    )
+        told = "that more of them lies on the fractures than of a blob in the middle, nor that less does."
+        on = f"on {less['n']} images of {less['n_groups']} groups"
+        return Verdict(None, f"{_UNKNOWN}they follow the weights, but {on} it is not shown {told}")
+    told = "they follow the weights, and more of them lies on the fractures than of a blob in the middle."
+    return Verdict(True, f"**The maps may be believed as hints, not as outlines**: {told}")
 
 
 def _side(entry: dict[str, Any], border: float) -> int:

@@ -218,16 +218,48 @@ def plot_maps(
     for ax in axes.flat[len(pictures) :]:
         ax.set_axis_off()
     for ax, picture, (grid, known), caption in zip(axes.flat, pictures, overlays, captions, strict=False):
-        heat = scale_map(grid / (grid.max() or 1), picture.shape).clip(0, 1)
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        ax.imshow(heat, cmap="inferno", alpha=0.55 * heat, vmin=0, vmax=1)
+        _draw_map(ax, picture, grid)
         for left, top, right, bottom in known:
             ax.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, ec="#5ad1ff", lw=1.4))
-        ax.set(xticks=[], yticks=[])
         ax.set_xlabel(caption, fontsize=8)
-        ax.grid(visible=False)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return figure
+
+
+def plot_controls(
+    pictures: Sequence[np.ndarray], maps: dict[str, Sequence[np.ndarray]], captions: Sequence[str], *, title: str
+) -> Figure:
+    """Draw a row a radiograph: itself, then each kind of map over it, in proportion to each map's largest value.
+
+    Parameters
+    ----------
+    pictures : sequence of uint8 arrays, shape (height, width), 0-255
+    maps : dict
+        Name to maps of the pictures, float, shape (rows, columns); one that says the same everywhere is called empty.
+    captions : sequence of str
+    title : str
+    """
+    size = (2.1 * (1 + len(maps)), 0.5 + 2.25 * len(pictures))
+    figure, axes = plt.subplots(len(pictures), 1 + len(maps), figsize=size, layout="constrained", squeeze=False)
+    for row, picture, caption, *grids in zip(axes, pictures, captions, *maps.values(), strict=True):
+        for ax, grid in zip(row, [None, *grids], strict=True):
+            _draw_map(ax, picture, grid)
+            if grid is not None and not np.ptp(grid):
+                ax.set_xlabel("empty", fontsize=9)
+        row[0].set_xlabel(caption, fontsize=9)
+    for ax, name in zip(axes[0], ["the picture", *maps], strict=True):
+        ax.set_title(name, fontsize=9, loc="center")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    return figure
+
+
+def _draw_map(ax: Axes, picture: np.ndarray, grid: np.ndarray | None) -> None:
+    ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    if grid is not None:
+        heat = scale_map(grid / (grid.max() or 1), picture.shape).clip(0, 1)
+        ax.imshow(heat, cmap="inferno", alpha=0.55 * heat, vmin=0, vmax=1)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
 
 
 def plot_band(predictions: pd.DataFrame, chosen: dict[str, Any], *, model: str, ax: Axes | None = None) -> Axes:

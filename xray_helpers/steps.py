@@ -88,7 +88,7 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
                      tuple(f"{model}/{file}" for file in made))  # fmt: skip
         figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
         tables = ("calibration", "reliability", "decision_curve", "spread", "subgroups", "failures", "localization")
-        judged = (f"{model}/metrics.json", *(f"{model}/{table}.csv" for table in tables))
+        judged = (f"{model}/metrics.json", f"{model}/maps_verdict.json", *(f"{model}/{table}.csv" for table in tables))
         judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
         steps += [*extract, train, Step(f"{model}/{JUDGE}", JUDGE, {"model": model}, (train.name,), judged)]
     grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
