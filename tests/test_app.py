@@ -2,9 +2,12 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from xray_helpers import app
 from xray_helpers.app import _answers, _free_port, serve_room, write_lab
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.studies import open_study
@@ -59,3 +62,17 @@ time.sleep(60)
 def test_a_study_outside_reports_or_without_a_model_has_no_reading_room(study):
     with pytest.raises(InputError, match="no trained and evaluated model"):
         serve_room("s")
+
+
+def test_jupyterlab_is_spared_what_tensorflow_says_at_its_start(study, monkeypatch):
+    given = {}
+
+    @contextmanager
+    def child(command, **options):
+        given.update(options)
+        yield SimpleNamespace(wait=lambda: None, returncode=0)
+
+    monkeypatch.setattr(app, "_child", child)
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    app.open_lab("s", "VGG16", arguments=["--allow-root"])
+    assert given["env"]["TF_CPP_MIN_LOG_LEVEL"] == "3"

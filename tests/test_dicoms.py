@@ -174,7 +174,9 @@ def test_frames_colour_and_notes(tmp_path, phantom):
 
 def test_other_modalities_are_left_out_unless_asked_for(tmp_path, phantom):
     ds = build(phantom, Modality="CT")
-    with pytest.raises(UnreadableError, match="has modality CT, no plain radiograph: give other_modalities=true"):
+    with pytest.raises(
+        UnreadableError, match="has modality CT, no plain radiograph: this study reads radiographs only"
+    ):
         read(ds, tmp_path)
     assert read(ds, tmp_path, other_modalities=True).pixels.shape == phantom.shape
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from xray_helpers.prediction import feature_distance, measure_familiarity
+from xray_helpers.prediction import Reader, feature_distance, measure_familiarity, note_oddities
+from xray_helpers.radiographs import Radiograph
 from xray_helpers.settings import InputError
 
 
@@ -27,6 +28,32 @@ def test_features_that_never_vary_do_not_decide_alone():
     table = measure_familiarity(train, train)
     assert (table["standard_deviation"] > 0).all()
     assert np.isfinite(feature_distance(train + 1, table)).all()
+
+
+def test_where_the_model_abstains_there_is_no_decision():
+    reader = object.__new__(Reader)
+    reader.threshold, reader.uncertain = 0.5, (0.4, 0.6)
+    reader._familiarity = measure_familiarity(np.random.default_rng(0).normal(size=(50, 3)), np.zeros((2, 3)))
+    reader.resize = lambda pixels: pixels
+    reader._both = lambda pixels: (np.array([[0.45], [0.3], [0.7]]), np.zeros((3, 3)))
+    answers = reader.judge([Radiograph(np.zeros((40, 40), np.uint8), "L", "")] * 3)
+    assert [row["decision"] for row in answers] == ["", "Non-Fractured", "Fractured"]
+    assert [row["uncertain"] for row in answers] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("shape", "grey", "said"),
+    [
+        ((100, 100), True, "almost one grey: there is no picture in it"),
+        ((31, 60), False, "too small: 60 x 31 pixels"),
+        ((600, 100), False, "very long and thin: 100 x 600 pixels"),
+        ((500, 100), False, ""),
+    ],
+)
+def test_what_is_plainly_no_radiograph_is_noted(shape, grey, said):
+    pixels = np.random.default_rng(0).integers(0, 2 if grey else 256, shape, dtype=np.uint8)
+    assert note_oddities(Radiograph(pixels, "L", "")).note == said
+    assert note_oddities(Radiograph(pixels, "L", "", note="first of 2 pages")).note.endswith("first of 2 pages")
 
 
 @pytest.mark.slow

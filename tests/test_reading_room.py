@@ -21,8 +21,9 @@ class Reader:
 
     def judge(self, pictures: list[Radiograph]):
         p = float(pictures[0].pixels.mean() / 255)
-        return [{"probability": p, "decision": "Fractured" if p >= 0.5 else "Non-Fractured", "warning": "",
-                 "uncertain": 0.4 <= p <= 0.6}]  # fmt: skip
+        uncertain = 0.4 <= p <= 0.6
+        decision = "" if uncertain else "Fractured" if p >= 0.5 else "Non-Fractured"
+        return [{"probability": p, "decision": decision, "warning": pictures[0].note, "uncertain": uncertain}]
 
 
 def png(grey):
@@ -43,9 +44,29 @@ def test_files_are_answered_one_by_one():
     assert [row["answer"] for row in answers] == ["Fractured", "abstains", "Non-Fractured", "no picture", "no picture"]
     assert "no picture of a known format" in answers[3]["reason"]
     assert "empty" in answers[4]["reason"]
-    table = pd.read_csv(io.StringIO(build_csv(answers)))
+    assert "almost one grey" in answers[0]["warning"]
+    table = pd.read_csv(io.StringIO(build_csv(answers, "s", "A")), keep_default_na=False)
     assert table["file"].tolist() == [name for name, _ in files]
+    assert table["decision"].tolist() == ["Fractured", "", "Non-Fractured", "", ""]
+    assert set(zip(table["study"], table["model"], strict=True)) == {("s", "A")}
     assert "pixels" not in table.columns
+
+
+def test_a_dicom_file_leaves_no_secret_on_the_disk(root):
+    import pydicom
+
+    ds = pydicom.Dataset()
+    ds.PatientID, ds.Modality, ds.Rows, ds.Columns = "p1", "CR", 40, 40
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelData = 8, 8, 7, bytes(range(200)) * 8
+    ds["PixelData"].VR = "OB"
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    ds.save_as(buffer, enforce_file_format=False, implicit_vr=False, little_endian=True)
+    answers = judge_files(Reader(), None, [("a.dcm", buffer.getvalue())])
+    assert "pixels" in answers[0], answers
+    assert list(root.iterdir()) == []
 
 
 def test_a_map_lies_over_the_picture_not_over_its_padding():
@@ -77,7 +98,8 @@ def room(tmp_path, monkeypatch):
     monkeypatch.setattr(reading_room, "Reader", lambda study, model: type("Net", (Reader,), {"model": None})())
     monkeypatch.setattr(reading_room, "GradCam", lambda model: None)
     monkeypatch.setattr(reading_room, "describe_rule", lambda study, model: "a rule")
-    return reading_room.ReadingRoom(tmp_path, "A")
+    (tmp_path / "s" / "A").mkdir(parents=True)
+    return reading_room.ReadingRoom(tmp_path / "s", "A")
 
 
 def contents(widget):
@@ -101,13 +123,56 @@ def test_forget_all_leaves_nothing_of_a_file(room):
     assert (room.answers, room.view._shown, room.pager._items) == ([], [], [])
 
 
+def test_the_page_is_told_when_the_next_files_may_come(room, monkeypatch):
+    from xray_helpers import reading_room
+
+    seen, judge = [], reading_room.judge_files
+    monkeypatch.setattr(
+        reading_room,
+        "judge_files",
+        lambda *given: seen.append((room.upload.disabled, room.status.value)) or judge(*given),
+    )
+    room._take({"new": [{"name": "a.png", "content": png(250)}, {"name": "b.png", "content": png(5)}]})
+    assert [disabled for disabled, _ in seen] == [True, True]
+    assert all("data-taken='0'" in words for _, words in seen)
+    assert "data-taken='1'" in room.status.value
+    assert not room.upload.disabled
+    monkeypatch.setattr(reading_room, "judge_files", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        room._take({"new": [{"name": "c.png", "content": b"x"}]})
+    assert "data-taken='2'" in room.status.value  # or what is dropped next would wait for ever
+    assert not room.upload.disabled
+
+
+def test_the_csv_is_named_after_study_and_model(room):
+    room._take({"new": [{"name": "a.png", "content": png(250)}]})
+    assert "download='reading_room_s_A.csv'" in room.csv.value
+    assert "underline" in room.csv.value
+
+
+def test_what_is_known_of_the_maps_stands_under_them(room, tmp_path):
+    from xray_helpers.reading_room import ReadingRoom
+
+    row = {"file": "a.png", "answer": "abstains", "probability": 0.5, "threshold": 0.5, "warning": "",
+           "pixels": np.zeros((40, 40), np.uint8), "map": np.zeros((4, 4), np.float32)}  # fmt: skip
+    room._open(row)
+    assert "its map is empty" in room.view.captions[0].value
+    assert room.view.opacity.value > 0
+    verdict = {"verdict": "**Do not believe** the maps. They hit 1 of 9.", "believed": False}
+    (tmp_path / "s" / "A" / "maps_verdict.json").write_text(json.dumps(verdict))
+    told = ReadingRoom(tmp_path / "s", "A")
+    told._open(row)
+    assert "<b>Do not believe</b> the maps.</small>" in told.view.captions[0].value
+    assert told.view.opacity.value == 0
+
+
 def test_a_reason_keeps_its_capitals(room):
     room._open({"file": "a.png", "reason": "it has 600 MB, too many for a radiograph: convert it"})
     assert "It has 600 MB, too many" in room.answer.value
 
 
 def test_a_name_is_no_formula_in_a_spreadsheet():
-    table = pd.read_csv(io.StringIO(build_csv(judge_files(Reader(), None, [("=cmd|x.png", png(9))]))))
+    table = pd.read_csv(io.StringIO(build_csv(judge_files(Reader(), None, [("=cmd|x.png", png(9))]), "s", "A")))
     assert table["file"].iloc[0] == "'=cmd|x.png"
 
 

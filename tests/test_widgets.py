@@ -320,6 +320,77 @@ def test_a_moved_picture_is_told_where_it_would_stand(study, monkeypatch):
     assert "no picture: it" in near.children[-1].value
 
 
+def test_the_next_picture_is_shown_whole(study):
+    view = viewing.RadiographView()
+    view.show([(np.zeros((50, 50), np.uint8), None)], ["a"])
+    for again in (lambda: view.show([(np.zeros((50, 50), np.uint8), None)], ["b"]), view.whole.click, view.clear):
+        view.zoom.value, view.window.value, view.level.value, view.down.value, view.across.value = 4, 50, 20, 0.1, 0.9
+        view.opacity.value = 0.3
+        again()
+        kept = [c.value for c in (view.zoom, view.window, view.level, view.down, view.across, view.opacity)]
+        assert kept == [1, 255, 128, 0.5, 0.5, 0.3]
+
+
+def test_captions_and_long_cells_do_not_widen_the_page():
+    view = viewing.RadiographView(side=300)
+    assert view.box.children[0].layout.max_width == "300px"
+    assert "overflow-wrap:anywhere" in viewing.write_caption("a" * 200)
+    cells = re.findall(r"<td style='([^']*)'", viewing.table("", ("file", "p"), [("a" * 200, "0.123")]))
+    assert "overflow-wrap:anywhere" in cells[0]
+    assert "max-width:22em" in cells[0]
+    assert "nowrap" in cells[1]
+
+
+def write_verdict(place, model, **found):
+    (place / model / "maps_verdict.json").write_text(json.dumps(found))
+
+
+def test_what_03_found_of_the_maps_stands_under_them(study):
+    place, table = study
+    two = {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)}
+    assert viewing.read_verdict(place, "A") == ("", None)
+    assert widgets._ErrorBrowser(place, "A", table, 0.5).view.opacity.value == 0.5
+    write_verdict(place, "A", verdict="**Believe <it>. Or not.**", believed=True)
+    assert viewing.read_verdict(place, "A") == ("Believe &lt;it&gt;.", True)
+    write_verdict(place, "B", verdict="The maps are **noise**", believed=False)
+    errors, both = widgets._ErrorBrowser(place, "B", table, 0.5), widgets._ModelComparer(place, two)
+    assert "The maps are <b>noise</b>" in errors.view.captions[0].value
+    assert ["noise" in caption.value for caption in both.view.captions] == [False, True]
+    assert errors.view.opacity.value == both.view.opacity.value == 0
+    assert widgets._ErrorBrowser(place, "A", table, 0.5).view.opacity.value == 0.5
+
+
+def test_an_empty_map_is_told_from_one_that_speaks(study):
+    place, table = study
+    build_maps(["a.png"], "Grad-CAM", np.zeros((1, 8, 8), np.float32), (64, 64)).to_csv(
+        place / "B" / "maps.csv", index=False
+    )
+    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    assert "largest value" in both.view.captions[0].value
+    assert "its map is empty" in both.view.captions[1].value
+    assert "its map is empty" in widgets._ErrorBrowser(place, "B", table, 0.5).view.captions[0].value
+
+
+def test_two_models_maps_are_made_on_demand(study, monkeypatch):
+    place, table = study
+    (place / "B" / "maps.csv").unlink()
+    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    assert "no map was made" in both.view.captions[1].value
+    assert both.make.layout.display is None
+    made = []
+
+    def make(maps, path):
+        made.append(maps._model)
+        maps.known[path], maps._size = np.ones((8, 8), np.float32), (64, 64)
+
+    monkeypatch.setattr(widgets.Maps, "make", make)
+    both.make.click()
+    assert made == ["B"]
+    assert "largest value" in both.view.captions[1].value
+    assert both.make.layout.display == "none"
+    assert not both.make.disabled
+
+
 def test_a_map_that_cannot_be_made_is_told_and_the_button_works_again(study, monkeypatch):
     place, table = study
     errors = widgets._ErrorBrowser(place, "A", table, 0.5)

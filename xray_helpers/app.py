@@ -28,6 +28,7 @@ _POLICY = (  # no host but this one is asked for anything
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss:; frame-ancestors 'self'"
 )
 _ASK_NOBODY = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # news and updates
+_LEFT = {"cull_idle_timeout": 30, "cull_interval": 10}  # seconds; a kernel whose page is open is not culled
 _LARGEST = 600_000_000  # bytes of one message: files of radiographs.MAX_BYTES, as they travel
 
 
@@ -73,7 +74,7 @@ def serve_room(
             }
         }
         shown = {"strip_sources": True, "file_allowlist": []}
-        config = {"Voila": options, "VoilaConfiguration": shown}
+        config = {"Voila": options, "VoilaConfiguration": shown, "MappingKernelManager": _LEFT}
         (Path(place) / "voila.json").write_text(json.dumps(config), encoding="utf-8")
         env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "XRAY_HELPERS_ROOT": str(root())}
         env.pop("JPY_SESSION_NAME", None)
@@ -98,7 +99,7 @@ def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> i
     with tempfile.TemporaryDirectory() as place:
         write_json(Path(place) / "labconfig" / "page_config.json", _ASK_NOBODY)
         path = os.pathsep.join(filter(None, (place, os.environ.get("JUPYTER_CONFIG_PATH"))))
-        env = os.environ | {"XRAY_HELPERS_ROOT": str(root()), "JUPYTER_CONFIG_PATH": path}
+        env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "XRAY_HELPERS_ROOT": str(root()), "JUPYTER_CONFIG_PATH": path}
         with _child(command, env=env) as process:
             process.wait()
     return process.returncode

@@ -216,7 +216,8 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
         if row.reason:
             click.echo(f"{row.file}: no picture: it {row.reason}")
         else:
-            told = f"{row.file}: P(Fractured) = {row.probability:.3f}, {row.decision} (threshold {row.threshold:.3f})"
+            called = row.decision or "abstains"
+            told = f"{row.file}: P(Fractured) = {row.probability:.3f}, {called} (threshold {row.threshold:.3f})"
             click.echo(f"{told}. {row.warning}" if row.warning else told)
     if (folder / model / "metrics.json").exists():
         click.echo(describe_rule(folder, model))

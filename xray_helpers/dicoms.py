@@ -9,6 +9,7 @@ import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PROJECTION = ("CR", "DX", "RG")  # modalities of plain radiographs
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_nameless = ContextVar("nameless", default=False)
 
 
 class DicomError(Exception):
@@ -42,7 +44,7 @@ class Plane(NamedTuple):
     mode : str
         Such as ``DICOM MONOCHROME2 12 bit``.
     patient : str
-        A salted hash of PatientID, or of StudyInstanceUID where there is none; empty without both.
+        A salted hash of PatientID, or of StudyInstanceUID where there is none; empty without both, and in `nameless`.
     note : str
         What a reader should know: more frames, burned-in annotation.
     """
@@ -101,6 +103,16 @@ def read_plane(data: bytes, max_pixels: int, *, other_modalities: bool = False) 
 
 
 @contextmanager
+def nameless() -> Iterator[None]:
+    """Read DICOM files without telling their patients apart, for which a secret would be kept on the disk."""
+    token = _nameless.set(True)
+    try:
+        yield
+    finally:
+        _nameless.reset(token)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """pydicom warns of what is odd in a header; the manifest says what matters."""
     log = logging.getLogger("pydicom")
@@ -132,7 +144,9 @@ def _check(ds: "Dataset", max_pixels: int, other_modalities: bool) -> None:
     modality = str(ds.get("Modality") or "none")
     secondary = str(ds.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE)
     if modality not in PROJECTION and not secondary and not other_modalities:
-        raise DicomError(f"has modality {_plain(modality)}, no plain radiograph: give other_modalities=true to read it")
+        raise DicomError(
+            f"has modality {_plain(modality)}, no plain radiograph: this study reads radiographs only (other_modalities=false)"
+        )
 
 
 def _plain(text: str) -> str:
@@ -203,6 +217,8 @@ def _note(ds: "Dataset") -> str:
 
 
 def _patient(ds: "Dataset") -> str:
+    if _nameless.get():
+        return ""
     for name in ("PatientID", "StudyInstanceUID"):
         text = str(ds.get(name) or "").strip()
         if text:

@@ -19,6 +19,8 @@ from xray_helpers.training import HEAD_INPUT, load_model
 if TYPE_CHECKING:
     import keras
 
+SMALLEST, LONGEST = 32, 5  # pixels of the shorter side; how many of it in the longer: what a radiograph keeps to
+_ONE_GREY = 2.0  # standard deviation of grey levels, 0-255, under which there is nothing to see
 COLOURED = 12.0  # mean difference of channels, 0-255, from which a picture is a colour photograph
 _BATCH = 32
 
@@ -76,8 +78,8 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        file, probability (of Fractured), decision, threshold, warning (images unlike the training images, notes),
-        reason (why there is no probability). A row a file.
+        file, probability (of Fractured), decision (empty where the model abstains), threshold, warning (images unlike
+        the training images, notes), reason (why there is no probability). A row a file.
 
     Raises
     ------
@@ -98,6 +100,16 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
+
+
+def note_oddities(picture: Radiograph) -> Radiograph:
+    """Return a picture, not yet resized, with what is plainly no radiograph's added to its note."""
+    short, long = sorted(picture.pixels.shape)
+    height, width = picture.pixels.shape
+    words = ["almost one grey: there is no picture in it"] if picture.pixels.std() < _ONE_GREY else []
+    words += [f"too small: {width} x {height} pixels"] if short < SMALLEST else []
+    words += [f"very long and thin: {width} x {height} pixels"] if long > LONGEST * short else []
+    return picture._replace(note="; ".join(filter(None, [*words, picture.note])))
 
 
 @contextmanager
@@ -152,7 +164,10 @@ class Reader:
         return resize(pixels, self.model.input_shape[1:3], reading_of(self.settings).get("resize", "stretch"))
 
     def judge(self, pictures: Sequence[Radiograph]) -> list[dict[str, Any]]:
-        """Return probability, decision, warning (or an empty string) and uncertain (whether to abstain) of each picture."""
+        """Return probability, decision, warning (or an empty string) and uncertain (whether to abstain) of each picture.
+
+        decision is empty where the model abstains. `note_oddities` comes before.
+        """
         pixels = np.stack([self.resize(picture.pixels) for picture in pictures])
         outputs = self._both(pixels[..., None].astype(np.float32))
         probability, features = (np.asarray(part) for part in outputs)
@@ -167,7 +182,7 @@ class Reader:
             answers.append(
                 {
                     "probability": round(p, 6),
-                    "decision": POSITIVE if p >= self.threshold else NEGATIVE,
+                    "decision": "" if uncertain else POSITIVE if p >= self.threshold else NEGATIVE,
                     "warning": ("WARNING: " + "; ".join(words)) if words else "",
                     "uncertain": uncertain,
                 }
@@ -182,7 +197,7 @@ def _read_batches(rows: list[dict[str, Any]], reader: Reader) -> Iterator[tuple[
         place, name = row.pop("place")
         if not row["reason"]:
             try:
-                found = ImageFolder(place, **reading_of(reader.settings)).read(name)
+                found = note_oddities(ImageFolder(place, **reading_of(reader.settings)).read(name))
                 pictures.append(found._replace(pixels=reader.resize(found.pixels)))  # a batch of whole ones is much
                 batch.append(row)
             except UnreadableError as error:

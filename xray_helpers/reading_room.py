@@ -10,34 +10,78 @@ import ipywidgets as w
 import pandas as pd
 from IPython.display import Image, Javascript, display
 
+from xray_helpers.dicoms import nameless
 from xray_helpers.explain import GradCam, fit_map
 from xray_helpers.manifest import reading_of
 from xray_helpers.metrics import describe
-from xray_helpers.prediction import Reader
+from xray_helpers.prediction import Reader, note_oddities
 from xray_helpers.radiographs import MAX_BYTES, SUFFIXES, ImageFolder, UnreadableError, decode_radiograph, escape_name
 from xray_helpers.settings import POSITIVE, InputError
 from xray_helpers.studies import read_csv, read_json
-from xray_helpers.viewing import FLOW, Pager, RadiographView, is_page, show, table, text
+from xray_helpers.viewing import (
+    FLOW,
+    Pager,
+    RadiographView,
+    describe_map,
+    is_page,
+    read_verdict,
+    show,
+    table,
+    text,
+    write_caption,
+)
 
 NOTICE = "For research only. This is not a medical device and must not be used for diagnosis."
 COLUMNS = ("file", "answer", "probability", "decision", "threshold", "warning", "reason")
-_STYLE = "padding:8px 12px;border-left:5px solid #b2432f;background:#fbe9e4;color:#4a1409;font-weight:600"
+_STYLE = (
+    "padding:8px 12px;border-left:5px solid #b2432f;background:#fbe9e4;color:#4a1409;font-weight:600;line-height:1.5"
+)
+_WRAP = "line-height:1.4;overflow-wrap:anywhere"
 _IN_SIGHT = ";position:fixed;bottom:0;left:0;right:0;z-index:9"  # on a page of its own
+_STICKY = """<style>  /* in JupyterLab: what scrolls must be the notebook, not a box in it */
+.reading-room, .jp-Cell :has(.reading-room) { overflow: visible !important; }
+.reading-room > .research-only-bar { position: sticky; top: 0; z-index: 9; overflow: visible; }
+</style>"""
+_ACCEPTED = ",".join(SUFFIXES)
 _DROP = """
 if (!window.readingRoomDrops) {  // a cell may run again; its listeners would add up
 window.readingRoomDrops = true;
-document.addEventListener("dragover", event => event.target.closest(".reading-room") && event.preventDefault());
-document.addEventListener("drop", event => {
-  const room = event.target.closest(".reading-room");
-  if (!room || !event.dataTransfer.files.length) return;
-  event.preventDefault();
-  const click = HTMLInputElement.prototype.click;  // the upload's own input is in no document
+const page = PAGE;  // of its own: files may be dropped anywhere on it
+const find = event => event.target.closest(".reading-room") || (page && document.querySelector(".reading-room"));
+const count = room => Number(room.querySelector("[data-taken]").dataset.taken);
+const hand = async (room, files) => {  // to the upload's own input, which is in no document
+  const carried = new DataTransfer(), before = count(room), click = HTMLInputElement.prototype.click;
+  for (const file of files) {  // a folder cannot be read, and would take the others with it
+    const readable = await file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+    carried.items.add(readable ? file : new File([], file.name));
+  }
   HTMLInputElement.prototype.click = function () {
-    this.files = event.dataTransfer.files;
+    this.files = carried.files;
     this.dispatchEvent(new Event("change"));
   };
-  try { room.querySelector(".widget-upload").click(); } finally { HTMLInputElement.prototype.click = click; }
+  try {
+    room.querySelector(".widget-upload").dispatchEvent(new Event("click"));
+  } finally { HTMLInputElement.prototype.click = click; }
+  while (room.isConnected && count(room) == before) await new Promise(done => setTimeout(done, 100));
+};
+const add = (room, files) => {  // after what came before was read: it would overwrite it
+  room.last = (room.last ?? Promise.resolve()).then(() => hand(room, files)).catch(console.error);
+};
+document.addEventListener("dragover", event => find(event) && event.preventDefault());
+document.addEventListener("drop", event => {
+  const room = find(event);
+  if (!room || !event.dataTransfer.files.length) return;
+  event.preventDefault();
+  add(room, [...event.dataTransfer.files]);
 });
+document.addEventListener("click", event => {  // files that are chosen wait in the same queue
+  const room = event.isTrusted && event.target.closest(".reading-room .widget-upload") && find(event);
+  if (!room) return;
+  event.stopPropagation();
+  const input = Object.assign(document.createElement("input"), {type: "file", multiple: true, accept: "ACCEPTED"});
+  input.onchange = () => input.files.length && add(room, [...input.files]);
+  input.click();
+}, true);
 }
 """
 
@@ -92,7 +136,7 @@ def judge_files(reader: Reader, cam: GradCam | None, files: Sequence[tuple[str, 
     -------
     list of dict
         `COLUMNS`, and pixels and map where there is a picture. answer is Fractured, Non-Fractured, ``abstains``, or
-        ``no picture``, of which reason says why.
+        ``no picture``, of which reason says why; decision is empty in the last two.
     """
     reading, answers = ImageFolder(Path(), **reading_of(reader.settings)), []
     for name, data in files:
@@ -100,7 +144,8 @@ def judge_files(reader: Reader, cam: GradCam | None, files: Sequence[tuple[str, 
         try:
             if len(data) > MAX_BYTES:
                 raise UnreadableError(f"has {len(data) / 1e6:.0f} MB, too many for a radiograph: convert it")
-            picture = decode_radiograph(data, reading)
+            with nameless():
+                picture = note_oddities(decode_radiograph(data, reading))
         except UnreadableError as error:
             answers.append(row | {"answer": "no picture", "reason": f"it {error}"})
             continue
@@ -113,9 +158,12 @@ def judge_files(reader: Reader, cam: GradCam | None, files: Sequence[tuple[str, 
     return answers
 
 
-def build_csv(answers: Sequence[dict[str, Any]]) -> str:
-    """Return the answers as CSV, in `COLUMNS`; a name that a spreadsheet would take for a formula is quoted off."""
-    table = pd.DataFrame(answers).reindex(columns=list(COLUMNS))
+def build_csv(answers: Sequence[dict[str, Any]], study: str, model: str) -> str:
+    """Return the answers as CSV: `COLUMNS`, and the names of study and model.
+
+    A file's name that a spreadsheet would take for a formula is quoted off.
+    """
+    table = pd.DataFrame(answers).reindex(columns=list(COLUMNS)).assign(study=study, model=model)
     table["file"] = [f"'{name}" if name[:1] in "=+-@\t" else name for name in table["file"]]
     buffer = io.StringIO()
     table.to_csv(buffer, index=False, lineterminator="\n")
@@ -126,7 +174,7 @@ def open_room(study: Path, model: str, still: Image) -> Any:
     """Show the reading room; `still` is what batch shows."""
 
     def build() -> w.Widget:
-        display(Javascript(_DROP))
+        display(Javascript(_DROP.replace("PAGE", str(is_page()).lower()).replace("ACCEPTED", _ACCEPTED)))
         return ReadingRoom(study, model).box
 
     return show(build, still)
@@ -136,12 +184,12 @@ class ReadingRoom:
     """Upload, answers one by one with the map over them, a table, a CSV to take away."""
 
     def __init__(self, study: Path, model: str) -> None:
+        self.study, self.model, self.taken = study.name, model, 0
         self.reader = Reader(study, model)
         self.cam = GradCam(self.reader.model)
         self.answers: list[dict[str, Any]] = []
-        accepted = ",".join(SUFFIXES)
         self.upload = w.FileUpload(
-            accept=accepted, multiple=True, description="Choose files", layout=w.Layout(width="180px")
+            accept=_ACCEPTED, multiple=True, description="Choose files", layout=w.Layout(width="180px")
         )
         self.upload.observe(self._take, "value")
         self.forget = w.Button(description="Forget all", layout=w.Layout(width="120px"))
@@ -149,8 +197,12 @@ class ReadingRoom:
         self.status, self.answer, self.table, self.csv = w.HTML(), w.HTML(), w.HTML(), w.HTML()
         self.table.add_class("answers")
         self.view, self.pager = RadiographView(), Pager(self._open)
-        style = _STYLE + (_IN_SIGHT if is_page() else "")
-        notice = w.HTML(f"<div role='note' class='research-only' style='{style}'>{NOTICE}</div>")
+        self.verdict, believed = read_verdict(study, model)
+        if believed is False:
+            self.view.opacity.value = 0
+        style, sticky = (_STYLE + _IN_SIGHT, "") if is_page() else (_STYLE, _STICKY)
+        notice = w.HTML(f"{sticky}<div role='note' class='research-only' style='{style}'>{NOTICE}</div>")
+        notice.add_class("research-only-bar")
         rule = w.HTML(f"<p style='line-height:1.5'>{text(describe_rule(study, model))}</p>")
         bar = w.HBox([self.upload, self.forget, self.status, self.csv], layout=w.Layout(**FLOW))
         self.box = w.VBox([notice, rule, bar, self.pager.box, self.answer, self.view.box, self.table])
@@ -162,23 +214,33 @@ class ReadingRoom:
         if not change["new"]:
             return
         files = [(item["name"], bytes(item["content"])) for item in change["new"]]
-        self.upload.value = ()
-        for number, file in enumerate(files, start=1):
-            self.status.value = f"reading {number} of {len(files)} …"
-            self.answers += judge_files(self.reader, self.cam, [file])
-        self._show(self.answers)
+        self.upload.value, self.upload.disabled = (), True
+        try:
+            for number, file in enumerate(files, start=1):
+                self._tell(f"reading {number} of {len(files)} …")
+                self.answers += judge_files(self.reader, self.cam, [file])
+        finally:
+            self.upload.disabled = False
+            self.taken += 1
+            self._show(self.answers)
         self.pager.turn(len(self.answers) - len(files))
+
+    def _tell(self, words: str) -> None:
+        """Show words, and how many batches were read, for which the page waits before it hands over the next."""
+        self.status.value = f"<span data-taken='{self.taken}'>{words}</span>"
 
     def _show(self, answers: list[dict[str, Any]]) -> None:
         self.answers = answers
-        self.status.value = (
-            f"{len(answers)} files, in memory only" if answers else "or drop PNG, JPEG or DICOM files anywhere here."
+        here = "on this page" if is_page() else "in this room"
+        self._tell(
+            f"{len(answers)} files, in memory only" if answers else f"or drop PNG, JPEG or DICOM files anywhere {here}."
         )
         shown = [name for name in COLUMNS if name != "threshold"]
         rows = [[self._cell(row, name) for name in shown] for row in answers]
         self.table.value = table("All files", shown, rows) if answers else ""
-        packed = base64.b64encode(build_csv(answers).encode()).decode() if answers else ""
-        link = f"<a download='reading_room.csv' href='data:text/csv;base64,{packed}'>Take the CSV of all</a>"
+        packed = base64.b64encode(build_csv(answers, self.study, self.model).encode()).decode() if answers else ""
+        given = f"download='{text(f'reading_room_{self.study}_{self.model}.csv')}' href='data:text/csv;base64,{packed}'"
+        link = f"<a style='color:#3d6f9e;text-decoration:underline' {given}>Take the CSV of all</a>"
         self.csv.value = link if answers else ""
         self.pager.box.layout.display = None if len(answers) > 1 else "none"
         self.pager.load(answers)
@@ -195,15 +257,17 @@ class ReadingRoom:
             self.answer.value = ""
         elif not pictured:
             why = row["reason"][:1].upper() + row["reason"][1:]
-            self.answer.value = f"<p><b>{text(row['file'])}: no picture.</b> {text(why)}.</p>"
+            self.answer.value = f"<p style='{_WRAP}'><b>{text(row['file'])}: no picture.</b> {text(why)}.</p>"
         if not pictured:
             self.view.clear()
             return
         said = {"abstains": "No decision: it abstains"}.get(row["answer"], row["answer"])
-        warning = f"<p style='color:#b2432f;font-weight:600'>{text(row['warning'])}</p>" if row["warning"] else ""
+        warning = (
+            f"<p style='color:#b2432f;font-weight:600;{_WRAP}'>{text(row['warning'])}</p>" if row["warning"] else ""
+        )
         self.answer.value = (
-            f"<p style='font-size:120%'><b>{text(said)}</b>, P({POSITIVE}) = {row['probability']:.3f}, threshold "
+            f"<p style='font-size:120%;{_WRAP}'><b>{text(said)}</b>, P({POSITIVE}) = {row['probability']:.3f}, threshold "
             f"{row['threshold']:.3f}</p>{warning}"
         )
-        caption = f"{text(row['file'])}<br><small>bright: what speaks for a fracture (Grad-CAM)</small>"
+        caption = write_caption(text(row["file"]), describe_map(row["map"]), self.verdict)
         self.view.show([(row["pixels"], row["map"])], [caption])

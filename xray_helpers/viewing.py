@@ -2,7 +2,9 @@
 
 import html
 import os
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,9 +13,11 @@ import numpy as np
 from IPython.display import Image
 
 from xray_helpers.explain import scale_map
+from xray_helpers.studies import read_json
 
 SIDE, SMALL = 420, 170  # pixels of a shown radiograph, and of a small one
 FLOW = {"flex_flow": "row wrap", "grid_gap": "6px 12px"}  # what does not fit goes to the next line
+_LONG = 28  # letters from which a cell of a table is wrapped
 _INK, _BLUE, _RED = "var(--jp-ui-font-color1, #222)", "#3d6f9e", "#b2432f"
 
 
@@ -62,18 +66,49 @@ def text(words: str, *, bold: bool = False) -> str:
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
     """Return a small table as HTML: words of caption and cells, escaped; `classes` names the second cell of each row."""
-    cell = "style='text-align:left;padding:2px 12px 2px 0;line-height:1.4;white-space:nowrap'"
+    cell = "text-align:left;padding:2px 12px 2px 0;line-height:1.4;white-space:"
+    short, long = f"style='{cell}nowrap'", f"style='{cell}normal;overflow-wrap:anywhere;min-width:11em;max-width:22em'"
     named = [f" class='{name}'" for name in classes] or [""] * len(rows)
     lines = "".join(
         "<tr>"
-        + "".join(f"<td {cell}{named[i] if j == 1 else ''}>{text(word)}</td>" for j, word in enumerate(row))
+        + "".join(
+            f"<td {short if len(word) < _LONG else long}{named[i] if j == 1 else ''}>{text(word)}</td>"
+            for j, word in enumerate(row)
+        )
         + "</tr>"
         for i, row in enumerate(rows)
     )
-    head = "".join(f"<th {cell}>{text(word)}</th>" for word in heads)
+    head = "".join(f"<th {short}>{text(word)}</th>" for word in heads)
     title = f"<caption style='text-align:left;font-weight:600'>{text(caption)}</caption>" if caption else ""
     shown = f"<table style='border-collapse:collapse;margin:0 0 8px'>{title}{f'<tr>{head}</tr>' if head else ''}{lines}</table>"
     return f"<div style='overflow-x:auto'>{shown}</div>"
+
+
+def read_verdict(study: Path, model: str) -> tuple[str, bool | None]:
+    """Return what 03 found of a model's maps: its first sentence as HTML, and whether they are to be believed.
+
+    An empty sentence and None where 03 has not looked; None, too, where that is not known.
+    """
+    found = read_json(study / model / "maps_verdict.json", default={})
+    sentence, dot, _ = (found.get("verdict") or "").partition(". ")
+    words = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text(sentence + dot.strip())).replace("**", "")
+    return words, found.get("believed")
+
+
+def describe_map(grid: np.ndarray | None) -> str:
+    """Return what is bright in a map, or that nothing is; an empty string where there is no map."""
+    if grid is None:
+        return ""
+    if grid.max() <= 0:
+        return "its map is empty: nothing speaks for a fracture"
+    return "bright: what speaks for a fracture, in proportion to this map's own largest value"
+
+
+def write_caption(*lines: str) -> str:
+    """Return lines of HTML, of which empty ones are left out, as a caption no wider than its picture."""
+    first, *others = filter(None, lines)
+    small = "".join(f"<br><small>{line}</small>" for line in others)
+    return f"<div style='overflow-wrap:anywhere;line-height:1.4'>{first}{small}</div>"
 
 
 def draw_radiograph(
@@ -140,25 +175,35 @@ class RadiographView:
         self.down = w.FloatSlider(0.5, min=0, max=1, step=0.02, description="down", readout=False, **options)
         self.across = w.FloatSlider(0.5, min=0, max=1, step=0.02, description="across", readout=False, **options)
         self.opacity = w.FloatSlider(0.5, min=0, max=1, step=0.05, description="map", **options)
-        controls = (self.window, self.level, self.zoom, self.down, self.across, self.opacity)
-        for control in controls:
+        of_picture = (self.window, self.level, self.zoom, self.down, self.across)
+        self._whole = {control: control.value for control in of_picture}
+        for control in (*of_picture, self.opacity):
             control.observe(self._draw, "value")
-        self._side = side
-        pictures = [w.VBox(pair) for pair in zip(self.images, self.captions, strict=True)]
-        self.box = w.HBox([*pictures, w.VBox(controls)], layout=w.Layout(**FLOW))
+        self.whole = w.Button(description="whole picture", layout=w.Layout(width="140px", margin="2px 0 2px 78px"))
+        self.whole.on_click(lambda _: self._show_whole(self._shown))
+        self._side, wide = side, w.Layout(max_width=f"{side}px")
+        pictures = [w.VBox(pair, layout=wide) for pair in zip(self.images, self.captions, strict=True)]
+        self.box = w.HBox([*pictures, w.VBox([*of_picture, self.whole, self.opacity])], layout=w.Layout(**FLOW))
+
+    def _show_whole(self, shown: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> None:
+        """Show pictures whole, in all their greys; the map's opacity stays."""
+        self._shown = []  # so that they are drawn once
+        for control, value in self._whole.items():
+            control.value = value
+        self._shown = list(shown)
+        self._draw()
 
     def show(self, shown: Sequence[tuple[np.ndarray, np.ndarray | None]], captions: Sequence[str]) -> None:
-        """Show pictures with their maps (or None); captions are HTML."""
-        self._shown = list(shown)
+        """Show pictures with their maps (or None), whole and in all their greys; captions are HTML."""
         for image in self.images:
             image.layout.display = None
         for caption, words in zip(self.captions, captions, strict=True):
             caption.value = words
-        self._draw()
+        self._show_whole(shown)
 
     def clear(self, words: str = "") -> None:
         """Show no picture, and keep none; `words`, HTML, say why."""
-        self._shown = []
+        self._show_whole([])
         for image, caption in zip(self.images, self.captions, strict=True):
             image.value, caption.value, image.layout.display = b"", "", "none"
         self.captions[0].value = words

@@ -25,12 +25,15 @@ from xray_helpers.viewing import (
     SMALL,
     Pager,
     RadiographView,
+    describe_map,
     draw_curves,
     draw_radiograph,
     is_live,
+    read_verdict,
     show,
     table,
     text,
+    write_caption,
 )
 
 KINDS = {  # of a call: (y_true, y_pred)
@@ -197,6 +200,9 @@ class _ErrorBrowser:
         self.kind = w.Dropdown(options=[(f"{kind}: {n}", kind) for kind, n in counts.items()], description="show")
         self.kind.observe(self._choose, "value")
         self.view, self.pager = RadiographView(), Pager(self._open)
+        self.verdict, believed = read_verdict(study, model)
+        if believed is False:
+            self.view.opacity.value = 0
         self.make = w.Button(description="make its map", layout=w.Layout(width="140px"))
         self.make.on_click(self._make)
         self.nearest = w.HBox(layout=w.Layout(**FLOW))
@@ -228,9 +234,10 @@ class _ErrorBrowser:
         said = f"{text(row.path)}<br>true {true}, P({POSITIVE}) = {row.y_prob:.3f}, called {called}"
         try:
             pixels = self.folder.read(row.path).pixels
-            self.view.show([(pixels, self.maps.fitted(row.path, pixels.shape))], [said])
+            grid = self.maps.fitted(row.path, pixels.shape)
+            self.view.show([(pixels, grid)], [write_caption(said, describe_map(grid), self.verdict)])
         except UnreadableError as error:
-            self.view.clear(f"{said}<br>no picture: {_why(error)}")
+            self.view.clear(write_caption(f"{said}<br>no picture: {_why(error)}"))
             self.make.layout.display = "none"
         near = self.neighbours.find(row.path)
         self.note.value = (
@@ -246,7 +253,7 @@ class _ErrorBrowser:
             pictures = [w.Image(value=draw_radiograph(self.folder.read(path).pixels, side=SMALL), format="png")]
         except UnreadableError as error:
             words += f"<br>no picture: {_why(error)}"
-        return w.VBox([*pictures, w.HTML(f"<small>{words}</small>", layout=layout)])
+        return w.VBox([*pictures, w.HTML(write_caption(f"<small>{words}</small>"), layout=layout)])
 
     def _make(self, _: Any = None) -> None:
         self.make.disabled, self.make.description = True, "making …"
@@ -333,12 +340,23 @@ class _ModelComparer:
         self.only = w.Checkbox(True, description="only where they disagree", indent=False)
         self.view, self.pager = RadiographView(2, 360), Pager(self._open)
         self._maps: dict[str, Maps] = {}
+        self.make = w.Button(description="make its maps", layout=w.Layout(width="140px"))
+        self.make.on_click(self._make)
+        for control in (self.one, self.other):
+            control.observe(self._believe, "value")
         for control in (self.one, self.other, self.only):
             control.observe(self._choose, "value")
-        chosen = w.HBox([self.one, self.other, self.only, self.pager.box], layout=w.Layout(**FLOW))
+        chosen = w.HBox([self.one, self.other, self.only, self.pager.box, self.make], layout=w.Layout(**FLOW))
         self.note = w.HTML()
         self.box = w.VBox([chosen, self.note, self.view.box])
+        self._believe()
         self._choose()
+
+    def _believe(self, _: Any = None) -> None:
+        """Read what is known of either model's maps; where one is not to be believed, both begin unseen."""
+        self.verdicts = [read_verdict(self.study, control.value) for control in (self.one, self.other)]
+        if any(believed is False for _, believed in self.verdicts):
+            self.view.opacity.value = 0
 
     def _choose(self, _: Any = None) -> None:
         a, b = (self.predictions[control.value] for control in (self.one, self.other))
@@ -350,24 +368,44 @@ class _ModelComparer:
         self.pager.load(list((differ if self.only.value else table).itertuples()))
 
     def _open(self, row: Any) -> None:
+        self.row = row
         self.view.box.layout.visibility = "hidden" if row is None else "visible"
+        self.make.layout.display = "none" if row is None or not self._lacking() else None
         if row is None:
             self.view.clear()
             return
         try:
             self.view.show(*self._lay(row))
         except (InputError, OSError, UnreadableError) as error:
-            self.view.clear(f"{text(row.path)}<br>no picture: {_why(error)}")
+            self.view.clear(write_caption(f"{text(row.path)}<br>no picture: {_why(error)}"))
+            self.make.layout.display = "none"
+
+    def _lacking(self) -> list[Maps]:
+        """Return the models' maps among which the image's is not."""
+        both = dict.fromkeys((self.one.value, self.other.value))
+        return [maps for maps in map(self._maps_of, both) if self.row.path not in maps.known]
+
+    def _make(self, _: Any = None) -> None:
+        self.make.disabled, self.make.description = True, "making …"
+        try:
+            for maps in self._lacking():
+                maps.make(self.row.path)
+            self._open(self.row)
+        except (InputError, OSError, UnreadableError) as error:
+            self.note.value = f"No map was made: {_why(error)}"
+        finally:
+            self.make.disabled, self.make.description = False, "make its maps"
 
     def _lay(self, row: Any) -> tuple[list, list[str]]:
         """Return the picture with either model's map, and what they say."""
         pixels, shown, captions = self.folder.read(row.path).pixels, [], []
-        for control, p, called in ((self.one, row.y_prob_a, row.y_pred_a), (self.other, row.y_prob_b, row.y_pred_b)):
+        said_by = ((self.one, row.y_prob_a, row.y_pred_a), (self.other, row.y_prob_b, row.y_pred_b))
+        for (control, p, called), (verdict, _) in zip(said_by, self.verdicts, strict=True):
             grid = self._maps_of(control.value).fitted(row.path, pixels.shape)
             shown.append((pixels, grid))
             said = f"<b>{text(control.value)}</b>: P = {p:.3f}, {POSITIVE if called else NEGATIVE}"
-            missing = "" if grid is not None else " (no map was made)"
-            captions.append(f"{said}{missing}<br>{text(row.path)}, true {POSITIVE if row.y_true else NEGATIVE}")
+            words = f"{said}<br>{text(row.path)}, true {POSITIVE if row.y_true else NEGATIVE}"
+            captions.append(write_caption(words, describe_map(grid) or "no map was made", verdict))
         return shown, captions
 
     def _maps_of(self, model: str) -> Maps:
