@@ -1,39 +1,39 @@
+import cv2
 import numpy as np
 import pytest
 
-from xray_helpers.prediction import Reader, feature_distance, measure_familiarity, note_oddities
+from xray_helpers.prediction import Familiar, Reader, feature_distance, measure_familiarity, note_oddities
 from xray_helpers.radiographs import Radiograph
 from xray_helpers.settings import InputError
 
 
-def test_distance_is_the_mean_squared_standard_score():
-    train = np.array([[0.0, 10.0], [2.0, 30.0]])
-    table = measure_familiarity(train, train)
-    assert table["mean"].tolist() == [1, 20]
-    assert table["standard_deviation"].tolist() == [1, 10]
-    assert feature_distance(np.array([[1.0, 20.0], [3.0, 20.0], [1.0, 50.0]]), table).tolist() == [0, 2, 4.5]
-    assert table["limit"].tolist() == [1, 1]
+def test_distance_is_one_less_the_mean_cosine_with_the_nearest():
+    known = measure_familiarity(
+        np.array([[2.0, 0], [0, 3], [1, 1], [-5, 0], [0, -1], [-1, -1]]), np.ones((2, 2))
+    ).features
+    assert np.linalg.norm(known, axis=1) == pytest.approx(1)
+    half = np.sqrt(0.5)
+    nearest = [1, half, 0, 0, -half]  # of six, the one straight behind is left out
+    assert feature_distance(np.array([[7.0, 0]]), known) == pytest.approx([1 - np.mean(nearest)])
+    assert feature_distance(np.zeros((1, 2)), known) == pytest.approx([1])  # nothing in it: like none
 
 
-def test_a_hundredth_of_images_like_these_is_called_unlike():
+def test_a_hundredth_of_images_like_these_is_called_unlike(tmp_path):
     rng = np.random.default_rng(0)
-    table = measure_familiarity(rng.normal(size=(400, 50)), rng.normal(size=(400, 50)))
-    limit = table["limit"].iloc[0]
-    assert (feature_distance(rng.normal(size=(5000, 50)), table) > limit).mean() == pytest.approx(0.01, abs=0.015)
-    assert (feature_distance(rng.normal(2, 1, size=(50, 50)), table) > limit).all()
-
-
-def test_features_that_never_vary_do_not_decide_alone():
-    train = np.concatenate([np.random.default_rng(0).normal(size=(50, 9)), np.zeros((50, 1))], axis=1)
-    table = measure_familiarity(train, train)
-    assert (table["standard_deviation"] > 0).all()
-    assert np.isfinite(feature_distance(train + 1, table)).all()
+    draw = lambda n, centre=3.0: rng.normal(centre, 1, size=(n, 50))  # noqa: E731
+    found = measure_familiarity(draw(400), draw(400), seed=1)
+    assert found.features.shape == (250, 50)
+    assert (feature_distance(draw(5000), found.features) > found.limit).mean() == pytest.approx(0.01, abs=0.015)
+    assert (feature_distance(draw(50, 0.0), found.features) > found.limit).all()
+    back = Familiar.load(found.save(tmp_path / "familiarity.npz"))
+    assert (back.features == found.features).all()
+    assert back.limit == found.limit
 
 
 def test_where_the_model_abstains_there_is_no_decision():
     reader = object.__new__(Reader)
     reader.threshold, reader.uncertain = 0.5, (0.4, 0.6)
-    reader._familiarity = measure_familiarity(np.random.default_rng(0).normal(size=(50, 3)), np.zeros((2, 3)))
+    reader._familiar = measure_familiarity(np.random.default_rng(0).normal(size=(50, 3)), np.zeros((2, 3)))
     reader.resize = lambda pixels: pixels
     reader._both = lambda pixels: (np.array([[0.45], [0.3], [0.7]]), np.zeros((3, 3)))
     answers = reader.judge([Radiograph(np.zeros((40, 40), np.uint8), "L", "")] * 3)
@@ -74,8 +74,8 @@ def test_a_model_that_would_run_code_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_grey_photographs_are_unlike_real_radiographs(root, shared):
-    """ImageNet MobileNetV2, trained on half of the real sample, judged on the rest and on two photographs without colour."""
+def test_what_is_no_radiograph_is_unlike_real_radiographs(root, shared):
+    """ImageNet MobileNetV2, trained on half of the real sample, judged on the rest and on photographs, text, noise, nothing."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -87,12 +87,17 @@ def test_grey_photographs_are_unlike_real_radiographs(root, shared):
     listing = list_data(str(shared / "data" / "fracture-multi-region-sample"))
     readable = inspect_files(listing).query("status == 'readable'")["path"].sample(300, random_state=0)
     photos = [np.asarray(Image.fromarray(photo).convert("L")) for photo in load_sample_images().images]
-    pixels = np.stack([resize(p, (224, 224)) for p in [*read_pictures(readable, listing.folder), *photos]])
+    page = np.full((600, 450), 255, np.uint8)
+    for line in range(20, 590, 18):
+        cv2.putText(page, "a page of plain text, no bone in it", (20, line), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 0, 1)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300), dtype=np.uint8)
+    ramp = np.tile(np.linspace(0, 255, 300).astype(np.uint8), (300, 1))
+    others = [*photos, page, noise, ramp, *(np.full((300, 300), grey, np.uint8) for grey in (0, 128, 255))]
+    pixels = np.stack([resize(p, (224, 224)) for p in [*read_pictures(readable, listing.folder), *others]])
     extractor = build_extractor("MobileNetV2", (224, 224), str(shared / "weights"))
     forward = ForwardPass(extractor, choose_engine())
     x = np.concatenate([forward(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
-    table = measure_familiarity(x[:150], x[150:250])
-    distance = feature_distance(x[250:], table)
-    limit = table["limit"].iloc[0]
-    assert (distance[-len(photos) :] > limit).all()
-    assert (distance[: -len(photos)] > limit).mean() < 0.1
+    found = measure_familiarity(x[:150], x[150:250])
+    unlike = feature_distance(x[250:], found.features) > found.limit
+    assert unlike[-len(others) :].all()
+    assert unlike[: -len(others)].mean() < 0.1

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from xray_helpers.manifest import list_files, reading_of
 from xray_helpers.pixels import resize
 from xray_helpers.radiographs import ImageFolder, Radiograph, UnreadableError, escape_name
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
-from xray_helpers.studies import read_csv, read_json
+from xray_helpers.studies import read_json, write_whole
 from xray_helpers.training import HEAD_INPUT, load_model
 
 if TYPE_CHECKING:
@@ -21,40 +21,71 @@ if TYPE_CHECKING:
 
 SMALLEST, LONGEST = 32, 5  # pixels of the shorter side; how many of it in the longer: what a radiograph keeps to
 _ONE_GREY = 2.0  # standard deviation of grey levels, 0-255, under which there is nothing to see
+_KEPT, _NEAREST = 250, 5  # training images that are kept, and how many of them are looked at
 COLOURED = 12.0  # mean difference of channels, 0-255, from which a picture is a colour photograph
 _BATCH = 32
 
 
-def measure_familiarity(train: np.ndarray, validation: np.ndarray) -> pd.DataFrame:
-    """Return what tells images unlike the training images: mean and standard deviation of each feature, and a limit.
+class Familiar(NamedTuple):
+    """What tells images unlike the training images.
 
-    An image's distance is its mean squared standard score; the limit is the 99th percentile of the distances of
-    validation images, which training did not see.
+    Attributes
+    ----------
+    features : ndarray of float32, shape (k, d)
+        Of some training images, each of length 1.
+    limit : float
+        The distance of `feature_distance` from which an image is unlike them.
+    """
+
+    features: np.ndarray
+    limit: float
+
+    def save(self, path: Path) -> Path:
+        """Write both to a ``.npz``."""
+        return write_whole(path, lambda partial: np.savez(partial, **self._asdict()))
+
+    @classmethod
+    def load(cls, path: Path) -> "Familiar":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as kept:
+            return cls(kept["features"], float(kept["limit"]))
+
+
+def measure_familiarity(train: np.ndarray, validation: np.ndarray, seed: int = 0) -> Familiar:
+    """Keep features of up to `_KEPT` training images, and set the limit: the 99th percentile of validation's distances.
 
     Parameters
     ----------
     train, validation : ndarray of float, shape (n, d)
-        Features as the head is given them.
-
-    Returns
-    -------
-    DataFrame
-        mean, standard_deviation, limit (the same in each row); a row a feature.
+        Features as the head is given them. Training did not see those of validation.
+    seed : int
+        Of the images kept.
     """
-    train, validation = np.asarray(train, np.float64), np.asarray(validation, np.float64)
-    deviation = train.std(axis=0)
-    table = pd.DataFrame(
-        {"mean": train.mean(axis=0), "standard_deviation": np.maximum(deviation, deviation.mean() / 10)}
-    )
-    return table.assign(limit=np.percentile(feature_distance(validation, table), 99))
+    train = np.asarray(train, np.float32)
+    kept = np.sort(np.random.default_rng([seed, 11]).permutation(len(train))[:_KEPT])
+    features = _unit(train[kept])
+    return Familiar(features, float(np.percentile(feature_distance(validation, features), 99)))
 
 
-def feature_distance(features: np.ndarray, familiarity: pd.DataFrame) -> np.ndarray:
-    """Return the distance of each image, shape (n,), from features (n, d) and `measure_familiarity`'s table."""
-    scores = (np.asarray(features, np.float64) - familiarity["mean"].to_numpy()) / familiarity[
-        "standard_deviation"
-    ].to_numpy()
-    return (scores**2).mean(axis=1)
+def feature_distance(features: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return 1 less the mean cosine with the nearest `_NEAREST` known images, shape (n,).
+
+    Plain features, not standardised ones: pages of text, noise and blank pictures differ from radiographs in what hardly
+    varies among radiographs.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (n, d)
+    known : ndarray of float32, shape (k, d)
+        Of `Familiar`.
+    """
+    cosine = _unit(np.asarray(features, np.float32)) @ known.T
+    count = min(_NEAREST, len(known))
+    return 1 - np.sort(cosine, axis=1)[:, -count:].mean(axis=1)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def build_feature_model(model: "keras.Model") -> "keras.Model":
@@ -155,7 +186,7 @@ class Reader:
         self.threshold = float(chosen["threshold"])
         self.uncertain = tuple(chosen.get("uncertain", (self.threshold, self.threshold)))
         self.settings = read_json(study / "study.json")["settings"]
-        self._familiarity = read_csv(place / "familiarity.csv")
+        self._familiar = Familiar.load(place / "familiarity.npz")
         self.model = load_model(place / "model.keras")
         self._both = keras.Model(self.model.input, [self.model.output, build_feature_model(self.model).output])
 
@@ -171,7 +202,7 @@ class Reader:
         pixels = np.stack([self.resize(picture.pixels) for picture in pictures])
         outputs = self._both(pixels[..., None].astype(np.float32))
         probability, features = (np.asarray(part) for part in outputs)
-        far = feature_distance(features, self._familiarity) > self._familiarity["limit"].iloc[0]
+        far = feature_distance(features, self._familiar.features) > self._familiar.limit
         answers = []
         for picture, p, unlike in zip(pictures, probability[:, 0].astype(float), far, strict=True):
             uncertain = self.uncertain[0] <= p <= self.uncertain[1] and self.uncertain[0] < self.uncertain[1]
