@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 from playwright.sync_api import TimeoutError
@@ -25,6 +26,12 @@ pytestmark = pytest.mark.slow
 NOTEBOOKS = ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models", "05_reading_room")
 TOKEN = "for-tests-only"
 PATIENCE = 180_000  # milliseconds
+DROP = """([files, place]) => {
+  const carried = new DataTransfer();
+  for (const [name, bytes] of files) carried.items.add(new File([new Uint8Array(bytes)], name));
+  const event = new DragEvent('drop', {dataTransfer: carried, bubbles: true, cancelable: true});
+  document.querySelector(place).dispatchEvent(event);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +201,65 @@ def test_04_lays_two_models_side_by_side(run_all):
 def test_05_opens_the_reading_room_in_jupyterlab_too(run_all):
     page = run_all("05_reading_room")
     page.wait_for_selector(".widget-upload", timeout=PATIENCE)
+    box = page.locator(".reading-room")
+    box.evaluate("room => room.style.minHeight = '3000px'")  # as with a picture and many answers
+    box.evaluate("room => room.scrollIntoView({block: 'end'})")
+    notice = page.locator(".reading-room .research-only")
+    assert notice.evaluate("n => { const r = n.getBoundingClientRect(); return r.top >= 0 && r.bottom < innerHeight; }")
 
 
-def test_the_reading_room_answers_four_kinds_of_files(browser, live, root_folder, secret_csv, tmp_path):
+@pytest.fixture
+def saltless(root_folder):
+    """The root, as it is before a DICOM file was ever read there."""
+    salt = root_folder / "data" / "patients.salt"
+    kept = salt.read_bytes()
+    salt.unlink()
+    yield root_folder
+    salt.write_bytes(kept)
+
+
+def drop(page, files, place):
+    """Drop files on the first element of a selector."""
+    page.evaluate(DROP, [[(path.name, list(path.read_bytes())) for path in files], place])
+
+
+def wait_for_rows(page, count):
+    page.wait_for_function(f"document.querySelectorAll('.answers tr').length == {count + 1}", timeout=PATIENCE)
+
+
+def find_kernels(process):
+    """Return the kernels that a server has left."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found += [child] if any("ipykernel" in word for word in child.cmdline()) else []
+    return found
+
+
+def test_files_that_come_while_others_are_read_wait_and_nothing_outlives_the_page(
+    browser, live, root_folder, secret_csv, tmp_path
+):
+    pictures = sorted(secret_csv.parent.rglob("*.png"))[:6]
+    command = [sys.executable, "-m", "xray_helpers", "app", "live", "MobileNetV2"]
+    with serving(command, root_folder, tmp_path / "log") as process:
+        page = browser.new_page()
+        page.goto(read_address(tmp_path / "log", process))
+        page.wait_for_selector(".widget-upload", timeout=PATIENCE)
+        for batch, place in ((pictures[:3], "h1"), (pictures[3:4], ".reading-room"), (pictures[4:], "h1")):
+            drop(page, batch, place)  # on the heading too: the browser would open a radiograph in a tab
+        wait_for_rows(page, 6)
+        names = page.locator(".answers tr td:first-child").all_inner_texts()
+        assert names == [path.name for path in pictures]
+        assert find_kernels(process)
+        page.close()
+        end = time.monotonic() + PATIENCE / 1000
+        while find_kernels(process) and time.monotonic() < end:
+            time.sleep(1)
+        assert not find_kernels(process)  # with the radiographs in its memory
+
+
+def test_the_reading_room_answers_four_kinds_of_files(browser, live, saltless, secret_csv, tmp_path):
+    root_folder = saltless
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).save(tmp_path / "holiday.jpg")
     (tmp_path / "words.png").write_text("not a picture")
     shutil.copy(secret_csv.parent / "scan.dcm", tmp_path / "scan.dcm")
@@ -220,22 +283,16 @@ def test_the_reading_room_answers_four_kinds_of_files(browser, live, root_folder
         with page.expect_file_chooser() as chooser:
             page.click(".widget-upload")
         chooser.value.set_files([str(tmp_path / name) for name in ("scan.dcm", "limb.png", "words.png")])
-        page.wait_for_function("document.querySelectorAll('.answers tr').length == 4", timeout=PATIENCE)
-        photo = (tmp_path / "holiday.jpg").read_bytes()  # dropped, not chosen
-        page.evaluate(
-            """bytes => {
-              const carried = new DataTransfer();
-              carried.items.add(new File([new Uint8Array(bytes)], 'holiday.jpg'));
-              const event = new DragEvent('drop', {dataTransfer: carried, bubbles: true, cancelable: true});
-              document.querySelector('.reading-room .widget-upload').dispatchEvent(event);
-            }""",
-            list(photo),
-        )
-        page.wait_for_function("document.querySelectorAll('.answers tr').length == 5", timeout=PATIENCE)
+        wait_for_rows(page, 3)
+        drop(page, [tmp_path / "holiday.jpg"], ".reading-room .widget-upload")
+        wait_for_rows(page, 4)
         rows = [row.locator("td").all_inner_texts() for row in page.locator(".answers tr").all()[1:]]
         assert page.locator(".research-only").is_visible()
         link = page.locator("a[download]").get_attribute("href")
+        assert page.locator("a[download]").get_attribute("download") == "reading_room_live_MobileNetV2.csv"
         page.close()
+    new = {path for path in root_folder.rglob("*")} - before
+    assert not [path for path in new if path.is_file()]  # files stay in memory
     answers = {row[0]: row for row in rows}
     expected = predict_files(live, "MobileNetV2", [str(tmp_path / name) for name in ("scan.dcm", "limb.png")])
     for row in expected.itertuples():
@@ -254,5 +311,3 @@ def test_the_reading_room_answers_four_kinds_of_files(browser, live, root_folder
         "holiday.jpg",
     ]
     assert strangers == []
-    new = {path for path in root_folder.rglob("*")} - before
-    assert not [path for path in new if path.is_file()]  # files stay in memory
