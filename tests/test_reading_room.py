@@ -28,26 +28,31 @@ class Reader:
 
 def png(grey):
     buffer = io.BytesIO()
-    Image.fromarray(np.full((20, 30), grey, np.uint8)).save(buffer, "PNG")
+    ramp = grey + np.arange(33, dtype=np.int16).reshape(1, -1) % 11 - 5  # of one grey alone nothing is judged
+    Image.fromarray(np.repeat(ramp, 20, axis=0).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def test_files_are_answered_one_by_one():
+    blank = io.BytesIO()
+    Image.fromarray(np.zeros((200, 300), np.uint8)).save(blank, "PNG")
     files = [
         ("high.png", png(250)),
         ("middle.png", png(128)),
         ("low.png", png(5)),
         ("text.png", b"words"),
         ("none.png", b""),
+        ("blank.png", blank.getvalue()),
     ]
     answers = judge_files(Reader(), None, files)
-    assert [row["answer"] for row in answers] == ["Fractured", "abstains", "Non-Fractured", "no picture", "no picture"]
+    assert [row["answer"] for row in answers] == ["Fractured", "abstains", "Non-Fractured", *["no picture"] * 3]
     assert "no picture of a known format" in answers[3]["reason"]
     assert "empty" in answers[4]["reason"]
-    assert "almost one grey" in answers[0]["warning"]
+    assert answers[5]["reason"] == "it is almost one grey: there is no picture in it"
+    assert "too small" in answers[0]["warning"]
     table = pd.read_csv(io.StringIO(build_csv(answers, "s", "A")), keep_default_na=False)
     assert table["file"].tolist() == [name for name, _ in files]
-    assert table["decision"].tolist() == ["Fractured", "", "Non-Fractured", "", ""]
+    assert table["decision"].tolist() == ["Fractured", "", "Non-Fractured", "", "", ""]
     assert set(zip(table["study"], table["model"], strict=True)) == {("s", "A")}
     assert "pixels" not in table.columns
 

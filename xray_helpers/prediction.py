@@ -134,11 +134,18 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
 
 
 def note_oddities(picture: Radiograph) -> Radiograph:
-    """Return a picture, not yet resized, with what is plainly no radiograph's added to its note."""
+    """Return a picture, not yet resized, with what is plainly no radiograph's added to its note.
+
+    Raises
+    ------
+    UnreadableError
+        When there is nothing to judge in it: it is almost one grey.
+    """
+    if picture.pixels.std() < _ONE_GREY:
+        raise UnreadableError("is almost one grey: there is no picture in it")
     short, long = sorted(picture.pixels.shape)
     height, width = picture.pixels.shape
-    words = ["almost one grey: there is no picture in it"] if picture.pixels.std() < _ONE_GREY else []
-    words += [f"too small: {width} x {height} pixels"] if short < SMALLEST else []
+    words = [f"too small: {width} x {height} pixels"] if short < SMALLEST else []
     words += [f"very long and thin: {width} x {height} pixels"] if long > LONGEST * short else []
     return picture._replace(note="; ".join(filter(None, [*words, picture.note])))
 
