@@ -93,14 +93,31 @@ def lab(live, root_folder, tmp_path_factory):
         yield f"http://127.0.0.1:{port}"
 
 
+def wait_for_kernel(lab, name):
+    """Wait until a notebook's kernel is connected: the page calls itself idle before."""
+    for _ in range(PATIENCE // 500):
+        with urllib.request.urlopen(f"{lab}/api/sessions?token={TOKEN}", timeout=60) as answer:
+            kernels = [each["kernel"] for each in json.load(answer) if each["path"].endswith(f"{name}.ipynb")]
+        if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{name} has no kernel.")
+
+
 def start_all(page):
-    """Choose Run All Cells, once more where JupyterLab, just opened, passed over it: one time in twenty, it does."""
+    """Choose Run All Cells, once more where JupyterLab, just opened, passed over it or asked for a kernel."""
     begun = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(p => /\\[\\d/.test(p.textContent))"
+    asked = page.locator(".jp-Dialog")
     for _ in range(3):
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         with suppress(TimeoutError):
-            page.wait_for_function(begun, timeout=20_000)
+            page.wait_for_function(f"{begun} || document.querySelector('.jp-Dialog')", timeout=20_000)
+        if asked.count():
+            print("JupyterLab asked:", asked.inner_text())
+            asked.locator(".jp-mod-accept").click()
+        with suppress(TimeoutError):
+            page.wait_for_function(begun, timeout=10_000)
             return
     raise AssertionError("Run All Cells starts nothing.")
 
@@ -120,6 +137,7 @@ def run_all(browser, lab):
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=PATIENCE)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
         page.wait_for_load_state("networkidle", timeout=PATIENCE)
+        wait_for_kernel(lab, name)
         start_all(page)
         page.wait_for_function(
             "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(p => /\\[\\d+\\]/.test(p.textContent))"
