@@ -108,9 +108,12 @@ def start_all(page):
     """Choose Run All Cells, once more where JupyterLab, just opened, passed over it or asked for a kernel."""
     begun = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(p => /\\[\\d/.test(p.textContent))"
     asked = page.locator(".jp-Dialog")
+    item = page.locator(".lm-Menu-item", has=page.get_by_text("Run All Cells", exact=True))
     for _ in range(3):
         page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
+        item.hover()  # a click takes whatever item the menu holds for the active one
+        page.wait_for_function("item => item.classList.contains('lm-mod-active')", arg=item.element_handle())
+        page.keyboard.press("Enter")
         with suppress(TimeoutError):
             page.wait_for_function(f"{begun} || document.querySelector('.jp-Dialog')", timeout=20_000)
         if asked.count():
