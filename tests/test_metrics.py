@@ -8,15 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from xray_helpers.intervals import bca_interval, group_weights, grouped_proportion, predictive_values
 from xray_helpers.metrics import (
     METRICS,
-    bca_interval,
     choose_threshold,
     compute_metrics,
     describe,
-    group_weights,
-    grouped_proportion,
-    predictive_values,
     threshold_band,
 )
 from xray_helpers.settings import InputError
@@ -185,8 +182,6 @@ def test_the_rule_of_a_threshold_is_told_in_words():
 
 
 def test_groups_that_are_all_alike_count_in_full():
-    from xray_helpers.metrics import grouped_proportion
-
     share = grouped_proportion([1, 0, 1, 0], ["a", "a", "b", "b"])
     assert share["value"] == 0.5
     assert 0 <= share["ci_low"] < 0.5 < share["ci_high"] <= 1

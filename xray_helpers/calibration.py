@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import optimize
 from scipy.special import expit, logit
 
-from xray_helpers.metrics import grouped_proportion
+from xray_helpers.intervals import grouped_proportion
 
 BINS = 8
 _EDGE = 1e-7  # probabilities are kept this far from 0 and 1 where their logarithm is taken

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from xray_helpers.metrics import grouped_mean
+from xray_helpers.intervals import grouped_mean
 from xray_helpers.pixels import find_inner
 from xray_helpers.settings import InputError, nearest
 
@@ -185,7 +185,7 @@ def permute_weights(
 
 
 def agree(maps: Any, others: Any, counted: np.ndarray, group: Any, seed: int = 0) -> dict[str, Any]:
-    """Return the mean rank agreement of the pairs that are counted, with its interval, as `metrics.grouped_mean` does."""
+    """Return the mean rank agreement of the pairs that are counted, with its interval, as `intervals.grouped_mean` does."""
     if not counted.any():
         return {"value": None, "ci_low": None, "ci_high": None, "reason": "no map with anything in it"}
     pairs = zip(maps, others, counted, strict=True)

@@ -11,8 +11,9 @@ import pandas as pd
 
 from xray_helpers.boxes import read_boxes
 from xray_helpers.explain import PERMUTED, agree, is_flat, read_maps, scale_map, seen_size
+from xray_helpers.intervals import grouped_mean, grouped_proportion
 from xray_helpers.manifest import read_pictures
-from xray_helpers.metrics import describe, grouped_mean, grouped_proportion
+from xray_helpers.metrics import describe
 from xray_helpers.pixels import resize
 from xray_helpers.radiographs import ImageFolder
 

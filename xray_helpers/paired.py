@@ -8,7 +8,8 @@ import pandas as pd
 from scipy import stats
 
 from xray_helpers.delong import compare_auroc
-from xray_helpers.metrics import RESAMPLES, GroupSums, bca_interval, group_weights, has_few_groups
+from xray_helpers.intervals import RESAMPLES, bca_interval, group_weights, has_few_groups
+from xray_helpers.metrics import GroupSums
 from xray_helpers.settings import FEW
 
 ALPHA = 0.05

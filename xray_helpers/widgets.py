@@ -13,8 +13,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from xray_helpers.breakdown import measure_certainty
 from xray_helpers.explain import fit_map, read_maps, seen_size
 from xray_helpers.features import load_features
+from xray_helpers.intervals import grouped_proportion, predictive_values
 from xray_helpers.manifest import data_folder
-from xray_helpers.metrics import grouped_proportion, predictive_values
 from xray_helpers.pixels import load_pixels
 from xray_helpers.radiographs import UnreadableError
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
@@ -94,7 +94,7 @@ class OperatingPoints:
     def rates(self, threshold: float, prevalence: float) -> dict[str, dict[str, Any]]:
         """Return sensitivity, specificity, and ppv and npv as they would be at a prevalence, with their 95 % intervals.
 
-        Each as `metrics.grouped_proportion` and `metrics.predictive_values` give it.
+        Each as `intervals.grouped_proportion` and `intervals.predictive_values` give it.
         """
         calls = (self._scores[1] >= threshold, self._scores[0] < threshold)
         sensitivity, specificity = map(grouped_proportion, calls, self._groups[::-1])
