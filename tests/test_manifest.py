@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xray_helpers.boxes import read_boxes, read_coco
+from xray_helpers.labels import read_label
 from xray_helpers.manifest import (
     assign_groups,
     build_manifest,
     connected_components,
     count_flow,
     list_data,
-    read_label,
 )
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings
 
@@ -110,7 +110,7 @@ def test_csv_with_patients_split_and_own_columns(tmp_path, make_images):
     ("content", "words"),
     [
         ("path,kind\na,1\n", "lacks the column label"),
-        ("path,label\na,maybe\n", "'maybe' is not understood"),
+        ("path,label\na,fracturd\n", "the label 'fracturd' in line 2 is not understood"),
         ("path,label,split\na,1,somewhere\n", "'somewhere' is none of"),
         ("", "cannot be read as a CSV"),
     ],
@@ -270,6 +270,7 @@ def test_only_categories_of_fractures_count_where_there_are_such(tmp_path, names
 def csv_with_boxes(folder, cells):
     rows = [{"path": f"im{i}.png", "label": "Fractured" if i % 2 else "normal"} for i in range(24)]
     table = pd.DataFrame(rows).assign(boxes=pd.Series(cells))
+    (folder / "im0.png").touch()
     table.to_csv(folder / "set.csv", index=False)
     return str(folder / "set.csv")
 

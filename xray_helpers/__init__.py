@@ -2,9 +2,9 @@
 
 The rooms, ground floor first; a module imports only from those that stand before it (`tests/test_cli.py` checks that):
 
-words     settings · studies · cache
+words     settings · studies · tables · labels · cache
 images    dicoms · radiographs · anatomy · phantoms
-data      boxes · manifest · pixels · signatures · alignment · duplicates · splits
+data      boxes · listed_tables · listing · manifest · pixels · signatures · alignment · duplicates · splits
 learning  backbones · engines · features · training · prediction · finetuning
 judging   delong · intervals · metrics · repeats · calibration · breakdown · paired · ensemble · comparison · inflation ·
           explain · localization

@@ -9,9 +9,11 @@ from xray_helpers.backbones import embedder_weights
 from xray_helpers.duplicates import Search, find_label_conflicts, find_same_source, iterate_groups
 from xray_helpers.engines import choose_engine
 from xray_helpers.features import build_embedder
-from xray_helpers.manifest import assign_groups, inspect_files, list_data, read_pictures
+from xray_helpers.listing import list_data
+from xray_helpers.manifest import assign_groups, inspect_files, read_pictures
 from xray_helpers.pages import write_audit
 from xray_helpers.plots import embed_picture, plot_groups, set_theme
+from xray_helpers.radiographs import ImageFolder
 from xray_helpers.reporting import build_strips
 from xray_helpers.splits import measure_leak
 from xray_helpers.studies import write_csv
@@ -62,14 +64,15 @@ def audit_folder(
     table = inspect_files(listing)
     place = embedder_weights(weights)
     embed, key = build_embedder(place, choose_engine(images=len(table)))
-    search = find_same_source(table, listing.folder, embed, key, corrections)
+    folder = ImageFolder(listing.folder, places=listing.places)
+    search = find_same_source(table, folder, embed, key, corrections)
     table = assign_groups(table, search.source)
     conflicts = find_label_conflicts(table)
     leak = measure_leak(table, table["folder_split"], by="source_group")
     facts = _facts(table, search, conflicts, leak, place)
     write_csv(out / "manifest.csv", table)
     write_csv(out / "links.csv", search.links)
-    page = write_audit(out, facts, leak, conflicts, search.links, _strips(table, listing.folder), listing.notes)
+    page = write_audit(out, facts, leak, conflicts, search.links, _strips(table, folder), listing.notes)
     return Audit(facts, leak["groups"] > 0, page)
 
 
@@ -101,7 +104,7 @@ def _facts(
     return facts
 
 
-def _strips(table: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
+def _strips(table: pd.DataFrame, folder: ImageFolder) -> list[dict[str, Any]]:
     """The largest groups as pictures: title, picture (a data address), alternative text, paths."""
     set_theme()
     groups = list(iterate_groups(table))[:SHOWN]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers.manifest import COLUMNS
+from xray_helpers.listed_tables import COLUMNS
 from xray_helpers.metrics import compute_metrics
 
 SHOWN = ("auroc", "recall", "specificity")

@@ -32,7 +32,7 @@ def extractor_key(
     folder: ImageFolder | None = None,
 ) -> str:  # fmt: skip
     """Return a hash of everything about the extractor that changes its features."""
-    how = tuple(folder[1:]) if folder else ()
+    how = folder.how if folder else ()
     if weights not in ("imagenet", "random"):
         file = find_weights(name, from_root(weights))
         weights = hashlib.sha256(file.read_bytes()).hexdigest()

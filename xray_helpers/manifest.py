@@ -1,267 +1,21 @@
-"""A folder (or a CSV) in, one table out: a row a file, readable or with its reason."""
+"""One table of all files: readable or with its reason, its source, its patient, its group."""
 
-import os
-import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.boxes import check_boxes, read_coco
-from xray_helpers.dicoms import is_dicom
+from xray_helpers.labels import without_placeholders
+from xray_helpers.listed_tables import COLUMNS, Listing, locate_files
+from xray_helpers.listing import MIN_PER_CLASS, check_classes, list_data
 from xray_helpers.phantoms import demo_phantoms
-from xray_helpers.radiographs import SUFFIXES, ImageFolder, UnreadableError, escape_name, image_folder
-from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, Settings
-from xray_helpers.studies import LOCAL, PHANTOMS, from_root, local_path, read_json, study_folder
-
-COLUMNS = (
-    "path", "label", "source_group", "patient", "group", "split", "fold", "sha256",
-    "width", "height", "mode", "status", "reason", "note",
-)  # fmt: skip
-MIN_PER_CLASS = 10  # readable images; fewer cannot be parted in three
-
-_POSITIVE_NAMES = {"fractured", "fracture", "fractures", "positive", "broken"}
-_NEGATIVE_NAMES = {"notfractured", "nonfractured", "nofracture", "nonfracture", "unfractured", "negative",
-                   "normal", "healthy", "intact"}  # fmt: skip
-_SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-_MURA = re.compile(r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/study\d+_(?P<label>\w+?)/")
-
-
-class Listing(NamedTuple):
-    """What a data folder or CSV lists, before any file is opened.
-
-    Attributes
-    ----------
-    folder : Path
-        What the paths are relative to.
-    table : DataFrame
-        path, label (a class name, or missing), patient, folder_split, then the CSV's other columns.
-    notes : list of str
-        What was decided on the way, a sentence each.
-    others : dict
-        Path of each file that is no image by its name, and why it is left aside.
-    """
-
-    folder: Path
-    table: pd.DataFrame
-    notes: list[str]
-    others: dict[str, str] = {}  # noqa: RUF012
-
-
-def _key(word: object) -> str:
-    return re.sub(r"[^a-z0-9]", "", str(word).lower())
-
-
-def read_label(word: object) -> str | None:
-    """Return the class name that a folder's name or a CSV's value stands for, or None.
-
-    Understands 1/0, true/false, yes/no and the usual spellings; ``not fractured`` is not ``fractured``.
-    """
-    key = _key(re.sub(r"\.0$", "", str(word)))
-    if key in _POSITIVE_NAMES | {"1", "true", "yes"}:
-        return POSITIVE
-    if key in _NEGATIVE_NAMES | {"0", "false", "no"}:
-        return NEGATIVE
-    return None
-
-
-def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) -> Listing:
-    """List the images of a folder or CSV with their labels, opening none of them.
-
-    Parameters
-    ----------
-    data : str
-        ``phantoms``, a folder in one of the layouts of the README, or a CSV with the columns path and
-        label, and optionally patient, split, and any others. Relative to the repository's root.
-    patient_pattern : str
-        A regular expression on the relative path whose first group is the patient.
-    labelled : bool
-        Whether both classes must be there.
-
-    Raises
-    ------
-    InputError
-        No such place, no images, or one class only.
-    """
-    source = demo_phantoms() if data == PHANTOMS else from_root(data)
-    if source.is_dir():
-        listing = _list_folder(source)
-    elif source.is_file() and source.suffix.lower() == ".csv":
-        listing = _list_csv(source)
-    else:
-        raise InputError(f"There is no folder or CSV {source.name!r} at {source}: check --data.")
-    if patient_pattern:
-        found = listing.table["path"].str.extract(patient_pattern)[0]
-        listing.table["patient"] = found.fillna(listing.table["patient"])
-    if labelled or not len(listing.table):
-        _check_classes(listing.table["label"], "phantoms" if data == PHANTOMS else data)
-    return listing
-
-
-def _check_classes(labels: pd.Series, where: str) -> None:
-    counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
-    if not len(labels):
-        raise InputError(
-            f"No images in {where}: it should hold folders such as Fractured and Non-Fractured with "
-            f"{', '.join(SUFFIXES)} files, or be a CSV with the columns path and label."
-        )
-    for name, count in counts.items():
-        if count == 0:
-            raise InputError(
-                f"{len(labels)} images in {where}, but none of class {name} (found: {counts}): both classes "
-                "are needed, named by a folder such as Fractured / Non-Fractured, or by a CSV's column label."
-            )
-        if count < MIN_PER_CLASS:
-            raise InputError(
-                f"Only {count} images of class {name} in {where}: at least {MIN_PER_CLASS} of each class "
-                "are needed to make train, validation and test parts."
-            )
-
-
-def _list_folder(folder: Path) -> Listing:
-    notes: list[str] = []
-    paths, others = _walk(folder)
-    top = {_key(path.split("/")[0]): path.split("/")[0] for path in paths}
-    for original in [name for key, name in top.items() if key.startswith("original")]:
-        copies = [name for key, name in top.items() if key.startswith("augmented")]
-        dropped = [path for path in paths if path.split("/")[0] in copies]
-        if dropped:
-            paths = [path for path in paths if path.split("/")[0] == original]
-            notes.append(
-                f"Read from '{original}' only: the {len(dropped)} files of '{copies[0]}' are augmented "
-                "copies of the same pictures."
-            )
-    rows = [_row_from_path(path) for path in paths]
-    table = pd.DataFrame(rows, columns=["path", "label", "patient", "folder_split", "body_part"])
-    if any("study" in path and _MURA.search(path) for path in paths):
-        notes.append("MURA-style paths: 'positive' means abnormal, which is not the same as fractured.")
-    table = table.dropna(axis="columns", how="all").reindex(
-        columns=[
-            "path",
-            "label",
-            "patient",
-            "folder_split",
-            *(["body_part"] if table["body_part"].any() else []),
-        ]
-    )
-    extra = folder / "dataset.csv"
-    if extra.is_file():
-        table = _join_fracatlas(table, extra, notes)
-    return Listing(folder, table, notes, others)
-
-
-def _walk(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the paths of images, with forward slashes, and of all other files with why they are none.
-
-    data/cache and hidden folders are left out.
-    """
-    paths, others = [], {}
-    cache = from_root("data/cache")
-    for here, folders, names in os.walk(folder):
-        relative = Path(here).relative_to(folder)
-        links = [f for f in folders if os.path.islink(os.path.join(here, f))]
-        others |= {
-            escape_name((relative / f).as_posix()): "is a link to a folder: put the folder itself there" for f in links
-        }
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(here, f) != cache)
-        for name in names:
-            path = escape_name((relative / name).as_posix())
-            if name.startswith("."):
-                others[path] = "is hidden, a system's own file: nothing to do"
-            elif name.lower().endswith(SUFFIXES) or _looks_like_dicom(os.path.join(here, name)):
-                paths.append(path)
-            else:
-                others[path] = "is no image by its name: nothing to do"
-    return sorted(paths), others
-
-
-def list_files(place: Path) -> list[tuple[Path, str, str]]:
-    """Return folder, name in it, and why it is no image (or an empty string) of a file, or of each file of a folder."""
-    if not place.is_dir():
-        whole = Path(os.path.realpath(place))
-        return [(whole.parent, escape_name(whole.name), "")]
-    paths, others = _walk(place)
-    return [(place, path, others.get(path, "")) for path in sorted([*paths, *others])]
-
-
-def _looks_like_dicom(path: str) -> bool:
-    """Return whether a file without a known ending begins like DICOM, as hospitals' exports do."""
-    if not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") as handle:
-            return is_dicom(handle.read(132))
-    except OSError:
-        return False
-
-
-def _row_from_path(path: str) -> dict:
-    folders = path.split("/")[:-1]
-    row = {
-        "path": path,
-        "label": next((label for f in reversed(folders) if (label := read_label(f))), None),
-        "folder_split": next((_SPLIT_NAMES[_key(f)] for f in folders if _key(f) in _SPLIT_NAMES), None),
-    }
-    mura = _MURA.search(path)
-    if mura:
-        row |= {"patient": mura["patient"], "label": read_label(mura["label"]) or row["label"]}
-        row["body_part"] = (mura["body_part"] or "").lower() or None
-    return row
-
-
-def _join_fracatlas(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame:
-    extra = pd.read_csv(csv)
-    if "image_id" not in extra.columns:
-        return table
-    keep = [c for c in extra.columns if c not in (*table.columns, *COLUMNS, "fractured")]
-    table = table.assign(image_id=table["path"].str.split("/").str[-1])
-    notes.append(f"Columns of {csv.name} joined by file name: {', '.join(c for c in keep if c != 'image_id')}.")
-    table = table.merge(extra[keep].drop_duplicates("image_id"), on="image_id", how="left")
-    boxes = read_coco(csv.parent, notes)
-    if boxes and "boxes" not in table.columns:
-        table["boxes"] = table["image_id"].map(boxes)
-    check_boxes(table, csv.name)
-    return table.drop(columns="image_id")
-
-
-def _list_csv(csv: Path) -> Listing:
-    text = ("path", "label", "patient", "split", "boxes")
-    try:
-        table = pd.read_csv(csv, dtype=dict.fromkeys(text, "string"))
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise InputError(f"{csv.name} cannot be read as a CSV: {error}.") from None
-    missing = {"path", "label"} - set(table.columns)
-    if missing:
-        raise InputError(
-            f"{csv.name} lacks the column {' and '.join(sorted(missing))} (it has {', '.join(table.columns)})."
-        )
-    unknown = [word for word in table["label"].dropna().unique() if read_label(word) is None]
-    if unknown:
-        raise InputError(
-            f"{csv.name}: the label {unknown[0]!r} is not understood: write {POSITIVE} or {NEGATIVE}, or 1 and 0."
-        )
-    if "split" in table.columns:
-        bad = [word for word in table["split"].dropna().unique() if _key(word) not in _SPLIT_NAMES]
-        if bad:
-            raise InputError(f"{csv.name}: the split {bad[0]!r} is none of train, validation, test.")
-        table["folder_split"] = table.pop("split").map(lambda w: _SPLIT_NAMES[_key(w)], na_action="ignore")
-    table["label"] = table["label"].map(read_label, na_action="ignore")
-    table["path"] = table["path"].str.replace("\\", "/")
-    check_boxes(table, csv.name)
-    for column in ("patient", "folder_split"):
-        if column not in table.columns:
-            table[column] = pd.NA
-    taken = [column for column in table.columns if column in set(COLUMNS) - {"path", "label", "patient"}]
-    table = table.rename(columns={column: f"{column}_given" for column in taken})
-    return Listing(csv.parent, table.sort_values("path", ignore_index=True), [])
+from xray_helpers.radiographs import ImageFolder, UnreadableError, image_folder
+from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
+from xray_helpers.studies import LOCAL, PHANTOMS, local_path, read_json, study_folder
 
 
 def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
@@ -285,7 +39,7 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
-    _check_classes(manifest.loc[manifest["status"] == "readable", "label"], "the readable files")
+    check_classes(manifest.loc[manifest["status"] == "readable", "label"], "the readable files")
     return manifest, listing.notes
 
 
@@ -298,7 +52,7 @@ def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd
     reading : dict, optional
         How, where not by the defaults: the fields of `radiographs.ImageFolder`.
     """
-    folder = ImageFolder(listing.folder, **(reading or {}))
+    folder = ImageFolder(listing.folder, places=listing.places, **(reading or {}))
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: _inspect(folder, path), listing.table["path"])
         bar = tqdm(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
@@ -308,10 +62,13 @@ def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd
     manifest = pd.concat([listing.table.reset_index(drop=True), found], axis=1)
     hashed = manifest.pop("hashed").astype("string").replace("", pd.NA)
     manifest["patient"] = manifest["patient"].astype("string").fillna(hashed)
+    readable = manifest["status"] == "readable"
+    manifest.loc[readable, "patient"] = set_aside_patients(manifest.loc[readable, "patient"], listing.notes)
+    excluded = manifest.pop("excluded")
+    left_out = readable & excluded.notna()
+    manifest.loc[left_out, "status"], manifest.loc[left_out, "reason"] = "excluded", excluded[left_out]
     aside = [{"path": path, "status": "no image", "reason": reason} for path, reason in listing.others.items()]
     manifest = pd.concat([manifest, pd.DataFrame(aside)], ignore_index=True) if aside else manifest
-    repeated = manifest["path"].duplicated() & (manifest["status"] == "readable")
-    manifest.loc[repeated, ["status", "reason"]] = ["excluded", "listed twice"]
     for column in ("source_group", "group", "split", "fold"):
         manifest[column] = pd.NA
     others = [column for column in manifest.columns if column not in COLUMNS]
@@ -320,7 +77,7 @@ def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd
 
 def reading_of(settings: dict[str, Any]) -> dict[str, Any]:
     """Return those of a study's settings that say how files are read; the defaults where an older study says none."""
-    return {name: settings[name] for name in ImageFolder._fields[1:] if name in settings}
+    return {name: settings[name] for name in ImageFolder._fields[1:-1] if name in settings}
 
 
 def data_folder(study: Path) -> ImageFolder:
@@ -334,7 +91,8 @@ def data_folder(study: Path) -> ImageFolder:
     source = local_path(study, "data", LOCAL)
     path = demo_phantoms() if source == PHANTOMS else Path(source)
     settings = read_json(study / "study.json")["settings"]
-    return ImageFolder(path if path.is_dir() else path.parent, **reading_of(settings))
+    folder, places = (path, None) if path.is_dir() else locate_files(path)
+    return ImageFolder(folder, places=places, **reading_of(settings))
 
 
 def _inspect(folder: ImageFolder, path: str) -> dict:
@@ -424,3 +182,36 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
 def read_pictures(paths: Iterable[str], folder: ImageFolder | Path) -> list[np.ndarray]:
     """Read a few pictures at their own size: uint8, (height, width), 0-255."""
     return [image_folder(folder).read(path).pixels for path in paths]
+
+
+def set_aside_patients(patients: pd.Series, notes: list[str]) -> pd.Series:
+    """Return patients with those missing that are no one in particular; what was found is told.
+
+    Parameters
+    ----------
+    patients : Series of str
+        Of the readable images; missing where unknown.
+    notes : list of str
+        Is added to.
+    """
+    named = without_placeholders(patients)
+    advice = "give patient_pattern where paths tell patients, or a CSV with a column patient"
+    nameless = int(patients.notna().sum() - named.notna().sum())
+    if nameless:
+        notes.append(
+            f"{nameless} images name a patient such as {patients[patients.notna() & named.isna()].iloc[0]!r}, which stands for "
+            f"an unknown one: they are grouped by source only; {advice}."
+        )
+    counts = named.value_counts()
+    if len(counts) == 1 and counts.iloc[0] == len(patients) >= 2 * MIN_PER_CLASS:
+        notes.append(
+            f"All {len(patients)} images have the same patient, as anonymised exports do: images are taken as they are, grouped "
+            f"by source only, so that images of one patient may lie in train and test; {advice}."
+        )
+        return named.mask(named.notna())
+    if len(counts) and counts.iloc[0] > len(patients) / 5 and counts.iloc[0] >= 2 * MIN_PER_CLASS:
+        notes.append(
+            f"One patient has {counts.iloc[0]} of {len(patients)} images, which stay in one part: if that name stands for an "
+            f"unknown patient, {advice} (patient_pattern='(.+)' takes each image for a patient)."
+        )
+    return named

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from xray_helpers.manifest import list_files, reading_of
+from xray_helpers.listing import list_files
+from xray_helpers.manifest import reading_of
 from xray_helpers.pixels import resize
 from xray_helpers.radiographs import ImageFolder, Radiograph, UnreadableError, escape_name
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError

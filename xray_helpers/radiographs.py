@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -70,6 +71,8 @@ class ImageFolder(NamedTuple):
         Whether DICOM files are read that are no plain radiographs.
     resize : {'stretch', 'pad'}
         Whether a picture is stretched to the size that models see, or keeps its aspect ratio on black.
+    places : mapping of str to str, optional
+        Where each name lies, for files that have no folder in common.
     """
 
     path: Path
@@ -77,9 +80,18 @@ class ImageFolder(NamedTuple):
     truncated: str = "exclude"
     other_modalities: bool = False
     resize: str = "stretch"
+    places: Mapping[str, str] | None = None
+
+    @property
+    def how(self) -> tuple:
+        """How files are read, without where they lie."""
+        return self[1:-1]
 
     def read(self, name: str) -> Radiograph:
         """Read one file by its name in the manifest; raises as `read_radiograph`."""
+        if self.places:
+            place = Path(self.places[name])
+            return read_radiograph(place, self._replace(path=place.parent))
         return read_radiograph(find_file(self.path, name), self)
 
 

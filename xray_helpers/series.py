@@ -19,7 +19,7 @@ from xray_helpers.backbones import get_backbone, resolve_weights
 from xray_helpers.cache import cache_folder
 from xray_helpers.execution import DISK, describe_os_error
 from xray_helpers.executors import count_jobs, open_executor
-from xray_helpers.manifest import list_data
+from xray_helpers.listing import list_data
 from xray_helpers.scheduling import Engine, Plan, write_studies
 from xray_helpers.settings import InputError, Running, Settings
 from xray_helpers.steps import JUDGE, TRAIN, build_steps, find_reason, settle

@@ -1,0 +1,208 @@
+"""What the words of folders and tables mean: one of the two classes, no class, no patient."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
+
+import pandas as pd
+
+from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
+
+_POSITIVE_NAMES = {"fractured", "fracture", "fractures", "positive", "broken", "abnormal"}
+_NEGATIVE_NAMES = {
+    *("notfractured", "nonfractured", "nofracture", "nofractures", "nonfracture", "unfractured", "withoutfracture"),
+    *("negative", "normal", "healthy", "intact"),
+}
+_NO_CLASS = {  # what readers and label programs write where they do not know
+    *("", "nan", "na", "none", "null", "missing", "unknown", "unclear", "unsure", "notsure", "undetermined", "u", "x"),
+    *(
+        "uncertain",
+        "equivocal",
+        "indeterminate",
+        "doubtful",
+        "questionable",
+        "suspected",
+        "possible",
+        "probable",
+        "maybe",
+    ),
+    *(
+        "unlabeled",
+        "unlabelled",
+        "notlabeled",
+        "unread",
+        "notread",
+        "notassessed",
+        "tbd",
+        "other",
+        "exclude",
+        "excluded",
+    ),
+}
+_NO_PATIENT = {
+    *("", "nan", "na", "none", "null", "missing", "unknown", "unnamed", "nobody", "noid", "nopatient"),
+    *(
+        "anonymous",
+        "anonymized",
+        "anonymised",
+        "anon",
+        "deidentified",
+        "removed",
+        "redacted",
+        "patient",
+        "patientid",
+        "test",
+    ),
+}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015./]+")
+
+
+def word_key(word: object) -> str:
+    """Return a word in lower case without spaces, dashes, underscores, points and slashes; other signs stay."""
+    return _SEPARATORS.sub("", str(word).lower())
+
+
+def read_label(word: object) -> str | None:
+    """Return the class that a folder's name or a cell stands for, or None.
+
+    Understands 1/0 (1.0 as well), true/false, yes/no and the usual spellings; ``not fractured`` is not ``fractured``,
+    and neither -1 nor ``fractured?`` is a class.
+    """
+    number = _read_number(word)
+    if number is not None:
+        return {1.0: POSITIVE, 0.0: NEGATIVE}.get(number)
+    key = word_key(word)
+    if key in _POSITIVE_NAMES | {"true", "yes"}:
+        return POSITIVE
+    return NEGATIVE if key in _NEGATIVE_NAMES | {"false", "no"} else None
+
+
+def _read_number(word: object) -> float | None:
+    if isinstance(word, bool):
+        return float(word)
+    try:
+        number = float(str(word).strip())
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_numeral(word: str) -> bool:
+    """Whether a folder's name may be a class but is more often something else, such as a series or a patient."""
+    return _read_number(word) is not None or word_key(word) in ("true", "false", "yes", "no")
+
+
+def without_placeholders(patients: pd.Series) -> pd.Series:
+    """Return patients' names with what stands for an unknown one (``unknown``, ``ANONYMOUS``, ``0``, ...) missing.
+
+    A number is a name like any other where several numbers stand for patients.
+    """
+    text = patients.astype("string").str.strip()
+    keys = text.map(word_key, na_action="ignore").astype("string")
+    nobody = keys.isin(_NO_PATIENT) | keys.str.fullmatch(r"x+|[?*]+").fillna(False)
+    zeros = keys.str.fullmatch(r"0+|9{4,}").fillna(False)
+    numbers = keys.str.fullmatch(r"\d+").fillna(False)
+    return text.mask(nobody if (numbers & ~zeros).any() else nobody | zeros)
+
+
+def label_paths(paths: Sequence[str], *, strict: bool = True) -> list[str | None]:
+    """Return the class that each path's folders name, or None.
+
+    A class's name goes before a numeral: 0 and 1 (or no and yes) are classes only where no folder has a class's name and
+    they are the one level that separates all files in two; else they are series or patients. Folders that all paths share
+    name no class where deeper ones do.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        With forward slashes.
+    strict : bool
+        Whether contradictory paths are refused rather than left without a class.
+
+    Raises
+    ------
+    InputError
+        When a path names both classes, or numerals stand at two levels.
+    """
+    folders = [path.split("/")[:-1] for path in paths]
+    shared = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False)))
+    named = [_named_folders(names[shared:]) for names in folders]
+    if not any(named):
+        named = [_named_folders(names) for names in folders]
+    if not any(named):
+        return _label_by_numerals(folders, strict=strict)
+    torn = [i for i, found in enumerate(named) if len(set(found.values())) > 1]
+    if torn and strict:
+        first = dict(zip(named[torn[0]].values(), named[torn[0]], strict=True))
+        raise InputError(
+            f"{len(torn)} of {len(paths)} paths name both classes, such as {paths[torn[0]]}: its folder "
+            f"{first[POSITIVE]!r} says {POSITIVE}, its folder {first[NEGATIVE]!r} says {NEGATIVE}. Rename or move one of "
+            "them, or list the images with their labels in a CSV."
+        )
+    return [next(iter(found.values())) if len(set(found.values())) == 1 else None for found in named]
+
+
+def _named_folders(names: list[str]) -> dict[str, str]:
+    return {name: label for name in names if not _is_numeral(name) and (label := read_label(name))}
+
+
+def _label_by_numerals(folders: list[list[str]], *, strict: bool) -> list[str | None]:
+    inner = [[name for name in names if word_key(name) not in SPLIT_NAMES] for names in folders]
+    levels = []
+    for level in range(min((len(names) for names in inner), default=0)):
+        if {read_label(names[level]) for names in inner} == {POSITIVE, NEGATIVE}:
+            levels.append(level)
+    if len(levels) > 1 and strict:
+        both = " and ".join(f"level {level + 1} ({inner[0][level]!r} and the like)" for level in levels[:2])
+        raise InputError(
+            f"Folders such as 0 and 1 stand at {both}: which of them are the classes cannot be known. Name the classes' "
+            "folders Fractured and Non-Fractured, or list the images with their labels in a CSV."
+        )
+    return [read_label(names[levels[0]]) if len(levels) == 1 else None for names in inner]
+
+
+def _is_no_class(word: str) -> bool:
+    return _read_number(word) is not None or "?" in word or word_key(word) in _NO_CLASS
+
+
+def label_cells(cells: pd.Series, where: str, fate: str = "are left out") -> tuple[pd.Series, list[str]]:
+    """Return the class of each cell of a label column, missing for what is no class, and what to say of those.
+
+    Numbers other than 0 and 1 (-1 is `uncertain` in CheXpert and MIMIC), blank cells and words such as ``unknown`` are no
+    class. A word that is neither a class nor one of those is refused, as it may be a misspelt class.
+
+    Parameters
+    ----------
+    cells : Series of str
+        Its index holds the lines of the file.
+    where : str
+        The table's name, for the sentences.
+    fate : str
+        What becomes of rows without a class, for the sentence.
+
+    Raises
+    ------
+    InputError
+        For a word that is not understood, with its line.
+    """
+    text = cells.fillna("").astype(str).str.strip()
+    labels = text.map(read_label).astype("string")
+    left = text[labels.isna()]
+    strange = left[[not _is_no_class(word) for word in left]]
+    if len(strange):
+        raise InputError(
+            f"{where}: the label {strange.iloc[0]!r} in line {strange.index[0]} is not understood: write {POSITIVE} or "
+            f"{NEGATIVE}, or 1 and 0; leave it blank where the class is not known."
+        )
+    if left.empty:
+        return labels, []
+    counts = Counter(word or "blank" for word in left).most_common()
+    named = ", ".join(f"{word} ({count})" for word, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
+    return labels, [f"{where}: {len(left)} rows whose label is no class {fate}: {named}."]
