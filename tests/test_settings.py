@@ -97,8 +97,9 @@ def test_settings_file(tmp_path):
 
 
 def test_notebook_settings_check_every_parameters_cell():
-    cells = ["", "epochs = 3  # help\nmodel = 'VGG16'", "# Parameters\nepochs = 4\n", "n = len(x)\nseeds = (1, 2)"]
-    namespace = {"In": cells, "epochs": 4, "model": "VGG16", "n": 9, "seeds": (1, 2)}
+    own = "name = 'x'\nepochs = 3  # help\nmodel = 'VGG16'"
+    cells = ["", own, "# Parameters\nepochs = 4\n", "n = len(x)\nseeds = (1, 2)", "alpha = 0.05", "name = 'Ann'"]
+    namespace = {"In": cells, "name": "x", "epochs": 4, "model": "VGG16", "n": 9, "seeds": (1, 2), "alpha": 0.05}
     settings = read_notebook_settings(namespace)
     assert settings.epochs == 4
     assert settings.models == ("VGG16",)
@@ -106,6 +107,40 @@ def test_notebook_settings_check_every_parameters_cell():
         read_notebook_settings(namespace | {"In": [*cells, "# Parameters\nepochz = 4\n"], "epochz": 4})
     with pytest.raises(InputError, match="epochs = 'x'"):
         read_notebook_settings(namespace | {"epochs": "x"})
+
+
+def test_a_misspelt_parameter_is_corrected_without_a_restart():
+    wrong, right = "name = 'x'\nepohcs = 7\nseed = 1", "name = 'x'\nepochs = 7\nseed = 1"
+    namespace = {"In": ["", wrong], "name": "x", "epohcs": 7, "seed": 1}
+    with pytest.raises(InputError, match="did you mean epochs"):
+        read_notebook_settings(namespace)
+    assert read_notebook_settings(namespace | {"In": ["", wrong, "run()", right], "epochs": 7}).epochs == 7
+    injected = ["# Parameters\nepohcs = 8\n", "# Parameters\nepochs = 8\n"]
+    assert read_notebook_settings(namespace | {"In": ["", right, *injected], "epochs": 8}).epochs == 8
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("seed=010", 10), ("seed=08", 8), ("seed=1_000", 1000), ("name=010", "010"), ("name=089", "089"), ("name=1:30", "1:30"),
+        ("name=1e3", "1e3"), ("name=true", "true"), ("name=null", "null"), ("eager=true", True), ("eager=no", False),
+        ("learning_rate=1e-3", 0.001), ("fine_tune_from=0.5", 0.5), ("fine_tune_from=block_3", "block_3"),
+        ("patient_pattern=(p[0-9]+): ", "(p[0-9]+):"), ("models=['VGG16', ResNet50]", ("VGG16", "ResNet50")),
+        ("img_size=096", (96, 96)), ("weights=007.h5", "007.h5"), ("name='a b'", "a b"),
+    ],
+)  # fmt: skip
+def test_values_take_the_type_of_their_parameter(pair, value, tmp_path):
+    key = pair.partition("=")[0]
+    assert getattr(build_settings(**parse_assignments([pair])), key) == value
+    if ": " not in pair:
+        (tmp_path / "s.yaml").write_text(pair.replace("=", ": ", 1) + "\n")
+        assert getattr(build_settings(**read_settings_file(tmp_path / "s.yaml")), key) == value
+
+
+@pytest.mark.parametrize("pair", ["seed=0x10", "seed=1:30", "epochs=true", "seed=", "learning_rate=0b1", "epochs=5 5"])
+def test_what_is_no_value_of_a_parameter_is_refused(pair):
+    with pytest.raises(InputError, match="cannot be used"):
+        build_settings(**parse_assignments([pair]))
 
 
 def test_yaml_has_no_surprises_and_options_of_running_are_told_apart(tmp_path):

@@ -24,6 +24,14 @@ class InputError(Exception):
     """What a user can mend: one sentence that says what, where, and what to do."""
 
 
+def _read_list(value: Any) -> Any:
+    """Return the parts of a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; anything but a text as it is."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip().strip("\"'") for part in value.strip().strip("()[]").split(",")]
+    return parts if any(parts) else []
+
+
 class Settings(BaseModel):
     """The parameters of a study; the defaults are the profile ``quick``.
 
@@ -108,8 +116,7 @@ class Settings(BaseModel):
     @field_validator("img_size", mode="before")
     @classmethod
     def _two_sides(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = value.strip("()[] ").replace("x", ",").split(",")
+        value = _read_list(value.replace("x", ",")) if isinstance(value, str) else value
         sides = list(value) if isinstance(value, list | tuple) else [value]
         return sides * 2 if len(sides) == 1 else sides
 
@@ -119,6 +126,14 @@ class Settings(BaseModel):
         if not all(32 <= side <= 1024 for side in value):
             raise ValueError("both sides must lie between 32 and 1024 pixels")
         return value
+
+    @field_validator("fine_tune_from", mode="before")
+    @classmethod
+    def _number_or_name(cls, value: Any) -> Any:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return value
 
     @field_validator("fine_tune_from")
     @classmethod
@@ -130,7 +145,7 @@ class Settings(BaseModel):
     @field_validator("models", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        return [part.strip() for part in value.strip("()[]").split(",")] if isinstance(value, str) else value
+        return _read_list(value)
 
     @field_validator("models")
     @classmethod
@@ -179,6 +194,11 @@ class Running(BaseModel):
     walltime: str = Field("1-00:00:00", pattern=r"^(\d+-)?\d+(:\d+){0,2}$", description="of a Slurm job")
     gpus: int = Field(0, ge=0, le=64, description="of a Slurm job")
     directives: tuple[str, ...] = Field((), description="further options of sbatch, such as ['--qos=long']")
+
+    @field_validator("directives", mode="before")
+    @classmethod
+    def _split_options(cls, value: Any) -> Any:
+        return _read_list(value)
 
     @field_validator("directives")
     @classmethod
@@ -283,21 +303,11 @@ def check_names(names: Any, *, known: Any = (), where: str = "") -> None:
             )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without its surprises: on and no are words, 12:00:00 is a text, and so is a date."""
-
-
-_plain = {"bool": r"^(?:true|True|TRUE|false|False|FALSE)$", "int": r"^[-+]?[0-9]+$"}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in known if tag.split(":")[-1] not in ("bool", "int", "timestamp")]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _tag, _form in _plain.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_form), None)
-
-
 def read_settings_file(path: str | Path) -> dict[str, Any]:
-    """Read parameters from a YAML file of ``name: value`` lines.
+    """Read parameters from a YAML file of ``name: value`` lines; values stay text, or lists of text.
+
+    `build_settings` gives each the type of its parameter, so that YAML guesses nothing: 010 is ten for a seed and three
+    letters for a name, and 12:30 is no number of seconds.
 
     Raises
     ------
@@ -305,7 +315,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         When the file is missing, is no YAML, or holds anything but names and values.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"The settings file {path} cannot be read: {reason}.") from None
@@ -314,31 +324,30 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def parse_assignments(pairs: Any) -> dict[str, Any]:
-    """Turn ``["epochs=5", "models=[VGG16]"]`` into a dictionary; values are read as YAML.
+def parse_assignments(pairs: Any) -> dict[str, str]:
+    """Turn ``["epochs=5", "models=[VGG16]"]`` into a dictionary; values stay text until `build_settings` reads them.
 
     Raises
     ------
     InputError
-        For a pair without ``=``, or a value that is no YAML.
+        For a pair without ``=``.
     """
     values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise InputError(f"{pair!r} is no parameter: write name=value, for example -p epochs=5.")
-        try:
-            values[key.strip()] = yaml.load(text, _Loader) if text else ""
-        except yaml.YAMLError:
-            values[key.strip()] = text
+        text = text.strip()
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+        values[key.strip()] = text[1:-1] if quoted else text
     return values
 
 
 def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
     """Validate the parameters of a running notebook, typed in or injected by papermill.
 
-    Cells that only assign literals to names are parameters cells: the notebook's own and papermill's.
-    Every name they assign is checked, so that a misspelt ``-p`` is refused rather than ignored.
+    The names that the notebook's parameters cell assigns, as it was run last, and those of papermill's cell are checked,
+    so that a misspelt ``-p`` is refused rather than ignored. What other cells assign is a person's own.
 
     Parameters
     ----------
@@ -350,13 +359,22 @@ def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
     Settings
         Where the notebook has a parameter ``model``, ``models`` holds it alone.
     """
-    names = {name for source in namespace.get("In", []) for name in _literal_names(source)}
+    history = list(namespace.get("In", []))
+    injected = [_literal_names(source) for source in history if source.lstrip().startswith("# Parameters")]
+    own = [found for source in history if "name" in (found := _literal_names(source)) and _are_parameters(found)]
+    names = {name for cells in (own, injected) for name in (cells[-1] if cells else [])}
     values = {name: namespace[name] for name in names if name in namespace}
     check_names(values, known=["model", *_SHARD], where=" of this notebook")
     values = {name: value for name, value in values.items() if name not in _SHARD}
     if "model" in values:
         values["models"] = [values.pop("model")]
     return build_settings(**values)
+
+
+def _are_parameters(names: list[str]) -> bool:
+    """Whether a cell that assigns literals is the notebook's parameters cell, perhaps with a misspelt name in it."""
+    known = sum(name in (*Settings.model_fields, "model", *_SHARD) for name in names)
+    return known >= 2 and known > len(names) / 2
 
 
 def _literal_names(source: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -74,17 +75,22 @@ def read_sweep(values: Mapping[str, Any]) -> Sweep:
             raise InputError(
                 "'weights' can be swept as words alone: a sweep's pages, which can be sent, would name the places."
             )
-    points = [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
-    if len(points) > _MOST:
-        raise InputError(f"The sweep has {len(points)} combinations, more than {_MOST}: shorten its lists.")
+    count = math.prod(len(listed) for listed in lists.values())
+    if count > _MOST:
+        raise InputError(f"The sweep has {count} combinations, more than {_MOST}: shorten its lists.")
     fixed, running = part_values({key: value for key, value in values.items() if key not in _OWN})
-    name = str(values.get("name") or "sweep")
-    studies = []
-    for point in points:
-        given = fixed | point | {"name": f"{name}/{_folder_of(point)}"}
-        if isinstance(point.get("models"), str):
-            given["models"] = [point["models"]]
-        studies.append(build_settings(values.get("profile", "full"), **given))
+    name, profile = str(values.get("name") or "sweep"), values.get("profile", "full")
+    points, studies = [], []
+    for chosen in itertools.product(*lists.values()):
+        given = fixed | dict(zip(lists, chosen, strict=True))
+        read = build_settings(profile, **given).model_dump(mode="json")
+        point = {key: read[key] for key in lists}
+        if isinstance(given.get("models"), str) and "models" in lists:
+            point["models"] = given["models"]
+        points.append(point)
+        studies.append(build_settings(profile, **given | {"name": f"{name}/{_folder_of(point)}"}))
+    if len({repr(point) for point in points}) < count:
+        raise InputError("sweep: a list names a value twice, written differently: leave one of them out.")
     return Sweep(name, points, studies, running)
 
 
