@@ -16,6 +16,7 @@ from xray_helpers.duplicates import (
 from xray_helpers.manifest import assign_groups, inspect_files, list_data
 from xray_helpers.radiographs import image_folder
 from xray_helpers.settings import InputError
+from xray_helpers.studies import read_csv, write_csv
 
 
 def sources(listing, search):
@@ -182,6 +183,7 @@ def test_the_rest_of_a_group_stays_together_whichever_file_is_marked_as_wrong(ro
     browser.wrong.value = marked
     browser.separate.click()
     _, corrected = search(folder, str(tmp_path / "c.csv"))
+    pd.testing.assert_series_equal(corrected.uncorrected, found.source)
     groups = sources(listing, corrected)
     rest = {groups[name] for name in group if name not in marked}
     assert len(rest) == 1
@@ -226,6 +228,8 @@ def test_one_picture_and_none(root, tmp_path):
     _, found = search(tmp_path)
     assert found.source.tolist() == ["a.png"]
     assert found.links.empty
+    assert found.links.nlargest(10, "correlation").empty
+    assert read_csv(write_csv(tmp_path / "links" / "links.csv", found.links)).nlargest(10, "correlation").empty
     (tmp_path / "a.png").write_bytes(b"")
     _, found = search(tmp_path)
     assert found.source.isna().all()

@@ -231,21 +231,30 @@ def test_a_step_whose_source_is_not_that_of_its_key_says_so(study):
     assert "The notebook is not what it was" in find_change(what, notebooks_folder() / "02_train_model.ipynb")
 
 
-def test_what_a_model_left_that_was_stopped_midway_goes_with_it(tmp_path):
+def test_of_a_model_taken_out_only_what_the_study_wrote_goes(tmp_path):
     from xray_helpers.series import _drop_other_models
 
-    for name in (
-        "VGG16/metrics.json",
-        "figures/VGG16_maps.png",
+    kept = (
         "ResNet50/metrics.json",
-        "lab/02_train_model.ipynb",
-        "mine/a",
-    ):
+        "lab/metrics.json",
+        "mine/metrics.json",
+        "VGG16/notes.txt",
+        "figures/VGG16_mine.png",
+    )
+    made = ("VGG16/metrics.json", "VGG16/model_card.md", "VGG16/03_evaluate_model.ipynb", "figures/VGG16_maps.png",
+            "DenseNet121/model.keras", "DenseNet121/02_train_model.done.json")  # fmt: skip
+    for name in (*kept, *made):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    steps = [{"name": "01_data_exploration", "writes": ["manifest.csv"]},
+             {"name": "VGG16/03_evaluate_model", "writes": ["VGG16/metrics.json", "figures/VGG16_maps.png"]},
+             {"name": "DenseNet121/02_train_model", "writes": ["DenseNet121/model.keras"]},
+             {"name": "ResNet50/03_evaluate_model", "writes": ["ResNet50/metrics.json"]}]  # fmt: skip
+    write_json(tmp_path / "study.json", {"steps": steps})
     _drop_other_models(tmp_path, ("ResNet50",))
-    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["ResNet50/metrics.json", "lab/02_train_model.ipynb", "mine/a"]
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*kept, "study.json"}
+    assert not (tmp_path / "DenseNet121").exists()
 
 
 def test_a_lost_kernel_is_tried_once_more_and_then_reported(study):

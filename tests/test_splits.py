@@ -10,9 +10,11 @@ from xray_helpers.splits import (
     assign_folds,
     assign_splits,
     check_gate,
+    check_made_with,
     check_parts,
     class_balance,
     compare_leaks,
+    manifest_key,
     measure_leak,
     used_part,
 )
@@ -158,3 +160,33 @@ def test_parts_take_several_sources_of_each_class_where_there_are_enough():
         part = table.loc[_hold_out(table, 0.15, seed)].groupby("label")
         assert part["group"].nunique().min() >= 5
         assert part.size().between(0.12 * 64, 0.18 * 64).all()
+
+
+def test_a_correction_moves_no_other_image_and_takes_none_out_of_test():
+    table = plain(600)
+    settings = build_settings(use_subset=1)
+    before = assign_splits(table, settings, table["group"])
+    rng = np.random.default_rng(0)
+    joined = table["group"].copy()
+    ends = rng.choice(len(table), (12, 2), replace=False)
+    for a, b in ends:
+        joined[a] = joined[b]
+    after = assign_splits(table.assign(group=joined), settings, table["group"])
+    touched = set(ends.ravel())
+    same = [i for i in range(len(table)) if i not in touched]
+    assert after["split"].iloc[same].equals(before["split"].iloc[same])
+    assert after.loc[before["split"] == "test", "split"].eq("test").all()
+    assert after.groupby("group")["split"].nunique().max() == 1
+    assert after.groupby("group")["fold"].nunique().max() == 1
+    assert after["group"].equals(joined)
+
+
+def test_results_of_another_manifest_are_refused():
+    split = assign_splits(plain(300), build_settings(use_subset=1)).assign(sha256="x")
+    record = {"manifest": manifest_key(split)}
+    check_made_with(split.sample(frac=1, random_state=1), record, "VGG16")
+    moved = split.copy()
+    moved.loc[moved.index[moved["split"] == "test"][0], "split"] = "train"
+    for manifest, told in ((moved, record), (split, {}), (split.assign(sha256="y"), record)):
+        with pytest.raises(InputError, match="run 02 again for VGG16"):
+            check_made_with(manifest, told, "VGG16")

@@ -23,10 +23,11 @@ from xray_helpers.pixels import load_pixels
 from xray_helpers.radiographs import image_folder
 from xray_helpers.settings import InputError
 from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
-from xray_helpers.studies import from_root, hash_of, read_json, write_csv, write_json
+from xray_helpers.studies import build_table, from_root, hash_of, read_json, write_csv, write_json
 
 DOUBTFUL_CORRELATION = 0.75
 _NEEDED = ((25, 0.87), (15, MIN_CORRELATION), (12, 0.96), (0, 2.0))  # inliers from here on need this correlation
+_FOUND = ("equal bytes", "equal pixels", "same source")  # kinds of links that the search itself is sure of
 LINK_COLUMNS = (
     "path_a", "path_b", "kind", "decision", "inliers", "correlation", "mirrored", "transform", "sha256_a", "sha256_b",
 )  # fmt: skip
@@ -45,11 +46,14 @@ class Search(NamedTuple):
         transform is the 2 x 3 affine map of a (mirrored first, if so) onto b, at 256 x 256 pixels.
     unique : int
         Pictures that differ in their pixels.
+    uncorrected : Series of str
+        As source, had nobody corrected anything: parts are drawn by these, so that a correction moves no other image.
     """
 
     source: pd.Series
     links: pd.DataFrame
     unique: int
+    uncorrected: pd.Series
 
 
 def find_same_source(
@@ -79,9 +83,8 @@ def find_same_source(
     """
     known = manifest.dropna(subset=["sha256"]).sort_values(["sha256", "path"])
     if known.empty:
-        return Search(
-            pd.Series(pd.NA, index=manifest.index, dtype="string"), pd.DataFrame(columns=list(LINK_COLUMNS)), 0
-        )
+        nothing = pd.Series(pd.NA, index=manifest.index, dtype="string")
+        return Search(nothing, build_table([], LINK_COLUMNS), 0, nothing)
     first = known.drop_duplicates("sha256").reset_index(drop=True)  # sorted by content: order-independent
     plain = image_folder(folder)._replace(
         depth="percentiles", resize="stretch"
@@ -103,8 +106,10 @@ def find_same_source(
     number = dict(zip(first["sha256"], picture_of[representative], strict=True))
     found = _verify(pictures, shas, propose_pairs(signatures), _separated(wishes, number))
     links = _describe_links(known, first, picture_of[representative], order, found, wishes)
-    source = _group(manifest, first, links)
-    return Search(source, links, len(order))
+    source = _group(manifest, first, links[links["decision"] == "joined"])
+    uncorrected = _group(manifest, first, links[links["kind"].isin(_FOUND)])
+    links = links[~_is_decided(links, first, wishes)].reset_index(drop=True)
+    return Search(source, links, len(order), uncorrected)
 
 
 def read_corrections(path: str, known: set[str]) -> pd.DataFrame:
@@ -115,7 +120,7 @@ def read_corrections(path: str, known: set[str]) -> pd.DataFrame:
     InputError
         When the file lacks a column or names another action.
     """
-    empty = pd.DataFrame(columns=["action", "sha256_a", "sha256_b"])
+    empty = build_table([], ["action", "sha256_a", "sha256_b"])
     if not path or not from_root(path).exists():
         return empty
     try:
@@ -275,17 +280,17 @@ def _describe_links(
         decision = "joined" if wish.action == "join" else "separated"
         rows.append({"path_a": by_sha[wish.sha256_a], "path_b": by_sha[wish.sha256_b], "kind": "correction",
                      "decision": decision, "sha256_a": wish.sha256_a, "sha256_b": wish.sha256_b})  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(LINK_COLUMNS))
+    table = build_table(rows, LINK_COLUMNS)
     apart = {frozenset((w.sha256_a, w.sha256_b)) for w in wishes.itertuples() if w.action == "separate"}
     separated = [frozenset(pair) in apart for pair in zip(table["sha256_a"], table["sha256_b"], strict=True)]
     table.loc[separated, "decision"] = "separated"
-    table = table[~_is_decided(table, first, wishes)]
     return table.sort_values(["decision", "kind", "path_a", "path_b"], ignore_index=True)
 
 
 def _is_decided(links: pd.DataFrame, first: pd.DataFrame, wishes: pd.DataFrame) -> np.ndarray:
     """Return which pairs for review corrections have decided: their groups are one by now, or are kept apart."""
-    group = dict(zip(first["sha256"], _components(first, links), strict=True))
+    joined = links[links["decision"] == "joined"]
+    group = dict(zip(first["sha256"], _components(first, joined), strict=True))
     apart = {frozenset((group[w.sha256_a], group[w.sha256_b])) for w in wishes.itertuples() if w.action == "separate"}
     ends = [{group[a], group[b]} for a, b in zip(links["sha256_a"], links["sha256_b"], strict=True)]
     decided = np.array([len(both) == 1 or both in apart for both in ends], bool)
@@ -315,11 +320,10 @@ def _group(manifest: pd.DataFrame, first: pd.DataFrame, links: pd.DataFrame) -> 
 
 
 def _components(first: pd.DataFrame, links: pd.DataFrame) -> np.ndarray:
-    """Return the number of the group of each row of `first`: what is joined, by whatever way, is one."""
+    """Return the number of the group of each row of `first`: what the links join, by whatever way, is one."""
     number = {sha: i for i, sha in enumerate(first["sha256"])}
-    joined = links[links["decision"] == "joined"]
-    ends = [joined[column].map(number).to_numpy(int) for column in ("sha256_a", "sha256_b")]
-    graph = coo_matrix((np.ones(len(joined)), ends), shape=(len(first),) * 2)
+    ends = [links[column].map(number).to_numpy(int) for column in ("sha256_a", "sha256_b")]
+    graph = coo_matrix((np.ones(len(links)), ends), shape=(len(first),) * 2)
     return connected_components(graph, directed=False)[1]
 
 
@@ -340,7 +344,7 @@ def find_label_conflicts(manifest: pd.DataFrame) -> pd.DataFrame:
                     "paths": ", ".join(group.drop_duplicates("label")["path"]),
                 }
             )
-    return pd.DataFrame(rows, columns=["source_group", "files", "labels", "paths"])
+    return build_table(rows, ["source_group", "files", "labels", "paths"])
 
 
 def iterate_groups(manifest: pd.DataFrame, minimum: int = 2) -> Iterator[pd.DataFrame]:

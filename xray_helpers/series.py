@@ -2,12 +2,11 @@
 
 import logging
 import os
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from xray_helpers.settings import InputError, Running, Settings
 from xray_helpers.steps import JUDGE, TRAIN, build_steps, find_reason, settle
 from xray_helpers.studies import (
     ANSWERS,
-    LAB,
     RUN,
     hash_of,
     local_path,
@@ -178,12 +176,17 @@ def _count_shards(settings: Settings, running: Running) -> int:
 
 
 def _drop_other_models(folder: Path, models: tuple[str, ...]) -> None:
-    """Delete what models left that the study no longer has."""
-    for place in {path.parent for name in (TRAIN, JUDGE, "metrics") for path in folder.glob(f"*/{name}.*")}:
-        if place.name not in models and place.name != LAB:
-            shutil.rmtree(place)
-            for figure in folder.glob(f"figures/{place.name}_*"):
-                figure.unlink()
+    """Delete what steps of ``study.json`` wrote for models that the study no longer has; nothing else, whatever its name."""
+    for step in read_json(folder / "study.json").get("steps", []):
+        model, _, notebook = step["name"].rpartition("/")
+        if not model or model in models:
+            continue
+        made = [f"{step['name']}{end}" for end in (".ipynb", ".html", ".done.json")]
+        cards = [f"{model}/model_card.{end}" for end in ("md", "html")]
+        for name in (*made, *step.get("writes", ()), *(cards if notebook == JUDGE else ())):
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # a person's own files are in it
+            (folder / model).rmdir()
 
 
 def run_plans(plans: list[Plan], running: Running, *, seen: Callable[[], object] = lambda: None) -> None:

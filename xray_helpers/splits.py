@@ -1,5 +1,6 @@
 """Train, validation and test, with no source or patient on two sides; and which images a subset takes."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ MIN_SUBSET = 100  # images of a class that a subset keeps where there are as man
 _TRIES = 12  # shuffles among which the best balanced is taken
 
 
-def assign_splits(manifest: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def assign_splits(manifest: pd.DataFrame, settings: Settings, drawn_by: pd.Series | None = None) -> pd.DataFrame:
     """Return the manifest with ``split`` filled for the images used, and ``status`` for the others.
 
     Of the readable images a subset of whole groups is drawn (``used``; the rest is ``not sampled``); of
@@ -21,12 +22,22 @@ def assign_splits(manifest: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     label. With ``split = folders`` the set's own parts are taken instead; a validation part is drawn from
     its train part, and a test part too, only where it has none.
 
+    Parameters
+    ----------
+    manifest : DataFrame
+    settings : Settings
+    drawn_by : Series, optional
+        Each image's group before corrections. Parts are drawn by it; a group that a correction made of several parts goes
+        to test if any of it lay there, else to validation: so no correction takes an image out of test but by its group.
+
     Raises
     ------
     InputError
         When there are too few groups of a class for three parts, or no folders where they are asked for.
     """
-    manifest = manifest.copy()
+    manifest, group = manifest.copy(), manifest["group"]
+    if drawn_by is not None:
+        manifest["group"] = drawn_by
     readable = manifest["status"].isin(["readable", "used", "not sampled"])
     pool = manifest[readable]
     taken = _sample(pool, settings.use_subset, settings.seed)
@@ -46,10 +57,19 @@ def assign_splits(manifest: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         parts[_hold_out(used[parts == "train"], TEST_SHARE, settings.seed)] = "test"
     if not (parts == "validation").any():
         parts[_hold_out(used[parts == "train"], VALIDATION_SHARE, settings.seed + 1)] = "validation"
+    manifest["group"] = group
+    if settings.split == "grouped" and drawn_by is not None:
+        parts = _reunite(parts, group[used.index])
     manifest.loc[used.index, "split"] = parts
     check_parts(manifest)
     manifest["fold"] = assign_folds(manifest, settings.folds, settings.seed)
     return manifest
+
+
+def _reunite(parts: pd.Series, group: pd.Series) -> pd.Series:
+    """Put a group that lies in several parts into one: test before validation before train."""
+    rank = parts.map({"test": 0, "validation": 1, "train": 2}).groupby(group).transform("min")
+    return rank.map({0: "test", 1: "validation", 2: "train"}).astype("string")
 
 
 def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
@@ -219,6 +239,22 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
             if cost < best_cost:
                 best, best_cost = rows, cost
     return table.index[best]
+
+
+def manifest_key(manifest: pd.DataFrame) -> str:
+    """Return a hash of which images are used, with what labels, groups and parts: what every result hangs on."""
+    used = manifest.loc[manifest["status"] == "used", ["path", "sha256", "label", "group", "split", "fold"]]
+    text = used.astype("string").fillna("").sort_values("path").to_csv(index=False, lineterminator="\n")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_made_with(manifest: pd.DataFrame, record: dict[str, Any], model: str, notebook: str = "02") -> None:
+    """Raise `InputError` where a record (``training.json`` or ``metrics.json``) was made with another manifest."""
+    if record.get("manifest") != manifest_key(manifest):
+        raise InputError(
+            f"The results of {model} belong to another manifest.csv than the one in the study's folder (01 was run again since, "
+            f"with other images, corrections or parts): run {notebook} again for {model}, and then what follows it."
+        )
 
 
 def check_parts(manifest: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
@@ -254,22 +254,42 @@ def read_csv(path: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    text = {name: "string" for name in TEXT_COLUMNS}
-    return _read(path, lambda: pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
+    text = dict.fromkeys(TEXT_COLUMNS, "string")
+    return _type_empty(_read(path, lambda: pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])))
 
 
-TEXT_COLUMNS = (
-    "path",
-    "label",
-    "source_group",
-    "patient",
-    "group",
-    "split",
-    "sha256",
-    "mode",
-    "status",
-    "reason",
-    "note",
+def build_table(rows: Any, columns: Iterable[str]) -> "pd.DataFrame":
+    """Return rows as a table whose columns have the same types whether or not there are rows.
+
+    Those named in `TEXT_COLUMNS` hold text; without rows, all others hold floats.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=list(columns))
+    return _type_empty(table.astype({name: "string" for name in table.columns if name in TEXT_COLUMNS}))
+
+
+def _type_empty(table: "pd.DataFrame") -> "pd.DataFrame":
+    numbers = [name for name in table.columns if name not in TEXT_COLUMNS]
+    return table if len(table) else table.astype(dict.fromkeys(numbers, "float64"))
+
+
+TEXT_COLUMNS = (  # of all tables of a study
+    *(
+        "path",
+        "label",
+        "source_group",
+        "patient",
+        "group",
+        "split",
+        "folder_split",
+        "sha256",
+        "mode",
+        "status",
+        "reason",
+    ),
+    *("note", "path_a", "path_b", "sha256_a", "sha256_b", "kind", "decision", "transform", "action", "labels", "paths"),
+    *("model", "first", "second", "column", "value", "method", "stage", "boxes"),
 )
 
 
