@@ -45,7 +45,7 @@ def test_bad_input_ends_in_one_sentence_and_status_2(root, tmp_path, make_images
 def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_images, monkeypatch):
     from xray_helpers import series
     from xray_helpers.settings import InputError, Running, build_settings
-    from xray_helpers.studies import open_study
+    from xray_helpers.studies import open_study, read_json, write_json
 
     make_images(tmp_path / "good" / "Fractured", 20, seed=4)
     make_images(tmp_path / "good" / "normal", 20, seed=5)
@@ -61,6 +61,8 @@ def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_image
     (folder / "study.yaml").write_text("funding: none")
     (folder / "ResNet50").mkdir()
     (folder / "ResNet50" / "02_train_model.ipynb").touch()
+    steps = [{"name": "ResNet50/02_train_model", "writes": ["ResNet50/model.keras"]}]
+    write_json(folder / "study.json", read_json(folder / "study.json") | {"steps": steps})
     other = series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
     series.build_plan(other, Running(), other)
     assert (folder / "study.yaml").read_text() == "funding: none"  # what a person wrote stays

@@ -10,7 +10,7 @@ from xray_helpers import pages, scheduling
 from xray_helpers.scheduling import Engine, Plan
 from xray_helpers.settings import Running, Settings
 from xray_helpers.steps import JUDGE, build_steps, find_reason, read_record, record_path, write_record
-from xray_helpers.studies import open_study, read_json, write_json
+from xray_helpers.studies import open_study, provenance, read_json, shareable, write_json
 
 MODELS = ("VGG16", "ResNet50")
 
@@ -24,6 +24,9 @@ def study(root, monkeypatch):
     played = Played(root)
     monkeypatch.setattr(scheduling, "run_step", played)
     return played
+
+
+MANIFEST = "path,status,split,label,group,source_group,sha256,note,reason\na.png,used,train,Fractured,a.png,a.png,x,,\n"
 
 
 class Played:
@@ -47,7 +50,7 @@ class Played:
         folder = Path(spec["folder"])
         for file in (*spec["writes"], f"{spec['name']}.ipynb", f"{spec['name']}.html"):
             (folder / file).parent.mkdir(exist_ok=True)
-            (folder / file).write_text("sha256\nx\n" if file == "manifest.csv" else spec["name"])
+            (folder / file).write_text(MANIFEST if file == "manifest.csv" else spec["name"])
         write_record(spec["name"], folder, spec["writes"], spec["made_of"], {"seconds": 1.0, "started": "now"})
         return {"error": "", "lost": ""}
 
@@ -255,6 +258,35 @@ def test_of_a_model_taken_out_only_what_the_study_wrote_goes(tmp_path):
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*kept, "study.json"}
     assert not (tmp_path / "DenseNet121").exists()
+
+
+def test_results_are_stale_after_a_notebook_was_run_by_hand(study):
+    from xray_helpers.pages import refresh_index
+    from xray_helpers.steps import describe_status
+
+    study.run()
+    (study.folder / ".run.json").unlink()
+    record = read_json(study.folder / "study.json")
+    write_json(
+        study.folder / "study.json", record | {"state": "done", **provenance(), "settings": shareable(study.settings)}
+    )
+    assert "it is complete" in describe_status(study.folder)[-1]
+    (study.folder / "index.html").write_text("of the run")
+    (study.folder / "manifest.csv").write_text(MANIFEST)  # the same again
+    assert "it is complete" in describe_status(study.folder)[-1]
+    (study.folder / "manifest.csv").write_text(
+        "path,status,split,label,group,source_group,note,reason\n"
+    )  # corrections
+    assert "5 of 6 steps are stale" in refresh_index(study.folder)
+    lines = describe_status(study.folder)
+    assert "it is stale" in lines[-1]
+    assert sum("stale" in line.split() for line in lines[:-1]) == 5
+    assert "manifest.csv was changed since" in lines[1]
+    page = (study.folder / "index.html").read_text()
+    assert "5 of 6 steps are stale" in page
+    assert "No model has been compared yet." in page
+    study.run()  # the series does all again
+    assert not any("stale" in line.split() for line in describe_status(study.folder))
 
 
 def test_a_lost_kernel_is_tried_once_more_and_then_reported(study):

@@ -147,7 +147,8 @@ def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
         "data": "Synthetic radiographs made by the software (phantoms), no patients." if s["data"] == "phantoms" else "",
         "preprocessing": f"Grey, 8 bits, {fitted} {size} pixels, repeated to three channels, {own}.{border[s['border']]}",
         "subset": f"A share of {s['use_subset']:g} of the groups' images was used." if s["use_subset"] < 1 else "All were used.",
-        "privacy": "The study's files hold no path of the machine and no identifier beyond file names.",
+        "privacy": "What is sent (html STUDY) holds no path of the machine; patients are salted hashes, other columns are sent "
+                   "only where they make subgroups, and --anonymous puts numbers in the place of file names.",
         "imbalance": "No class weights, no resampling; parts are stratified by label.",
         "architecture": f"{models}, each without its top layers, global average pooling, and a head: dropout "
                         f"{s['dropout_rate']:g}, a dense layer, dropout, one sigmoid; grey pixels in, P(Fractured) out.",

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
@@ -140,7 +141,13 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
     from xray_helpers.studies import from_root
 
     place = from_root(out or f"reports/audit-{Path(data).name or 'data'}")
-    found = audit_folder(data, place, weights=weights, corrections=corrections, patient_pattern=patient_pattern)
+    try:
+        found = audit_folder(data, place, weights=weights, corrections=corrections, patient_pattern=patient_pattern)
+    except InputError:
+        raise
+    except Exception:  # 1 would mean that a leak was found
+        traceback.print_exc()
+        sys.exit(2)
     width = max(len(key) for key in found.facts)
     for key, value in found.facts.items():
         click.echo(f"{key:<{width}}  {value}")
@@ -206,7 +213,7 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
 def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> None:
     """Judge files, or every file of a folder, by a trained model at the study's threshold. For research only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from xray_helpers.prediction import predict_files
+    from xray_helpers.prediction import guard_formulas, predict_files
     from xray_helpers.reading_room import describe_rule
     from xray_helpers.studies import find_study, write_csv
 
@@ -223,7 +230,7 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
         click.echo(describe_rule(folder, model))
     click.echo("For research. Not a medical device; not for diagnosis.")
     if csv:
-        click.echo(os.path.relpath(write_csv(Path(csv), table)))
+        click.echo(os.path.relpath(write_csv(Path(csv), table.assign(file=guard_formulas(table["file"])))))
     if not table["probability"].notna().any():
         sys.exit(1)
 
@@ -256,16 +263,19 @@ def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("target", metavar="NOTEBOOK|STUDY|SWEEP")
 @click.option("--no-images", is_flag=True, help="Leave every radiograph out.")
+@click.option("--anonymous", is_flag=True, help="Put numbers in the place of the files' names.")
 @click.option("--out", metavar="FOLDER", help="Where a study's pages go; by default reports/STUDY-to-send.")
-def html(target: str, no_images: bool, out: str | None) -> None:
+def html(target: str, no_images: bool, anonymous: bool, out: str | None) -> None:
     """Write an executed notebook as one HTML file beside it, or all that can be sent of a study into a folder."""
-    from xray_helpers.pages import export_study
     from xray_helpers.render import write_html
+    from xray_helpers.sharing import export_study
     from xray_helpers.studies import SWEEP, find_study, from_root, study_folder
 
     if target.endswith(".ipynb"):
         if not Path(target).is_file():
             raise InputError(f"{target} is no file: name an executed notebook, or a study.")
+        if anonymous:
+            raise InputError("--anonymous is for a whole study: name it instead of one of its notebooks.")
         click.echo(os.path.relpath(write_html(Path(target), images=not no_images)))
         return
     if (study_folder(target) / SWEEP).exists():
@@ -275,7 +285,7 @@ def html(target: str, no_images: bool, out: str | None) -> None:
     else:
         export, folder = export_study, find_study(target)
     place = from_root(out or f"reports/{folder.name}-to-send")
-    click.echo(os.path.relpath(export(folder, place, images=not no_images)))
+    click.echo(os.path.relpath(export(folder, place, images=not no_images, anonymous=anonymous)))
 
 
 @main.command()

@@ -222,9 +222,13 @@ def _patient(ds: "Dataset") -> str:
     for name in ("PatientID", "StudyInstanceUID"):
         text = str(ds.get(name) or "").strip()
         if text:
-            said = f"{name}:{ds.get('IssuerOfPatientID') or ''}:{text}".encode()
-            return hmac.new(_salt(), said, hashlib.sha256).hexdigest()[:16]
+            return hash_identifier(f"{name}:{ds.get('IssuerOfPatientID') or ''}:{text}")
     return ""
+
+
+def hash_identifier(text: str) -> str:
+    """Return a short hash, salted by this machine's secret, that tells patients apart and names none."""
+    return hmac.new(_salt(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _salt() -> bytes:
@@ -233,7 +237,8 @@ def _salt() -> bytes:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         own = path.with_name(f".{secrets.token_hex(8)}.salt")
-        own.write_text(secrets.token_hex(32))
+        with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+            handle.write(secrets.token_hex(32))
         with suppress(FileExistsError):  # another process was faster
             os.link(own, path)
         own.unlink()

@@ -202,6 +202,11 @@ def _execute(spec: dict[str, Any], watch: _Watch) -> dict[str, Any]:
         partial.unlink(missing_ok=True)
 
 
+def _escape_braces(path: str | Path) -> str:
+    """Return a path as papermill wants it, which formats paths with the parameters' values."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def _run_notebook(spec: dict[str, Any], partial: Path, watch: _Watch) -> tuple[str, str]:
     """Execute the notebook; return what went wrong in one sentence, and how the kernel was lost, both empty if all went well."""
     import papermill
@@ -209,8 +214,8 @@ def _run_notebook(spec: dict[str, Any], partial: Path, watch: _Watch) -> tuple[s
 
     try:
         papermill.execute_notebook(
-            spec["notebook"],
-            partial,
+            _escape_braces(spec["notebook"]),
+            _escape_braces(partial),
             parameters=spec["parameters"],
             kernel_name="python3",
             cwd=root(),

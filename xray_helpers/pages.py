@@ -16,13 +16,14 @@ import pandas as pd
 from xray_helpers.checklist import card_values, fill_guidelines, read_guidelines
 from xray_helpers.comparison import conclude
 from xray_helpers.manifest import count_flow
-from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, describe_source, render_page, write_html
+from xray_helpers.records import STALE, mark_stale
+from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, describe_source, render_page
 from xray_helpers.repeats import describe_all_images
 from xray_helpers.reporting import escape, headline_table, study_banners
 from xray_helpers.settings import InputError
 from xray_helpers.splits import class_balance, describe_leak
 from xray_helpers.studies import (
-    LAB,
+    RUN,
     SWEEP,
     list_folders,
     list_whole,
@@ -30,18 +31,16 @@ from xray_helpers.studies import (
     read_json,
     root,
     write_text,
-    write_whole,
     writing,
 )  # fmt: skip
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_SENT = ".to-send"  # in a folder that holds what can be sent, and nothing else
 _THUMBNAIL, _LARGE = 480, 1400  # pixels wide
 
 
 def write_index(folder: Path, *, target: Path | None = None, images: bool = True) -> Path:
     """Write the study's ``index.html`` from what lies in its folder; into `target` instead where one is given."""
-    study = read_json(folder / "study.json")
+    study = mark_stale(read_json(folder / "study.json"), folder)
     manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
     stale, comparison = list_stale(study), read_comparison(folder, study)
     verdict = "No model has been compared yet."
@@ -69,6 +68,18 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     return write_text(out / "index.html", page)
 
 
+def refresh_index(folder: Path) -> str:
+    """Write a study's index anew after a notebook was run by hand, and return which of its results are out of date.
+
+    Nothing is done while a command runs the study, which keeps the index itself, or where there is no index.
+    """
+    if (folder / RUN).exists() or not (folder / "index.html").exists():
+        return ""
+    write_index(folder)
+    study = mark_stale(read_json(folder / "study.json"), folder)
+    return next((text for _, text in study_banners(study, None) if STALE in text), "")
+
+
 def list_stale(study: dict[str, Any]) -> set[str]:
     """Return the files that a step of ``study.json`` writes which is not done: those of an earlier run are no results."""
     stale = {file for step in study.get("steps", []) if step["state"] != "done" for file in step.get("writes", [])}
@@ -86,6 +97,11 @@ _PAGES = (("reporting_checklist.html", "Reporting checklist: CLAIM, STARD-AI, TR
 
 def _figure_order(path: Path) -> tuple[bool, bool, str]:
     return not path.stem.startswith("models_"), "confusion_grid" in path.stem, path.stem
+
+
+def is_shown(path: Path, images: bool) -> bool:
+    """Return whether a figure is shown: any where `images` may be, else those without a radiograph."""
+    return _figure(path, images) is not None
 
 
 def _figure(path: Path, images: bool, width: int = _THUMBNAIL) -> dict[str, str] | None:
@@ -138,7 +154,7 @@ def list_studies() -> list[dict[str, Any]]:
 
 
 def _study_row(folder: Path) -> dict[str, Any]:
-    study = read_json(folder / "study.json")
+    study = mark_stale(read_json(folder / "study.json"), folder)
     manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
     steps = study.get("steps", [])
     return {
@@ -203,7 +219,7 @@ def _say(value: Any) -> str:
 
 def _find_best(folder: Path) -> dict[str, str]:
     """Return the model that validation prefers, and its headline texts on test."""
-    table = read_comparison(folder, read_json(folder / "study.json"))
+    table = read_comparison(folder, mark_stale(read_json(folder / "study.json"), folder))
     if table is None:
         return {"model": "", "auroc": ""}
     row = headline_table(table.sort_values("validation_auroc", ascending=False).head(1))[0]
@@ -244,46 +260,6 @@ def write_model_card(folder: Path, model: str) -> Path:
     body = clean_html(re.sub(r'<a class="anchor-link".*?</a>', "", markdown2html(text)))
     page = render_page("card.html.j2", title=f"Model card: {model}, {folder.name}", study=folder.name, body=body)
     return write_text(folder / model / "model_card.html", page)
-
-
-def export_study(folder: Path, out: Path, *, images: bool = True) -> Path:
-    """Write what can be sent of a study into another folder: reports, index, tables, figures; no notebook, no model.
-
-    What was put there before goes, so that nothing of it is sent. Without `images` no file in it shows a radiograph.
-    Returns the index.
-
-    Raises
-    ------
-    InputError
-        Where the folder holds anything else.
-    """
-    empty_export(out)
-    steps = {step["report"]: step for step in read_json(folder / "study.json").get("steps", [])}
-    for notebook in list_whole(folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb"):
-        name = notebook.relative_to(folder).with_suffix("")
-        if name.parent.name == LAB:  # a person's own
-            continue
-        error = steps.get(name.as_posix(), {}).get("error", "")
-        write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
-    stale = list_stale(read_json(folder / "study.json"))
-    tables = ("*.csv", "*/*.csv", "*/metrics.json", "*/model_card.*", "reporting_checklist.html", "figures/*.png")
-    for path in list_whole(folder, *tables):
-        name = path.relative_to(folder)
-        if name.as_posix() in stale or name.parts[0] == LAB or (path.suffix == ".png" and not _figure(path, images)):
-            continue
-        write_whole(out / name, lambda partial, path=path: shutil.copyfile(path, partial))
-    return write_index(folder, target=out, images=images)
-
-
-def empty_export(out: Path) -> None:
-    """Empty a folder that `export_study` wrote, and mark it as such; refuse one that holds anything else."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / _SENT).exists():
-            raise InputError(
-                f"{out.name} holds files that are not of an earlier export: give another folder with --out."
-            )
-        shutil.rmtree(out)
-    write_text(out / _SENT, "")
 
 
 def write_pdfs(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """A trained model on new files: probability, decision, and whether an image is like those the model learned from."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,6 +132,11 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
+
+
+def guard_formulas(texts: Iterable[str]) -> list[str]:
+    """Return texts with a quote before those that a spreadsheet would take for a formula."""
+    return [f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text for text in texts]
 
 
 def note_oddities(picture: Radiograph) -> Radiograph:

@@ -14,7 +14,7 @@ from xray_helpers.dicoms import nameless
 from xray_helpers.explain import GradCam, fit_map
 from xray_helpers.manifest import reading_of
 from xray_helpers.metrics import describe
-from xray_helpers.prediction import Reader, note_oddities
+from xray_helpers.prediction import Reader, guard_formulas, note_oddities
 from xray_helpers.radiographs import MAX_BYTES, SUFFIXES, ImageFolder, UnreadableError, decode_radiograph, escape_name
 from xray_helpers.settings import POSITIVE, InputError
 from xray_helpers.studies import read_csv, read_json
@@ -164,7 +164,7 @@ def build_csv(answers: Sequence[dict[str, Any]], study: str, model: str) -> str:
     A file's name that a spreadsheet would take for a formula is quoted off.
     """
     table = pd.DataFrame(answers).reindex(columns=list(COLUMNS)).assign(study=study, model=model)
-    table["file"] = [f"'{name}" if name[:1] in "=+-@\t" else name for name in table["file"]]
+    table["file"] = guard_formulas(table["file"])
     buffer = io.StringIO()
     table.to_csv(buffer, index=False, lineterminator="\n")
     return buffer.getvalue()

@@ -14,7 +14,7 @@ from bleach.sanitizer import ALLOWED_TAGS
 from markupsafe import Markup
 
 from xray_helpers.settings import Settings
-from xray_helpers.studies import is_noise, now, read_json, redact, write_text
+from xray_helpers.studies import LAB, is_noise, now, read_json, redact, write_text
 
 if TYPE_CHECKING:
     import nbformat
@@ -104,7 +104,9 @@ def _title_block(nb: "nbformat.NotebookNode", notebook: Path, study: Path | None
     facts, parameters, eyebrow = {}, {}, notebook.stem
     if study is not None:
         record = read_json(study / "study.json")
-        model = notebook.parent.name if notebook.parent != study else ""
+        model = (
+            _model_of(nb) if notebook.parent.name == LAB else notebook.parent.name if notebook.parent != study else ""
+        )
         eyebrow = " · ".join(part for part in (study.name, model) if part)
         facts = {"study": study.name} | ({"model": model} if model else {}) | {"data": describe_source(study, record)}
         parameters = changed_parameters(record["settings"])
@@ -117,6 +119,16 @@ def _title_block(nb: "nbformat.NotebookNode", notebook: Path, study: Path | None
     ]
     verdict = re.split(r"(?<=[.!?])\s+(?=[A-Z])", words[-1].strip())[0] if words else ""
     return {"heading": heading, "eyebrow": eyebrow, "facts": facts, "parameters": parameters, "verdict": verdict}
+
+
+def _model_of(nb: "nbformat.NotebookNode") -> str:
+    """Return the parameter ``model`` that a notebook ran with last, or an empty string where it has none."""
+    found = ""
+    for cell in nb.cells:
+        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
+            value = re.search(r"""^model = (["'])(.*?)\1""", cell.source, re.MULTILINE)
+            found = value[2] if value else found
+    return found
 
 
 def describe_source(study: Path, record: dict[str, Any]) -> str:

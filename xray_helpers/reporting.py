@@ -11,6 +11,7 @@ from IPython.display import HTML, Markdown
 
 from xray_helpers.duplicates import Search
 from xray_helpers.metrics import METRIC_TITLES, describe
+from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 
@@ -199,6 +200,13 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
     failed = [step["name"] for step in study.get("steps", []) if step["state"] == "failed"]
     if failed:
         banners.append(("bad", f"{len(failed)} of {len(study['steps'])} steps failed: {', '.join(failed)}."))
+    stale = [step["name"] for step in study.get("steps", []) if step["state"] == STALE]
+    if stale:
+        told = f"{len(stale)} of {len(study['steps'])} steps are stale, as files that they read were changed later by a"
+        told += (
+            f" notebook run by hand: {', '.join(stale)}. Their results are not shown; run the study's command again."
+        )
+        banners.append(("bad", told))
     if study["settings"]["weights"] == "random":
         banners.append(("warn", RANDOM_BANNER))
     if study["settings"]["normalization"] == "unit":

@@ -1,9 +1,7 @@
 """The steps of a study as data: which notebook, with what, after what; and whether a step is done."""
 
 import ast
-import csv
 import functools
-import hashlib
 import json
 import os
 import time
@@ -12,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xray_helpers.records import STALE, is_as_written, mark_stale, read_done, sha256_of
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.studies import (
     LOCAL,
@@ -28,6 +27,7 @@ from xray_helpers.studies import (
     study_folder,
     write_json,
 )
+from xray_helpers.tables import read_user_table
 
 EXPLORE, EXTRACT, TRAIN, JUDGE, COMPARE = (
     "01_data_exploration", "02a_extract_features", "02_train_model", "03_evaluate_model", "04_compare_models",
@@ -117,11 +117,7 @@ def record_path(step: Step, folder: Path) -> Path:
 
 def read_record(step: Step, folder: Path) -> dict[str, Any]:
     """Return the record of a step that is done; an empty one where it is not, or cannot be read."""
-    try:
-        record = json.loads(record_path(step, folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and {"made_of", "wrote"} <= record.keys() else {}
+    return read_done(record_path(step, folder))
 
 
 def made_of(step: Step, steps: list[Step], settings: Settings, folder: Path) -> dict[str, Any]:
@@ -151,7 +147,7 @@ def find_reason(step: Step, steps: list[Step], settings: Settings, folder: Path)
     record = read_record(step, folder)
     if not record:
         return "not done yet"
-    lost = [file for file, entry in record["wrote"].items() if not _is_as_written(folder / file, entry)]
+    lost = [file for file, entry in record["wrote"].items() if not is_as_written(folder / file, entry)]
     lost += [end for end in (".ipynb", ".html") if not (folder / f"{step.name}{end}").exists()]
     if lost:
         return f"{lost[0].split('/')[-1]} is missing or was changed"
@@ -190,7 +186,7 @@ def write_record(name: str, folder: Path, writes: list[str], what: dict[str, Any
     wrote = {}
     for file in writes:
         stat = (folder / file).stat()
-        wrote[file] = {"sha256": _sha256(folder / file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        wrote[file] = {"sha256": sha256_of(folder / file), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     write_json(folder / f"{name}.done.json", {"key": hash_of(what), "made_of": what, "wrote": wrote, **facts})
 
 
@@ -210,7 +206,7 @@ def find_complete(settings: Settings) -> Path | None:
     steps = build_steps(settled.models)
     try:
         return None if any(find_reason(step, steps, settled, folder) for step in steps) else index
-    except (OSError, ValueError, csv.Error, InputError):  # images that are gone, another table: said by `prepare`
+    except (OSError, ValueError, InputError):  # images that are gone, another table: said by `prepare`
         return None
 
 
@@ -225,7 +221,7 @@ def settle(settings: Settings) -> Settings | None:
 
 def describe_status(folder: Path) -> list[str]:
     """Return how far a study is, in lines: what its steps did, how long, and whether a command is at it now."""
-    study = read_json(folder / "study.json")
+    study = mark_stale(read_json(folder / "study.json"), folder)
     steps, lines = study.get("steps", []), []
     width = max((len(step["name"]) for step in steps), default=0)
     for step in steps:
@@ -252,6 +248,7 @@ def _describe_run(folder: Path, state: str) -> str:
             return f"it runs since {read_json(mark)['since'][:16].replace('T', ' ')}"
         return f"its command gave no sign of life for {silence / 60:.0f} min: run the same command again"
     return {
+        STALE: "it is stale: a notebook was run by hand since; the same command does again what that changed",
         "done": "it is complete", "failed": "it ended, not complete: the same command tries again what failed",
         "interrupted": "it was interrupted: the same command goes on from here",
         "running": "its command is gone: the same command goes on from here",
@@ -279,7 +276,7 @@ def _look_at(key: str, value: str, folder: Path) -> str:
         return _look_at_images(path)
     files = sorted(f for f in path.iterdir() if f.suffix in (".h5", ".keras")) if path.is_dir() else [path]
     files = [file for file in files if file.exists()]
-    return hash_of([(file.name, seal_of(file).hex() if key == "weights" else _sha256(file)) for file in files])
+    return hash_of([(file.name, seal_of(file).hex() if key == "weights" else sha256_of(file)) for file in files])
 
 
 def _look_at_images(data: Path) -> str:
@@ -287,7 +284,7 @@ def _look_at_images(data: Path) -> str:
     now, (until, known) = time.monotonic(), _looked.get(data, (0.0, ""))
     if now < until:
         return known
-    found = hash_of([data.is_file() and _sha256(data), sorted(_stat(file) for file in _list_images(data))])
+    found = hash_of([data.is_file() and sha256_of(data), sorted(_stat(file) for file in _list_images(data))])
     took = time.monotonic() - now
     _looked[data] = (now + 60 * took if took > 0.5 else 0.0, found)
     return found
@@ -300,9 +297,7 @@ def _list_images(data: Path) -> list[tuple[str, str]]:
             folders[:] = [name for name in folders if not name.startswith(".") and os.path.join(at, name) != cache]
             found += [(os.path.join(at, name), os.path.relpath(os.path.join(at, name), data)) for name in names]
         return found
-    with open(data, encoding="utf-8-sig", newline="") as handle:
-        rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in csv.DictReader(handle)]
-    paths = [row["path"].replace("\\", "/") for row in rows if row.get("path")]
+    paths = [path.replace("\\", "/") for path in read_user_table(data).column("path") if path]
     return [(str(data.parent / path), path) for path in paths]
 
 
@@ -313,21 +308,6 @@ def _stat(file: tuple[str, str]) -> tuple[str, int, int]:
     except OSError:
         return path, -1, 0
     return below, stat.st_size, stat.st_mtime_ns
-
-
-def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:
-    try:
-        stat = path.stat()
-        if stat.st_size != entry["bytes"]:
-            return False
-        return stat.st_mtime_ns == entry["mtime_ns"] or _sha256(path) == entry["sha256"]
-    except (OSError, KeyError):
-        return False
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _hash_notebook(path: Path) -> str:
@@ -347,4 +327,4 @@ def _hash_source() -> str:
         *(f"templates/*.{end}" for end in ("j2", "css", "js", "yaml")),
     )  # not what editors leave beside them
     files = sorted(file for kind in kinds for file in _PACKAGE.glob(kind) if not file.name.startswith("."))
-    return hash_of([(file.name, _sha256(file)) for file in files])
+    return hash_of([(file.name, sha256_of(file)) for file in files])

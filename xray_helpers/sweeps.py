@@ -196,14 +196,14 @@ def write_sweep(folder: Path, *, target: Path | None = None) -> Path:
     return write_sweep_page(folder, table, ranking, verdict, missing, target=target)
 
 
-def export_sweep(folder: Path, out: Path, *, images: bool = True) -> Path:
+def export_sweep(folder: Path, out: Path, *, images: bool = True, anonymous: bool = False) -> Path:
     """Write what can be sent of a sweep and all its studies into another folder; return its ``index.html``."""
-    from xray_helpers.pages import empty_export, export_study
+    from xray_helpers.sharing import empty_export, export_study
 
     empty_export(out)
     for name in read_json(folder / SWEEP)["studies"]:
         if (study_folder(name) / "study.json").exists():
-            export_study(study_folder(name), out / name.split("/")[1], images=images)
+            export_study(study_folder(name), out / name.split("/")[1], images=images, anonymous=anonymous)
     return write_sweep(folder, target=out)
 
 

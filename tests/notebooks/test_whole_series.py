@@ -14,9 +14,9 @@ import pytest
 from hostile import write_hostile_folder
 from PIL import Image
 
-from xray_helpers.pages import export_study
 from xray_helpers.series import run_study
 from xray_helpers.settings import InputError, build_settings
+from xray_helpers.sharing import export_study
 from xray_helpers.studies import notebooks_folder, read_csv, read_json
 
 pytestmark = pytest.mark.slow
