@@ -57,7 +57,12 @@ class Played:
     def plan(self, settings, shards=None):
         folder = open_study(settings)
         steps = build_steps(settings.models, shards)
-        state = {"steps": [{"name": step.name, "report": step.name, "state": "waiting"} for step in steps]}
+        state = {
+            "steps": [
+                {"name": step.name, "report": step.name, "state": "waiting", "writes": list(step.writes)}
+                for step in steps
+            ]
+        }
         write_json(folder / ".run.json", {"run": "x"})
         return Plan(settings, folder, steps, state)
 
@@ -274,9 +279,7 @@ def test_results_are_stale_after_a_notebook_was_run_by_hand(study):
     (study.folder / "index.html").write_text("of the run")
     (study.folder / "manifest.csv").write_text(MANIFEST)  # the same again
     assert "it is complete" in describe_status(study.folder)[-1]
-    (study.folder / "manifest.csv").write_text(
-        "path,status,split,label,group,source_group,note,reason\n"
-    )  # corrections
+    (study.folder / "manifest.csv").write_text(MANIFEST.replace("train", "test"))  # corrections
     assert "5 of 6 steps are stale" in refresh_index(study.folder)
     lines = describe_status(study.folder)
     assert "it is stale" in lines[-1]
