@@ -14,6 +14,7 @@ from xray_helpers.manifest import (
     build_manifest,
     connected_components,
     count_flow,
+    find_label_columns,
     list_data,
 )
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings
@@ -292,3 +293,19 @@ def test_boxes_that_cannot_be_used_are_refused_before_anything_is_trained(tmp_pa
     with pytest.raises(InputError, match=r"set.csv: the boxes '.*' of im1.png .* left top right bottom") as told:
         list_data(csv_with_boxes(tmp_path, ["10 20 30 40", cell]))
     assert repr(cell) in str(told.value)
+
+
+def test_columns_that_tell_the_label_are_named():
+    rng = np.random.default_rng(0)
+    label = np.repeat([POSITIVE, NEGATIVE], 100)
+    fractured = label == POSITIVE
+    table = pd.DataFrame({
+        "path": [f"{i}.png" for i in range(200)], "label": label, "status": "used", "boxes": np.where(fractured, "1 1 2 2", None),
+        "fracture_count": np.where(fractured, rng.integers(1, 4, 200), 0), "area": np.where(fractured, rng.random(200), 0.0),
+        "comment": np.where(fractured, [f"text {i}" for i in range(200)], None), "view": rng.choice(["AP", "LAT"], 200),
+        "age": rng.integers(3, 90, 200), "constant": 1, "id": np.arange(200),
+    })  # fmt: skip
+    assert find_label_columns(table) == ["fracture_count", "area", "comment"]
+    table.loc[0, ["fracture_count", "area"]] = 0
+    assert find_label_columns(table)[:2] == ["fracture_count", "area"]  # a mistake of one image hides nothing
+    assert find_label_columns(table.assign(status="not sampled")) == []

@@ -17,6 +17,8 @@ from xray_helpers.radiographs import ImageFolder, UnreadableError, image_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
 from xray_helpers.studies import LOCAL, PHANTOMS, local_path, read_json, study_folder
 
+MOST_VALUES = 12  # of a column that makes subgroups
+
 
 def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     """Read every file of the study's data and return the table of what was found.
@@ -182,6 +184,30 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
 def read_pictures(paths: Iterable[str], folder: ImageFolder | Path) -> list[np.ndarray]:
     """Read a few pictures at their own size: uint8, (height, width), 0-255."""
     return [image_folder(folder).read(path).pixels for path in paths]
+
+
+def find_label_columns(manifest: pd.DataFrame) -> list[str]:
+    """Return the user's own columns that tell the label of at least 99 % of the used images, such as a count of fractures.
+
+    A column tells it by its values where there are at most 12, by being empty, or, as a number, by being its smallest.
+    """
+    used = manifest[(manifest["status"] == "used") & manifest["label"].notna()]
+    found = []
+    for column in manifest.columns.difference([*COLUMNS, "folder_split", "boxes"], sort=False):
+        values = used[column]
+        readings = [values.isna()]
+        if values.nunique() <= MOST_VALUES:
+            readings.append(values.astype("string").fillna(""))
+        elif pd.api.types.is_numeric_dtype(values):
+            readings.append(values == values.min())
+        if any(_tells(reading, used["label"]) for reading in readings):
+            found.append(column)
+    return found
+
+
+def _tells(reading: pd.Series, label: pd.Series) -> bool:
+    counts = pd.crosstab(reading, label)
+    return counts.shape[1] == 2 and len(counts) > 1 and counts.max(axis=1).sum() >= 0.99 * len(label)
 
 
 def set_aside_patients(patients: pd.Series, notes: list[str]) -> pd.Series:

@@ -10,6 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from xray_helpers.duplicates import Search
+from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings
@@ -92,8 +93,10 @@ def describe_search(search: Search, manifest: pd.DataFrame, notes: list[str], we
     )
     joined = search.links[search.links["decision"] == "joined"]["kind"].value_counts()
     kinds = ", ".join(f"{count} by {kind}" for kind, count in joined.items()) or "none"
+    tells = [f"The column {name} tells the label: it makes no subgroups, and a model that used it would be cheating."
+             for name in find_label_columns(manifest)]  # fmt: skip
     lines = [
-        *(escape(note) for note in notes),
+        *(escape(note) for note in [*notes, *tells]),
         f"{readable.sum()} readable files show {search.unique} different pictures from {sources} sources.",
         f"Files joined to another: {kinds}. Pairs were proposed by {how}; alignment decided.",
     ]
