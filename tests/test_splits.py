@@ -158,3 +158,13 @@ def test_parts_take_several_sources_of_each_class_where_there_are_enough():
         part = table.loc[_hold_out(table, 0.15, seed)].groupby("label")
         assert part["group"].nunique().min() >= 5
         assert part.size().between(0.12 * 64, 0.18 * 64).all()
+
+
+@pytest.mark.parametrize("seed", [0, 4_294_967, 2**32 - 1])
+def test_every_seed_that_the_settings_allow_splits(seed):
+    table = table_of([(3, 1.0), (2, 0.0)] * 60)
+    table["folder_split"] = pd.array([pd.NA] * len(table), dtype="string")
+    split = assign_splits(table, build_settings(use_subset=0.5, seed=seed))
+    assert class_balance(split)["n"].gt(0).all()
+    assert split.equals(assign_splits(table, build_settings(use_subset=0.5, seed=seed)))
+    assert len(compare_leaks(split, seed)) == 2
