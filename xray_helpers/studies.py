@@ -311,7 +311,9 @@ def derive_seed(seed: int, *keys: str | int) -> int:
 
 
 def seal_of(path: Path, size: int | None = None) -> bytes:
-    """Return a hash of the length and of blocks all over a file: a cut, or a stretch that never reached the disk, shows.
+    """Return a hash of the length and of blocks all over a file: another file of the same length shows, and so does a cut.
+
+    Not all of a large file is read: a change of a few bytes may go unseen.
 
     Parameters
     ----------
