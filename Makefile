@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+GPU_STAMP := $(VENV)/.installed-gpu
+READY := $(STAMP) $(if $(filter-out 0,$(GPU)),$(GPU_STAMP))
 
 .PHONY: demo test test-series test-rest check lab cluster lock clean
 
-demo: $(STAMP)
+demo: $(READY)  ## with GPU=1 on an NVIDIA GPU
 	$(BIN)/python -m xray_helpers demo
 
 test: $(STAMP)
@@ -25,7 +27,7 @@ check: $(STAMP)  ## the quick part
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow"
 
-lab: $(STAMP)  ## the series in JupyterLab, on the demo study
+lab: $(READY)  ## the series in JupyterLab, on the demo study
 	test -f reports/demo/comparison.csv || $(BIN)/python -m xray_helpers demo
 	$(BIN)/python -m xray_helpers lab demo $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -39,6 +41,10 @@ $(STAMP): requirements.lock requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(STAMP)
+
+$(GPU_STAMP): $(STAMP)  ## CUDA's packages for the TensorFlow that is installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "tensorflow[and-cuda]==$(shell sed -n 's/^tensorflow==\([0-9.]*\).*/\1/p' requirements.lock)"
+	touch $(GPU_STAMP)
 
 lock:  ## pin what requirements-dev.txt asks for, for every platform and Python from 3.11
 	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.lock requirements-dev.txt

@@ -1,14 +1,16 @@
 """Milliseconds a move of the threshold slider takes, numbers and both plots, beside scikit-learn's for the same; a table.
 
-python benchmarks/explorer.py
+python benchmarks/explorer.py [--quick]
 """
 
 import time
 from collections.abc import Callable
 
+import click
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+from small import QUICK
 
 from xray_helpers.widgets import _ThresholdExplorer
 
@@ -25,10 +27,12 @@ def milliseconds(act: Callable[[float], object]) -> float:
     return 1000 * float(np.median(took))
 
 
-def main() -> None:
+@click.command()
+@click.option("--quick", is_flag=True, help=QUICK)
+def main(quick: bool) -> None:
     """Print a row a number of images, two of a source each."""
     print("| images | explorer, ms a move | matrix and curves by scikit-learn, ms | ratio |\n|---|---|---|---|")
-    for n in (1_000, 10_000, 100_000):
+    for n in (200,) if quick else (1_000, 10_000, 100_000):
         rng = np.random.default_rng(0)
         test = pd.DataFrame({"y_true": rng.integers(0, 2, n), "group": (np.arange(n) // 2).astype(str)})
         test["y_prob"] = np.clip(rng.normal(0.3 + 0.4 * test["y_true"], 0.2), 0, 1)

@@ -1,6 +1,6 @@
 """Maps a second, pointing game and energy in the box of MobileNetV2 on phantoms; prints a table.
 
-    python benchmarks/maps.py --weights PLACE [--images 300]
+    python benchmarks/maps.py --weights PLACE [--images 300] [--quick]
 
 Half of the patients teach the head, of the others' fractured images the maps are measured.
 """
@@ -14,6 +14,7 @@ import click
 import cv2
 import numpy as np
 import pandas as pd
+from small import QUICK
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,7 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @click.command()
 @click.option("--weights", default="imagenet")
 @click.option("--images", default=300)
-def main(weights: str, images: int) -> None:
+@click.option("--quick", is_flag=True, help=QUICK)
+def main(weights: str, images: int, quick: bool) -> None:
     """Measure maps at two sizes and two layers."""
     from xray_helpers import localization, training
     from xray_helpers.backbones import build_extractor
@@ -32,6 +34,10 @@ def main(weights: str, images: int) -> None:
 
     training.prepare_tensorflow(Settings())
     place = Path(tempfile.mkdtemp(prefix="maps-"))
+    os.environ["XRAY_HELPERS_ROOT"] = str(place)
+    weights = str(Path(weights).resolve()) if Path(weights).exists() else weights
+    if quick:
+        weights, images = "random", 60
     csv = write_phantoms(place / "set", images=images, planted=0, seed=5)
     table = pd.read_csv(csv)
     pictures = [read_radiograph(csv.parent / path).pixels for path in table["path"]]
@@ -42,7 +48,7 @@ def main(weights: str, images: int) -> None:
     train = (table["patient"].str[1:].astype(int) % 2 == 0).to_numpy()
     part = table[~train]
     rows = []
-    for side in (128, 224):
+    for side in (96,) if quick else (128, 224):
         small = np.stack([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures])
         extractor = build_extractor("MobileNetV2", (side, side), weights)
         x = extractor.predict(small[..., None].astype("float32"), verbose=0)

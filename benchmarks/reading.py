@@ -1,6 +1,6 @@
 """How fast files are read; prints a table.
 
-    python benchmarks/reading.py [--count 2000]
+    python benchmarks/reading.py [--count 2000] [--quick]
 
 Writes so many JPEGs of 224 pixels and a tenth as many uncompressed DICOM files of two megapixels and 16 bits, then
 reads them with a thread a core, as the manifest does, the second time from the page cache.
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 from PIL import Image
+from small import QUICK
 
 
 def write_jpegs(folder: Path, count: int) -> list[str]:
@@ -53,15 +54,17 @@ def write_dicoms(folder: Path, count: int) -> list[str]:
 
 @click.command()
 @click.option("--count", default=2000)
-def main(count: int) -> None:
+@click.option("--quick", is_flag=True, help=QUICK)
+def main(count: int, quick: bool) -> None:
     """Measure both kinds."""
+    count = 40 if quick else count
     with tempfile.TemporaryDirectory() as place:
         os.environ["XRAY_HELPERS_ROOT"] = place
         from xray_helpers.radiographs import ImageFolder
 
         folder, rows = ImageFolder(Path(place)), []
         kinds = {"JPEG, 224 x 224": write_jpegs(folder.path, count),
-                 "DICOM, 1,600 x 1,250, 16 bits": write_dicoms(folder.path, max(20, count // 10))}  # fmt: skip
+                 "DICOM, 1,600 x 1,250, 16 bits": write_dicoms(folder.path, max(4, count // 10))}  # fmt: skip
         for kind, names in kinds.items():
             for _ in range(2):
                 started = time.perf_counter()

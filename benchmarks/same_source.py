@@ -3,6 +3,7 @@
     python benchmarks/same_source.py real DATA SOURCES.csv [--weights PLACE]
     python benchmarks/same_source.py made DATA SOURCES.csv [--weights PLACE]
     python benchmarks/same_source.py scale 1000 10000 [--weights PLACE]
+    python benchmarks/same_source.py --quick
 
 `real` compares with the true sources (columns path, source). `made` takes one image of each source, makes five
 variants of 150 of them, one transform each (B1) or all combined (B2), and leaves the others in as distractors.
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from small import QUICK, write_set
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -103,10 +105,20 @@ def search(table: pd.DataFrame, folder: Path, weights: str) -> tuple[pd.Series, 
                            "unique a second": result.unique / seconds, "peak GiB": peak}  # fmt: skip
 
 
-@click.group()
-def main() -> None:
+@click.group(invoke_without_command=True)
+@click.option("--quick", is_flag=True, help=QUICK)
+@click.pass_context
+def main(context: click.Context, quick: bool) -> None:
     """Same-source search: accuracy on real and made variants, and scale."""
-    os.environ["XRAY_HELPERS_ROOT"] = tempfile.mkdtemp(prefix="same-source-")
+    home = Path(tempfile.mkdtemp(prefix="same-source-"))
+    os.environ["XRAY_HELPERS_ROOT"] = str(home)
+    if quick:
+        data, sources = map(str, write_set(home, 30))
+        context.invoke(real, data=data, sources=sources)
+        context.invoke(made, data=data, sources=sources, varied=2)
+        context.invoke(scale, sizes=(12,))
+    elif context.invoked_subcommand is None:
+        raise click.UsageError("Say which: real, made or scale; or --quick.")
 
 
 @main.command()

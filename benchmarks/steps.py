@@ -1,16 +1,19 @@
 """What a step costs above its work: kernel, imports, HTML; prints a table.
 
     python benchmarks/steps.py STUDY_FOLDER [...]
+    python benchmarks/steps.py --quick
 
 Reads finished studies: a step's seconds are in ``study.json``, those of each cell in its executed notebook. Work is
 the sum of the cells after the one that imports; what is left is overhead.
 """
 
 import json
-import sys
+import tempfile
 from pathlib import Path
 
+import click
 import pandas as pd
+from small import QUICK, run_study
 
 
 def read_steps(folder: Path) -> pd.DataFrame:
@@ -29,6 +32,17 @@ def read_steps(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if __name__ == "__main__":
-    tables = [read_steps(Path(name)) for name in sys.argv[1:]]
+@click.command()
+@click.argument("studies", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--quick", is_flag=True, help=QUICK)
+def main(studies: tuple[Path, ...], quick: bool) -> None:
+    """Print a row a step of each study."""
+    if not studies and not quick:
+        raise click.UsageError("Say the folder of a study; or --quick.")
+    with tempfile.TemporaryDirectory(prefix="steps-") as place:
+        tables = [read_steps(folder) for folder in ([run_study(Path(place))] if quick else studies)]
     print(pd.concat(tables).round(1).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

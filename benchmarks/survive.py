@@ -1,6 +1,7 @@
 """Kill the real demo study at random moments, run the same command again, and compare: 20 times.
 
     python benchmarks/survive.py [ROUNDS] [MODELS]
+    python benchmarks/survive.py --quick
 
 The first two runs are left alone, with an empty cache and a full one; their metrics.json are what all others must end
 with. Each round kills the command, a step or a kernel with SIGKILL, waits for what it started to end, runs the same command
@@ -17,7 +18,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import psutil
+from small import QUICK, STUDY, write_set
 
 VICTIMS = {"command": "xray_helpers run", "step": "xray_helpers.execution", "kernel": "ipykernel_launcher"}
 
@@ -34,13 +37,21 @@ def ours(mark: str, words: str = "") -> list[psutil.Process]:
     return found
 
 
-def main(rounds: int = 20, models: str = "MobileNetV2") -> None:
+@click.command()
+@click.argument("rounds", default=20)
+@click.argument("models", default="MobileNetV2")
+@click.option("--quick", is_flag=True, help=QUICK)
+def main(rounds: int, models: str, quick: bool) -> None:
     """Print a row a round; exit status 1 where one of them did not end as it should."""
     root = Path(tempfile.mkdtemp(prefix="survive-"))
     folder = root / "reports" / "survive"
     env = os.environ | {"XRAY_HELPERS_ROOT": str(root), "MARK": root.name}
-    command = [sys.executable, "-m", "xray_helpers", "run", "--profile", "demo", "--name", "survive", "--models", models,
-               "-p", "weights=random"]  # fmt: skip
+    command = [sys.executable, "-m", "xray_helpers", "run", "--name", "survive"]
+    if quick:
+        rounds, models = 1, "MobileNetV2"
+        command += ["--data", str(write_set(root)[0] / "phantoms.csv"), *STUDY]
+    else:
+        command += ["--profile", "demo", "--models", models, "-p", "weights=random"]
     quiet = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": False}
 
     def numbers() -> dict[str, bytes]:
@@ -89,4 +100,4 @@ def main(rounds: int = 20, models: str = "MobileNetV2") -> None:
 
 
 if __name__ == "__main__":
-    main(*(kind(text) for kind, text in zip((int, str), sys.argv[1:], strict=False)))
+    main()

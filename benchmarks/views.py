@@ -1,6 +1,7 @@
 """What augmented views of frozen features do to AUROC, and how the project compares with today's idiom; prints tables.
 
     python benchmarks/views.py DATA SOURCES.csv --weights PLACE [--views 0,1,3,8] [--seeds 5] [--folds 5] [--idiom]
+    python benchmarks/views.py --quick
 
 DATA is a folder of radiographs, SOURCES.csv says which come from one source (columns path, source). Folds keep
 sources apart; AUROC is of the predictions out of fold, for each seed. With --idiom each fold is also trained as
@@ -9,7 +10,6 @@ today's tutorials do it (`speed.py`, row b) on the same images, and the paired d
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,21 +17,25 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+from small import QUICK, write_set
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @click.command()
-@click.argument("data")
-@click.argument("sources")
+@click.argument("data", required=False)
+@click.argument("sources", required=False)
 @click.option("--weights", default="imagenet")
 @click.option("--views", default="0,1,3,8")
 @click.option("--seeds", default=5)
 @click.option("--folds", default=5)
 @click.option("--epochs", default=10)
 @click.option("--idiom", is_flag=True, help="Also train as today's tutorials do; slow.")
-def main(data: str, sources: str, weights: str, views: str, seeds: int, folds: int, epochs: int, idiom: bool) -> None:
+@click.option("--quick", is_flag=True, help=QUICK)
+def main(
+    data: str | None, sources: str | None, weights: str, views: str, seeds: int, folds: int, epochs: int, idiom: bool,
+    quick: bool,
+) -> None:  # fmt: skip
     """Measure AUROC out of fold for several numbers of views."""
     from scipy import stats
 
@@ -39,6 +43,11 @@ def main(data: str, sources: str, weights: str, views: str, seeds: int, folds: i
 
     home = tempfile.mkdtemp(prefix="views-")
     os.environ["XRAY_HELPERS_ROOT"] = home
+    if quick:
+        data, sources = map(str, write_set(Path(home), 40))
+        weights, views, seeds, folds, epochs, idiom = "random", "0,1", 2, 2, 1, True
+    elif sources is None:
+        raise click.UsageError("Say DATA and SOURCES.csv; or --quick.")
     place = str(Path(weights).resolve()) if Path(weights).exists() else weights
     from xray_helpers.settings import build_settings
 

@@ -87,11 +87,41 @@ def lose_a_stretch(path):  # as after a power loss: the length is right, the con
 
 
 def drop_the_seal(path):
-    os.truncate(path, path.stat().st_size - 32)
+    os.truncate(path, path.stat().st_size - cache._SEAL)
 
 
 def empty(path):
     os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("place", [0, 7, 100, 127, 128, 60_000, 1_000_003, 2_500_000, -9, -8, -4, -1])
+def test_one_flipped_byte_anywhere_is_found(root, monkeypatch, place):
+    numbers = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8)
+    write("numbers", numbers, n=len(numbers))
+    path = cache_folder() / "numbers.npy"
+    stat = path.stat()
+    with open(path, "r+b") as handle:
+        handle.seek(place, os.SEEK_SET if place >= 0 else os.SEEK_END)
+        byte = handle.read(1)[0]
+        handle.seek(-1, os.SEEK_CUR)
+        handle.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as a failing disk would: no time tells
+    monkeypatch.setattr(cache, "_checked", {})  # another process
+    assert read_array("numbers") is None
+    assert not path.exists()
+
+
+def test_an_array_is_read_whole_once_a_process_and_stays_memory_mapped(root, monkeypatch):
+    write("numbers", 7)
+    monkeypatch.setattr(cache, "_checked", {})
+    sizes, seal = [], cache._seal
+    monkeypatch.setattr(cache, "_seal", lambda path, size: sizes.append(size) or seal(path, size))
+    for _ in range(3):
+        assert isinstance(read_array("numbers"), np.memmap)
+    assert sizes == [(cache_folder() / "numbers.npy").stat().st_size - cache._SEAL]
+    os.utime(cache_folder() / "numbers.npy", (1e9, 1e9))  # touched by another
+    assert (read_array("numbers") == 7).all()
+    assert len(sizes) == 2
 
 
 @pytest.mark.parametrize("damage", [cut, lose_a_stretch, drop_the_seal, empty])

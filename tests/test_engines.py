@@ -1,4 +1,9 @@
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +39,60 @@ def test_a_gpu_takes_tensorflow_in_the_precision_that_measures_faster(monkeypatc
     monkeypatch.setattr(engines, "_measure_precision", lambda: "float16")
     assert choose_engine(images=5000) == Engine("tensorflow", "float16")
     assert choose_engine("tensorflow", "float32") == EXACT
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A machine with a GPU's driver, on which TensorFlow finds as many GPUs as it is told to."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    engines._tensorflow_has_gpu.cache_clear()
+
+    def with_gpus(count):
+        config = SimpleNamespace(list_physical_devices=lambda kind: [kind] * count)
+        monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=config))
+
+    yield with_gpus
+    engines._tensorflow_has_gpu.cache_clear()
+
+
+def test_a_gpu_that_tensorflow_cannot_use_is_no_gpu(driver, capsys):
+    driver(0)
+    assert choose_engine("auto", "float32", 5000).name == "openvino"
+    assert choose_engine("tensorflow") == EXACT
+    with pytest.raises(InputError, match="tensorflow has no float16 here"):
+        choose_engine("tensorflow", "float16")
+    assert capsys.readouterr().out.count("make GPU=1 demo") == 1  # said once
+
+
+def test_a_gpu_that_tensorflow_uses_is_one_unless_it_is_hidden(driver, monkeypatch):
+    driver(1)
+    assert choose_engine("auto", "float16", 5000) == Engine("tensorflow", "float16")
+    for hidden in ("-1", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert choose_engine("auto", "float32", 5000).name == "openvino"
+
+
+def test_without_a_driver_tensorflow_is_not_even_imported(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(engines, "_DRIVER", tmp_path / "nvidiactl")
+    monkeypatch.setattr(engines, "_tensorflow_has_gpu", lambda: pytest.fail("TensorFlow was asked"))
+    assert choose_engine("auto", "float32", 5000).name == "openvino"
+
+
+def test_the_makefile_adds_cuda_to_the_tensorflow_that_is_pinned(tmp_path):
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("no make here")
+    here = Path(__file__).parents[1]
+    pinned = next(line.split()[0] for line in (here / "requirements.lock").read_text().splitlines()
+                  if line.startswith("tensorflow=="))  # fmt: skip
+    said = {gpu: subprocess.run([make, "-n", f"GPU={gpu}", f"VENV={tmp_path / 'venv'}", "demo"], cwd=here, text=True,
+                                capture_output=True, check=True).stdout for gpu in ("1", "0", "")}  # fmt: skip
+    assert f'"{pinned.replace("tensorflow", "tensorflow[and-cuda]")}"' in said["1"]
+    assert "and-cuda" not in said["0"] + said[""]
 
 
 def test_a_study_keeps_the_engine_it_began_with(tmp_path, monkeypatch):

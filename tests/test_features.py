@@ -132,6 +132,17 @@ def test_keys_differ_by_all_that_changes_features(tmp_path):
     assert extractor_key(*base) in keys
 
 
+def test_keys_of_random_features_follow_all_that_makes_them(monkeypatch):
+    from xray_helpers import backbones
+
+    arguments = ("MobileNetV2", (64, 64), "random", "imagenet", EXACT)
+    keys = {extractor_key(*arguments)}
+    for constant in ("_RANDOM_VERSION", "PHANTOM_VERSION", "_INIT_SEED"):
+        monkeypatch.setattr(backbones, constant, getattr(backbones, constant) + 1)
+        keys.add(extractor_key(*arguments))
+    assert len(keys) == 4
+
+
 def test_features_of_a_study_are_those_its_model_was_given(root, part):
     study = open_study(Settings(name="s", data=str(root / "set"), weights=str(root / "nowhere")))
     write_json(study / "A" / "training.json", {"key": "a"})

@@ -49,3 +49,12 @@ def test_without_copies_nothing_is_inflated():
 
 def test_the_same_seed_gives_the_same_table():
     pd.testing.assert_frame_equal(measure_inflation(*copies(), seed=3), measure_inflation(*copies(), seed=3))
+
+
+def test_the_largest_seed_is_as_good_as_any():
+    rng = np.random.default_rng(0)
+    y = np.repeat(rng.integers(0, 2, 30), 2)
+    table = pd.DataFrame({"y_true": y, "group": np.repeat(np.arange(30), 2).astype(str), "folder_split": pd.NA})
+    features = rng.normal(size=(60, 4)) + y[:, None]
+    result = measure_inflation(features, table, seed=2**32 - 1, repeats=3)
+    assert (result["folds"] == 15).any()

@@ -190,3 +190,13 @@ def test_results_of_another_manifest_are_refused():
     for manifest, told in ((moved, record), (split, {}), (split.assign(sha256="y"), record)):
         with pytest.raises(InputError, match="run 02 again for VGG16"):
             check_made_with(manifest, told, "VGG16")
+
+
+@pytest.mark.parametrize("seed", [0, 4_294_967, 2**32 - 1])
+def test_every_seed_that_the_settings_allow_splits(seed):
+    table = table_of([(3, 1.0), (2, 0.0)] * 60)
+    table["folder_split"] = pd.array([pd.NA] * len(table), dtype="string")
+    split = assign_splits(table, build_settings(use_subset=0.5, seed=seed))
+    assert class_balance(split)["n"].gt(0).all()
+    assert split.equals(assign_splits(table, build_settings(use_subset=0.5, seed=seed)))
+    assert len(compare_leaks(split, seed)) == 2

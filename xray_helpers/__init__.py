@@ -5,7 +5,7 @@ The rooms, ground floor first; a module imports only from those that stand befor
 words     settings · studies · records · tables · labels · cache
 images    dicoms · radiographs · anatomy · phantoms
 data      boxes · listed_tables · listing · manifest · pixels · signatures · alignment · duplicates · splits
-learning  backbones · engines · features · training · prediction · finetuning
+learning  weights · backbones · engines · features · training · prediction · finetuning
 judging   delong · intervals · metrics · repeats · calibration · breakdown · paired · ensemble · comparison · inflation ·
           explain · localization
 showing   plots · plots_evaluation · viewing · widgets_data · widgets · reading_room · reporting · checklist · render · pages ·

@@ -3,12 +3,11 @@
 To add one, add its entry to `BACKBONES`. TensorFlow is imported inside the functions that build.
 """
 
-import os
-import re
-import threading
+import hashlib
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-from urllib import error, request
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -17,14 +16,13 @@ from xray_helpers.phantoms import VERSION as PHANTOM_VERSION
 from xray_helpers.phantoms import calibration_phantoms
 from xray_helpers.settings import InputError, nearest
 from xray_helpers.studies import from_root, hash_of, write_whole
+from xray_helpers.weights import Published, check_file, choose_file, fetch_file, keras_file, load_weights
 
 if TYPE_CHECKING:
     import keras
 
-_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _INIT_SEED = 20  # of random weights: fixed, so that every study's random backbone is the same
 _RANDOM_VERSION = 3  # raise it when random backbones are calibrated otherwise
-_PROBE_SECONDS = 4.0
 BORDER, CORNER = 0.10, 0.20  # shares of the side that `border` blanks at the edges, and in the corners
 
 # scale and offset a channel, as the networks were trained: x * scale + offset on 0-255 grey in 3 channels
@@ -50,9 +48,11 @@ class Backbone(NamedTuple):
     smallest : int
         Shortest side of the input, pixels.
     weights_file : str
-        Where Keras publishes the weights without the top, below its download folder.
+        Where Keras publishes the weights without the top, below its download folder: one file for all image sizes.
     parameters : int
         Of the backbone without its top.
+    md5 : str
+        Of that file, as `keras.applications` states it; empty where it states none.
     """
 
     name: str
@@ -60,19 +60,29 @@ class Backbone(NamedTuple):
     smallest: int
     weights_file: str
     parameters: int
+    md5: str = ""
+
+    @property
+    def published(self) -> Published:
+        """What Keras publishes of its weights."""
+        return Published(self.name, self.weights_file, self.md5, self.parameters)
 
 
 BACKBONES = {
     entry.name: entry
     for entry in (
         Backbone("InceptionV3", "minus_one_to_one", 75,
-                 "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5", 21_802_784),
+                 "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5", 21_802_784,
+                 "bcbd6486424b2319ff4ef7d526e38f63"),
         Backbone("ResNet50", "caffe", 32,
-                 "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", 23_587_712),
+                 "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", 23_587_712,
+                 "4d473c1dd8becc155b73f8504c6f6626"),
         Backbone("VGG16", "caffe", 32,
-                 "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", 14_714_688),
+                 "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", 14_714_688,
+                 "6d6bbae143d832006294945121d1f1fc"),
         Backbone("DenseNet121", "torch", 32,
-                 "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5", 7_037_504),
+                 "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5", 7_037_504,
+                 "30ee3e1110167f948a6b9946edeeb738"),
         Backbone("MobileNetV2", "minus_one_to_one", 32,
                  "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", 2_257_984),
     )
@@ -96,7 +106,7 @@ def get_backbone(name: str, img_size: tuple[int, int] | None = None) -> Backbone
 
 
 def resolve_weights(weights: str, models: tuple[str, ...]) -> str:
-    """Decide, before any work and without TensorFlow, where the weights come from.
+    """Decide, before any work and without TensorFlow, where the weights come from; published ones are downloaded now.
 
     Parameters
     ----------
@@ -113,95 +123,83 @@ def resolve_weights(weights: str, models: tuple[str, ...]) -> str:
     Raises
     ------
     InputError
-        When weights that were asked for cannot be had.
+        When weights that were asked for cannot be had, or do not fit the model.
     """
     if weights == "random":
         return weights
-    if weights in ("imagenet", "auto"):
-        missing = [name for name in models if not _keras_file(name).exists()]
-        if not missing or _reachable(_URL + BACKBONES[missing[0]].weights_file):
-            return "imagenet"
+    try:
+        for name in models:
+            locate_weights(name, weights)
+    except InputError as problem:
         if weights == "auto":
+            print(f"{problem} Random weights stand in.")
             return "random"
-        wanted = Path(BACKBONES[missing[0]].weights_file).name
+        if weights != "imagenet":
+            raise
         raise InputError(
-            f"The ImageNet weights of {missing[0]} cannot be had: {wanted} is not in {_keras_file(missing[0]).parent} "
-            "and its download does not answer. Three ways out: connect to the internet once; put the file in a "
-            "folder and give -p weights=FOLDER; or give -p weights=random (a stand-in whose scores are poor)."
-        )
-    for name in models:
-        find_weights(name, from_root(weights))
-    return weights
+            f"{problem} Keras's folder is {keras_file(BACKBONES[models[0]].published).parent}. Three ways out: connect to "
+            "the internet once; put the file in a folder and give -p weights=FOLDER; or give -p weights=random (a stand-in "
+            "whose scores are poor)."
+        ) from None
+    return "imagenet" if weights == "auto" else weights
 
 
 def embedder_weights(weights: str) -> str | None:
-    """Return where ImageNet weights of MobileNetV2, for the search for same-source images, can be had, if anywhere."""
+    """Return where ImageNet weights of MobileNetV2, for the search for same-source images, are, if anywhere.
+
+    Where there are none that can be used, it says why.
+    """
     if weights == "random":
         return None
-    if weights in ("imagenet", "auto"):
-        there = _keras_file("MobileNetV2").exists() or _reachable(_URL + BACKBONES["MobileNetV2"].weights_file)
-        return "imagenet" if there else None
     try:
-        find_weights("MobileNetV2", from_root(weights))
-    except InputError:
+        locate_weights("MobileNetV2", weights)
+    except InputError as problem:
+        print(f"{problem} The search for same-source images goes on without them.")
         return None
-    return weights
+    return "imagenet" if weights == "auto" else weights
 
 
-def find_weights(name: str, place: Path) -> Path:
-    """Return the weights file of a backbone: `place` itself, or the file in it that starts with its name.
-
-    Case and punctuation do not matter, so that Keras's own download names are understood; a file without
-    the classification top goes first.
+def locate_weights(name: str, weights: str) -> Path:
+    """Return the checked weights file of a backbone: Keras's own, downloaded where it is missing, or one of a place.
 
     Raises
     ------
     InputError
-        When there is none.
+        When there is none, or it does not fit.
     """
-    if place.is_file():
-        return place
-    wanted = Path(BACKBONES[name].weights_file).name
-    if not place.is_dir():
-        raise InputError(f"There are no weights at {place}: it should be a file or a folder that holds {wanted}.")
-
-    def key(text: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", text.lower())
-
-    files = [
-        file
-        for file in sorted(place.iterdir())
-        if file.suffix in (".h5", ".keras") and key(file.name).startswith(key(name))
-    ]
-    files.sort(key=lambda file: "notop" not in key(file.name))
-    if not files:
-        raise InputError(
-            f"There are no weights of {name} in {place}: it wants a file whose name starts with the model's, "
-            f"such as {wanted}. Leave the model out with --models, or give -p weights=random."
-        )
-    return files[0]
+    entry = get_backbone(name)
+    if weights in ("imagenet", "auto"):
+        return fetch_file(entry.published)
+    return check_file(entry.published, find_weights(name, from_root(weights)))
 
 
-def _keras_file(name: str) -> Path:
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    return home / "models" / Path(BACKBONES[name].weights_file).name
+def find_weights(name: str, place: Path) -> Path:
+    """Return the weights file of a backbone: `place` itself, or the best file in it; see `weights.choose_file`.
+
+    Raises
+    ------
+    InputError
+        When there is none, or several are equally good.
+    """
+    return choose_file(BACKBONES[name].published, place)
 
 
-def _reachable(url: str) -> bool:
-    """Whether `url` answers within `_PROBE_SECONDS`; a thread, because name look-up knows no time-out."""
-    answers: list[bool] = []
+def identify_weights(name: str, weights: str) -> Any:
+    """Return what changes where the weights of a backbone are others: a file's hash, or all that random ones depend on.
 
-    def ask() -> None:
-        try:
-            with request.urlopen(request.Request(url, method="HEAD"), timeout=_PROBE_SECONDS) as answer:
-                answers.append(answer.status == 200)
-        except (TimeoutError, error.URLError, OSError, ValueError):
-            answers.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PROBE_SECONDS)
-    return bool(answers and answers[0])
+    Raises
+    ------
+    InputError
+        When there is no such file.
+    """
+    if weights == "random":
+        return ["random", _RANDOM_VERSION, _INIT_SEED, PHANTOM_VERSION, np.__version__, metadata.version("keras")]
+    published = keras_file(BACKBONES[name].published)
+    if weights == "imagenet" and not published.is_file():
+        return weights
+    file = published if weights == "imagenet" else find_weights(name, from_root(weights))
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def build_extractor(
@@ -271,18 +269,9 @@ def _masked(pixels: "keras.KerasTensor", img_size: tuple[int, int], border: str)
 def _read_weights(name: str, img_size: tuple[int, int], weights: str) -> list[np.ndarray]:
     import keras
 
-    constructor = getattr(keras.applications, name)
-    shape = (*img_size, 3)
-    if weights == "imagenet":
-        return constructor(include_top=False, weights="imagenet", input_shape=shape).get_weights()
-    path = find_weights(name, from_root(weights))
-    plain = constructor(include_top=False, weights=None, input_shape=shape)
-    try:
-        plain.load_weights(path)
-    except (ValueError, OSError, KeyError) as problem:
-        reason = str(problem).splitlines()[0][:200]
-        raise InputError(f"The weights {path.name} do not fit {name} without its top: {reason}.") from None
-    return plain.get_weights()
+    file = locate_weights(name, weights)
+    plain = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(*img_size, 3))
+    return load_weights(plain, file, name)
 
 
 def _calibrated(model: "keras.Model", entry: Backbone, img_size: tuple[int, int], normalization: str) -> "keras.Model":
@@ -293,12 +282,13 @@ def _calibrated(model: "keras.Model", entry: Backbone, img_size: tuple[int, int]
     """
     import keras
 
-    path = cache_folder() / f"random-{hash_of(_RANDOM_VERSION, PHANTOM_VERSION, entry, img_size, normalization)}.npz"
-    if not path.exists():
+    identity = identify_weights(entry.name, "random")
+    path = cache_folder() / f"random-{hash_of(identity, entry, img_size, normalization)}.npz"
+    statistics = _read_statistics(path)
+    if not statistics:
         statistics = _calibrate(model, calibration_phantoms(img_size))
         write_whole(path, lambda partial: np.savez(partial, *statistics))
-    with np.load(path) as stored:
-        *moving, mean, variance = [stored[f"arr_{i}"] for i in range(len(stored.files))]
+    *moving, mean, variance = statistics
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for index, layer in enumerate(norms):
         layer.moving_mean.assign(moving[2 * index])
@@ -307,6 +297,15 @@ def _calibrated(model: "keras.Model", entry: Backbone, img_size: tuple[int, int]
     model = keras.Model(model.input, standardise(model.output), name=model.name)
     model.trainable = False
     return model
+
+
+def _read_statistics(path: Path) -> list[np.ndarray]:
+    """Return what is kept, or nothing where it is not there, or damaged: the file's parts have checksums."""
+    try:
+        with np.load(path) as stored:
+            return [stored[f"arr_{i}"] for i in range(len(stored.files))]
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+        return []
 
 
 def _calibrate(model: "keras.Model", pictures: np.ndarray) -> list[np.ndarray]:

@@ -1,10 +1,10 @@
 """data/cache: derived arrays that are whole or absent, checked on reading, bounded in size, safe to delete."""
 
-import hashlib
 import mmap
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from xray_helpers.settings import InputError
-from xray_helpers.studies import hash_of, root, seal_of, writing
+from xray_helpers.studies import hash_of, root, writing
 
-_SEAL = hashlib.sha256().digest_size
+_MARK = b"XRAY"  # begins a seal: the last bytes of a file that lost it are not taken for one
+_SEAL = len(_MARK) + 4
 _used: set[Path] = set()  # by this process: never dropped by it
+_checked: dict[Path, tuple[int, int, int]] = {}  # what this process found whole, as `_state` was then
 
 
 def cache_folder() -> Path:
@@ -63,7 +65,9 @@ def new_array(name: str, shape: tuple[int, ...], dtype: type) -> Iterator[np.mem
         yield store
         store.flush()
         with open(partial, "ab") as handle:
-            handle.write(seal_of(partial, partial.stat().st_size))
+            handle.write(_seal(partial, partial.stat().st_size))
+    with suppress(FileNotFoundError):  # another process cleared the cache this moment
+        _checked[path] = _state(path)
     _used.add(path)
     shrink_cache()
 
@@ -75,8 +79,27 @@ def _reserve(path: Path) -> None:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
 
+def _seal(path: Path, size: int) -> bytes:
+    """Return what the first `size` bytes of a file are sealed with: a checksum of all of them (CRC-32)."""
+    checksum = 0
+    with open(path, "rb") as handle:
+        while size > 0 and (block := handle.read(min(size, 2**22))):
+            checksum, size = zlib.crc32(block, checksum), size - len(block)
+    return _MARK + checksum.to_bytes(4, "big")
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def read_array(name: str) -> np.memmap | None:
-    """Return an array of the cache, memory-mapped, or None; one that is not as it was written is deleted."""
+    """Return an array of the cache, memory-mapped, or None; one that is not as it was written is deleted.
+
+    All of it is read and compared with its checksum the first time a process asks, and again where the file was touched
+    since: less than a second a GB in memory, else what the disk takes. CRC-32 finds every change within 32 bits, and all
+    but one in four billion of the others.
+    """
     path = cache_folder() / f"{name}.npy"
     try:
         return _read_sealed(path)
@@ -85,13 +108,15 @@ def read_array(name: str) -> np.memmap | None:
 
 
 def _read_sealed(path: Path) -> np.memmap | None:
-    size = path.stat().st_size - _SEAL
-    with open(path, "rb") as handle:
-        handle.seek(max(size, 0))
-        if size <= 0 or handle.read() != seal_of(path, size):
-            path.unlink(missing_ok=True)
-            return None
+    if _checked.get(path) != _state(path):
+        size = path.stat().st_size - _SEAL
+        with open(path, "rb") as handle:
+            handle.seek(max(size, 0))
+            if size <= 0 or handle.read() != _seal(path, size):
+                path.unlink(missing_ok=True)
+                return None
     os.utime(path)  # what is used last is dropped last
+    _checked[path] = _state(path)
     _used.add(path)
     return np.load(path, mmap_mode="r")
 

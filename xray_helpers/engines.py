@@ -4,6 +4,7 @@ On a CPU that is OpenVINO, converted in memory from the very Keras graph; on a G
 precision, whichever measures faster.
 """
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -25,6 +26,7 @@ BATCH = 8  # images a forward pass: measured on CPUs, 8 stay in the cache, where
 GPU_BATCH = 64
 WORTH_CONVERTING = 500  # images from which `auto` takes OpenVINO: below, converting takes longer than it saves
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # of the features' difference to float32 TensorFlow
+_DRIVER = Path("/dev/nvidiactl")  # there where containers have a GPU but no nvidia-smi
 AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}  # of probabilities: features' path and saved model
 
 
@@ -72,7 +74,7 @@ def study_engine(folder: Path, settings: Settings, images: int) -> Engine:
 
 
 def choose_engine(name: str = "auto", precision: str = "auto", images: int = WORTH_CONVERTING) -> Engine:
-    """Return the fastest engine of this machine, or the one asked for; imports no TensorFlow.
+    """Return the fastest engine of this machine, or the one asked for; imports TensorFlow only where there is a GPU.
 
     Raises
     ------
@@ -117,7 +119,20 @@ def _measure_precision() -> str:
 
 
 def _has_gpu() -> bool:
-    return shutil.which("nvidia-smi") is not None and os.environ.get("CUDA_VISIBLE_DEVICES") != "-1"
+    """Whether TensorFlow can compute on a GPU; only where there is a driver is it imported to be asked."""
+    driver = shutil.which("nvidia-smi") is not None or _DRIVER.exists()
+    return driver and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1") and _tensorflow_has_gpu()
+
+
+@functools.cache
+def _tensorflow_has_gpu() -> bool:
+    import tensorflow as tf
+
+    found = bool(tf.config.list_physical_devices("GPU"))
+    if not found:
+        print("There is a driver for a GPU, but TensorFlow finds no GPU that it can use: the CPU computes. Where it lacks "
+              "CUDA's packages alone, `make GPU=1 demo` installs them.")  # fmt: skip
+    return found
 
 
 def _has_fast_bfloat16() -> bool:

@@ -1,6 +1,5 @@
 """Frozen-backbone features: one forward pass an image and view, kept on disk."""
 
-import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.backbones import find_weights
+from xray_helpers.backbones import identify_weights
 from xray_helpers.cache import Rows, cache_folder, hold, new_rows, read_rows
 from xray_helpers.engines import Engine, ForwardPass, study_engine
 from xray_helpers.manifest import data_folder
@@ -19,12 +18,12 @@ from xray_helpers.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.radiographs import ImageFolder
 from xray_helpers.settings import SPLITS, InputError, Settings
 from xray_helpers.splits import used_part
-from xray_helpers.studies import from_root, hash_of, local_path, read_json, write_json
+from xray_helpers.studies import hash_of, local_path, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
 
-_VERSION = 3  # part of every key: raise it when the same inputs would give other features
+_VERSION = 4  # part of every key: raise it when the same inputs would give other features
 
 
 def extractor_key(
@@ -33,15 +32,12 @@ def extractor_key(
 ) -> str:  # fmt: skip
     """Return a hash of everything about the extractor that changes its features."""
     how = folder.how if folder else ()
-    if weights not in ("imagenet", "random"):
-        file = find_weights(name, from_root(weights))
-        weights = hashlib.sha256(file.read_bytes()).hexdigest()
     return hash_of(
         "extractor",
         _VERSION,
         name,
         img_size,
-        weights,
+        identify_weights(name, weights),
         normalization,
         engine,
         border,

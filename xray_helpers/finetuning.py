@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -270,7 +271,7 @@ class _Checkpoints:
             network = keras.saving.load_model(self._network(len(self.rows) - 1))
             self.best = keras.saving.load_model(self._network(_find_best(self.rows)), compile=False).get_weights()
             return network
-        except (ValueError, OSError, json.JSONDecodeError):
+        except (ValueError, OSError, KeyError, BadZipFile, json.JSONDecodeError):  # not there, or damaged
             self.rows = []
             return None
 

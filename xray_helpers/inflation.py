@@ -10,6 +10,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from xray_helpers.studies import derive_seed
+
 _MOST = 4000  # images; more change nothing but the time
 
 
@@ -84,10 +86,11 @@ def _parts(
     groups = table["group"].to_numpy()
     folds = min(5, *(len(np.unique(groups[y == c])) for c in (0, 1)))
     for repeat in range(repeats if folds > 1 else 0):
+        shuffle = {"shuffle": True, "random_state": derive_seed(seed, "inflation", repeat)}
         if split == "random files":
-            yield from StratifiedKFold(folds, shuffle=True, random_state=seed + repeat).split(y, y)
+            yield from StratifiedKFold(folds, **shuffle).split(y, y)
         else:
-            yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat).split(y, y, groups)
+            yield from StratifiedGroupKFold(folds, **shuffle).split(y, y, groups)
 
 
 def _score(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float] | None:

@@ -10,9 +10,9 @@ import pandas as pd
 from PIL import Image
 
 from xray_helpers.anatomy import FRACTURE_TYPES, build_patient, render_view
-from xray_helpers.cache import cache_folder
+from xray_helpers.cache import cache_folder, new_array, read_array
 from xray_helpers.settings import NEGATIVE, POSITIVE
-from xray_helpers.studies import cores, hash_of, partial_name, write_csv, write_whole
+from xray_helpers.studies import cores, hash_of, partial_name, write_csv
 
 VERSION = 1  # part of the cache's name: raise it when the pictures change, here or in `anatomy`
 DEMO_MIX = (0.03, 0.05, 0.06, 0.43, 0.43)  # many that even random features can see
@@ -134,12 +134,14 @@ def calibration_phantoms(size: tuple[int, int], count: int = 48) -> np.ndarray:
     -------
     ndarray of uint8, shape (count, height, width), 0-255
     """
-    path = cache_folder() / f"calibration-{hash_of(VERSION, np.__version__, size, count)}.npy"
-    if not path.exists():
-        with ThreadPoolExecutor(cores()) as pool:
-            pictures = np.stack(list(pool.map(lambda number: _calibration_phantom(number, size), range(count))))
-        write_whole(path, lambda partial: np.save(partial, pictures))
-    return np.load(path)
+    name = f"calibration-{hash_of(VERSION, np.__version__, size, count)}"
+    if (known := read_array(name)) is not None:
+        return np.array(known)
+    with ThreadPoolExecutor(cores()) as pool:
+        pictures = np.stack(list(pool.map(lambda number: _calibration_phantom(number, size), range(count))))
+    with new_array(name, pictures.shape, np.uint8) as store:
+        store[:] = pictures
+    return pictures
 
 
 def _calibration_phantom(number: int, size: tuple[int, int]) -> np.ndarray:

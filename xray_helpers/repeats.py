@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from xray_helpers.metrics import compute_metrics
 from xray_helpers.settings import Settings
+from xray_helpers.studies import derive_seed
 from xray_helpers.training import Views, predict_head, train_head
 
 ALL_IMAGES = "all images, each out of fold, 95 % interval of groups"
@@ -33,7 +34,7 @@ def repeat_seeds(train: tuple[Views, np.ndarray], parts: dict[str, tuple], setti
     """
     rows, head = [], None
     for repeat in range(settings.repeats):
-        other = settings.model_copy(update={"seed": (settings.seed + 1000 + repeat) % 2**32})
+        other = settings.model_copy(update={"seed": derive_seed(settings.seed, "repeat", repeat)})
         head, _ = train_head(train, parts["validation"], other, head)
         scores = {f"auroc_{name}": _auroc(y, predict_head(head, x)) for name, (x, y) in parts.items()}
         rows.append({"seed": other.seed} | scores)

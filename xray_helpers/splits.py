@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from xray_helpers.settings import FEW, POSITIVE, SPLITS, InputError, Settings
+from xray_helpers.studies import derive_seed
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.15
 MIN_SUBSET = 100  # images of a class that a subset keeps where there are as many
@@ -54,9 +55,10 @@ def assign_splits(manifest: pd.DataFrame, settings: Settings, drawn_by: pd.Serie
     else:
         parts = pd.Series("train", index=used.index, dtype="string")
     if not (parts == "test").any():
-        parts[_hold_out(used[parts == "train"], TEST_SHARE, settings.seed)] = "test"
+        parts[_hold_out(used[parts == "train"], TEST_SHARE, derive_seed(settings.seed, "test"))] = "test"
     if not (parts == "validation").any():
-        parts[_hold_out(used[parts == "train"], VALIDATION_SHARE, settings.seed + 1)] = "validation"
+        seed = derive_seed(settings.seed, "validation")
+        parts[_hold_out(used[parts == "train"], VALIDATION_SHARE, seed)] = "validation"
     manifest["group"] = group
     if settings.split == "grouped" and drawn_by is not None:
         parts = _reunite(parts, group[used.index])
@@ -80,7 +82,7 @@ def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
     used = manifest[manifest["status"] == "used"]
     fold = pd.Series(pd.NA, index=manifest.index, dtype="Int64")
     count = min(folds, *used.groupby("label")["group"].nunique())
-    splitter = StratifiedGroupKFold(max(2, count), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(max(2, count), shuffle=True, random_state=derive_seed(seed, "folds"))
     for number, (_, rows) in enumerate(splitter.split(used, used["label"], used["group"])):
         fold.loc[used.index[rows]] = number
     return fold
@@ -89,7 +91,8 @@ def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
 def draw_random_files(manifest: pd.DataFrame, seed: int) -> pd.Series:
     """Return what the usual script does: train and test drawn by file, stratified, groups ignored."""
     used = manifest[manifest["status"] == "used"]
-    _, test = train_test_split(used.index, test_size=TEST_SHARE, stratify=used["label"], random_state=seed)
+    drawn = derive_seed(seed, "random files")
+    _, test = train_test_split(used.index, test_size=TEST_SHARE, stratify=used["label"], random_state=drawn)
     parts = pd.Series(pd.NA, index=manifest.index, dtype="string")
     parts[used.index] = "train"
     parts[test] = "test"
@@ -194,7 +197,7 @@ def _sample(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
         return np.ones(len(pool), bool)
     positive = (pool["label"] == POSITIVE).groupby(pool["group"]).sum()
     size = pool.groupby("group").size()
-    order = np.random.default_rng(seed).permutation(len(size))
+    order = np.random.default_rng(derive_seed(seed, "subset")).permutation(len(size))
     taken: set = set()
     for is_positive in (True, False):
         total = int(((pool["label"] == POSITIVE) == is_positive).sum())
@@ -229,7 +232,8 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
     wanted = np.minimum(FEW, [share * table.loc[labels == c, "group"].nunique() for c in classes])
     best, best_cost = None, np.inf
     for attempt in range(_TRIES):
-        splitter = StratifiedGroupKFold(min(folds, enough), shuffle=True, random_state=seed * 1000 + attempt)
+        shuffle = derive_seed(seed, "attempt", attempt)
+        splitter = StratifiedGroupKFold(min(folds, enough), shuffle=True, random_state=shuffle)
         for _, rows in splitter.split(labels, labels, groups):
             part = np.array([(labels[rows] == c).sum() for c in classes])
             one_sided = (part == 0).any() or (part == total).any()

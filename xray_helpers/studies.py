@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -312,8 +313,27 @@ def hash_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
+def derive_seed(seed: int, *keys: str | int) -> int:
+    """Return the seed of a stream of its own, below 2**32, for each use of a study's seed.
+
+    Parameters
+    ----------
+    seed : int
+        Of the study, not below 0.
+    *keys : str or int
+        What is drawn, such as ``"folds"``, and which repeat of it. Streams of other keys or other seeds are independent
+        (`numpy.random.SeedSequence`), which neighbouring sums of seed and number are not.
+    """
+    import numpy as np
+
+    words = [zlib.crc32(str(key).encode()) for key in keys]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0])
+
+
 def seal_of(path: Path, size: int | None = None) -> bytes:
-    """Return a hash of the length and of blocks all over a file: a cut, or a stretch that never reached the disk, shows.
+    """Return a hash of the length and of blocks all over a file: another file of the same length shows, and so does a cut.
+
+    Not all of a large file is read: a change of a few bytes may go unseen.
 
     Parameters
     ----------
