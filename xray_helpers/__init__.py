@@ -3,7 +3,7 @@
 The rooms, ground floor first; a module imports only from those that stand before it (`tests/test_cli.py` checks that):
 
 words     settings · studies · cache
-images    dicoms · radiographs · anatomy · phantoms
+images    decoders · dicom_values · dicoms · deep_pictures · radiographs · anatomy · phantoms
 data      boxes · manifest · pixels · signatures · alignment · duplicates · splits
 learning  backbones · engines · features · training · prediction · finetuning
 judging   delong · intervals · metrics · repeats · calibration · breakdown · paired · ensemble · comparison · inflation ·

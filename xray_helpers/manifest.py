@@ -12,9 +12,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.boxes import check_boxes, read_coco
-from xray_helpers.dicoms import is_dicom
 from xray_helpers.phantoms import demo_phantoms
-from xray_helpers.radiographs import SUFFIXES, ImageFolder, UnreadableError, escape_name, image_folder
+from xray_helpers.radiographs import (
+    SUFFIXES,
+    ImageFolder,
+    UnreadableError,
+    escape_name,
+    image_folder,
+    looks_like_picture,
+    note_oddities,
+)
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, Settings
 from xray_helpers.studies import LOCAL, PHANTOMS, from_root, local_path, read_json, study_folder
 
@@ -176,10 +183,10 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, str]]:
             path = escape_name((relative / name).as_posix())
             if name.startswith("."):
                 others[path] = "is hidden, a system's own file: nothing to do"
-            elif name.lower().endswith(SUFFIXES) or _looks_like_dicom(os.path.join(here, name)):
+            elif name.lower().endswith(SUFFIXES) or _is_picture(os.path.join(here, name)):
                 paths.append(path)
             else:
-                others[path] = "is no image by its name: nothing to do"
+                others[path] = "is no image by its name, nor by its first bytes: nothing to do"
     return sorted(paths), others
 
 
@@ -192,13 +199,13 @@ def list_files(place: Path) -> list[tuple[Path, str, str]]:
     return [(place, path, others.get(path, "")) for path in sorted([*paths, *others])]
 
 
-def _looks_like_dicom(path: str) -> bool:
-    """Return whether a file without a known ending begins like DICOM, as hospitals' exports do."""
+def _is_picture(path: str) -> bool:
+    """Return whether a file without a known ending begins like a picture, as hospitals' exports do."""
     if not os.path.isfile(path):
         return False
     try:
         with open(path, "rb") as handle:
-            return is_dicom(handle.read(132))
+            return looks_like_picture(handle.read(132))
     except OSError:
         return False
 
@@ -343,16 +350,18 @@ def _inspect(folder: ImageFolder, path: str) -> dict:
     except UnreadableError as error:
         return {"status": "unreadable", "reason": str(error)}
     height, width = radiograph.pixels.shape
-    return {
+    found = {
         "sha256": radiograph.sha256,
         "width": width,
         "height": height,
         "mode": radiograph.mode,
-        "status": "readable",
-        "reason": pd.NA,
-        "note": radiograph.note or pd.NA,
         "hashed": radiograph.patient,
     }
+    try:  # what a trained model would not judge is nothing to learn from
+        note = note_oddities(radiograph).note
+    except UnreadableError as error:
+        return found | {"status": "excluded", "reason": str(error), "note": radiograph.note or pd.NA}
+    return found | {"status": "readable", "reason": pd.NA, "note": note or pd.NA}
 
 
 def assign_groups(manifest: pd.DataFrame, source: pd.Series) -> pd.DataFrame:
