@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 PLUGIN = "imagecodecs"  # the name under which pydicom knows `decode_frame`
 JPEG, JPEG_2000 = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"  # how such codestreams begin
+LOSSY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))  # transfer syntaxes
 _LOSSLESS, _LS = 0xC3, 0xF7  # the frame markers of lossless JPEG and of JPEG-LS; others are DCT
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # neither occurs within coded data
 _FRAMES = {*range(0xC0, 0xD0), _LS} - {0xC4, 0xC8, 0xCC}
 
 
@@ -85,6 +87,8 @@ def decode(codestream: bytes, *, ybr: bool | None = None) -> np.ndarray:
         raise ValueError("no JPEG of any kind")
     if not header.marker:
         return imagecodecs.jpeg2k_decode(codestream)
+    if codestream.rfind(_END) < codestream.rfind(_SCAN):  # libjpeg would make up the rest
+        raise ValueError("truncated")
     if header.marker == _LS:
         return imagecodecs.jpegls_decode(codestream)
     if header.marker == _LOSSLESS and header.samples > 1:

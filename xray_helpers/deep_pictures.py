@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
@@ -77,7 +76,7 @@ def open_deep_picture(data: bytes) -> DeepFile | None:
     netpbm = _PNM.match(data)
     if netpbm:
         width, height, largest = (int(number) for number in netpbm.groups())
-        return DeepFile(width, height, lambda: _from_samples(_read_with_opencv(data))) if largest > 255 else None
+        return DeepFile(width, height, lambda: _read_ppm(data, netpbm)) if largest > 255 else None
     header = read_header(data)
     if header is None or (header.precision <= 8 and (not header.marker or header.marker in _DCT)):
         return None
@@ -103,11 +102,14 @@ def _read_png(data: bytes) -> DeepPicture:
     return _from_samples(imagecodecs.png_decode(data), _find_orientation(data))
 
 
-def _read_with_opencv(data: bytes) -> np.ndarray:
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None:
-        raise ValueError("truncated, or no whole PNM")
-    return samples[..., ::-1]  # OpenCV's order is blue, green, red
+def _read_ppm(data: bytes, header: re.Match) -> DeepPicture:
+    """Read colours of 16 bits, in binary (P6) or in words (P3)."""
+    width, height, _ = (int(number) for number in header.groups())
+    if data.startswith(b"P6"):
+        samples = np.frombuffer(data, ">u2", 3 * width * height, header.end()).astype(np.uint16)
+    else:
+        samples = np.fromstring(data[header.end() :].decode("ascii"), np.uint16, 3 * width * height, sep=" ")
+    return _from_samples(samples.reshape(height, width, 3))
 
 
 def _find_orientation(data: bytes) -> int:

@@ -97,7 +97,9 @@ def read_integer(ds: "Dataset", keyword: str, default: int) -> int:
     return default if not numbers or numbers[0] is None else int(numbers[0])
 
 
-def find_stored_values(ds: "Dataset", raw: np.ndarray, precision: int | None) -> tuple[np.ndarray, str]:
+def find_stored_values(
+    ds: "Dataset", raw: np.ndarray, precision: int | None, *, lossy: bool = False
+) -> tuple[np.ndarray, str]:
     """Return the values in their bits (PS3.5 8.1.1), and a note where tags and pixels contradict each other.
 
     Bits outside of the stored ones, such as overlays, are dropped; signs are extended.
@@ -109,6 +111,8 @@ def find_stored_values(ds: "Dataset", raw: np.ndarray, precision: int | None) ->
     precision : int, optional
         Bits of a sample in the compressed frame. What has no more than BitsStored lies at the bottom of its cell,
         whatever HighBit says.
+    lossy : bool
+        Whether the compression may have taken values a little beyond their bits; these are clipped.
     """
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     cell = 8 * raw.dtype.itemsize
@@ -121,6 +125,11 @@ def find_stored_values(ds: "Dataset", raw: np.ndarray, precision: int | None) ->
         lowest, note = _find_lowest_bit(ds, raw, bits)
     if bits == cell:
         return raw, note
+    if lossy and not lowest and not _has_overlay(ds):
+        low = -(2 ** (bits - 1)) if raw.dtype.kind == "i" else 0
+        high, error = low + 2**bits - 1, 2**bits // 16
+        if raw.min() >= low - error and raw.max() <= high + error:
+            return np.clip(raw, low, high), note
     return (raw << (cell - bits - lowest)) >> (cell - bits), note
 
 
@@ -308,7 +317,10 @@ def _note_windows(ds: "Dataset") -> list[str]:
         return [f"the window is not whole, or not wider than 0: {'not used' if _has_table(ds) else _OWN_RANGE}"]
     if any(numbers[:1] == [None] for numbers in given):
         return ["the first window is not whole: the next numbers are used"]
-    return []
+    raw = [ds.get_item(name).value for name in ("WindowCenter", "WindowWidth")]
+    return (
+        ["the window has a decimal comma"] if any("," in str(value) and "[" not in str(value) for value in raw) else []
+    )
 
 
 def _has_table(ds: "Dataset") -> bool:

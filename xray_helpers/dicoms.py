@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xray_helpers.decoders import PLUGIN, read_header, register
+from xray_helpers.decoders import LOSSY, PLUGIN, read_header, register
 from xray_helpers.dicom_values import (
     apply_modality,
     choose_display,
@@ -111,7 +111,7 @@ def read_plane(data: bytes, max_pixels: int, *, other_modalities: bool = False) 
         except DicomError:
             raise
         except Exception:  # pydicom and its decoders raise nearly everything on damaged files
-            how = f"{syntax.name}, {syntax}" if syntax else "its header is damaged"
+            how = ", ".join(dict.fromkeys((syntax.name, str(syntax)))) if syntax else "its header is damaged"
             raise DicomError(f"cannot be decoded ({how}): get a whole copy, or export it anew, uncompressed") from None
 
 
@@ -156,7 +156,6 @@ def _check(ds: "Dataset", max_pixels: int, other_modalities: bool) -> None:
         raise DicomError(f"{columns} x {rows} pixels are too many: resize it")
     if not other_modalities:
         _check_kind(ds)
-    _check_length(ds)
 
 
 def _check_kind(ds: "Dataset") -> None:
@@ -220,13 +219,14 @@ def _read_pixels(ds: "Dataset") -> Plane:
     from pydicom.pixels import pixel_array
 
     register()
+    _check_length(ds)
     syntax = ds.file_meta.TransferSyntaxUID
     header = read_header(_get_first_frame(ds)) if syntax.is_encapsulated else None
     raw = pixel_array(ds, index=0, correct_unused_bits=False, decoding_plugin=PLUGIN if header else "")
     if raw.dtype.kind == "f":
         return _to_plane(ds, raw, raw)
     precision = header.precision if header else None
-    stored, note = find_stored_values(ds, raw, precision)
+    stored, note = find_stored_values(ds, raw, precision, lossy=syntax in LOSSY)
     return _to_plane(ds, raw, stored, note)
 
 
