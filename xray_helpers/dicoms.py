@@ -14,13 +14,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from xray_helpers.decoders import LOSSY, PLUGIN, read_header, register
+from xray_helpers.dicom_values import (
+    apply_modality,
+    choose_display,
+    find_padding,
+    find_stored_values,
+    read_integer,
+    read_table,
+)
 from xray_helpers.studies import root
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 PROJECTION = ("CR", "DX", "RG")  # modalities of plain radiographs
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_SCANNED = ("", "OT", "SC", "HC")  # and of secondary captures that do not say what they were captured from
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_RADIOGRAPHS = (f"{_STORAGE}1", f"{_STORAGE}1.1", f"{_STORAGE}1.1.1")  # CR, DX for presentation and for processing
+_SECONDARY_CAPTURES = (f"{_STORAGE}7", *(f"{_STORAGE}7.{kind}" for kind in (1, 2, 3, 4)))
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _nameless = ContextVar("nameless", default=False)
 
 
@@ -33,8 +46,8 @@ class Plane(NamedTuple):
 
     Attributes
     ----------
-    values : ndarray of float32 or uint8, shape (height, width) or (height, width, 3)
-        After the modality's scaling; uint8 of three channels in colour.
+    values : ndarray of float32, shape (height, width); or of uint8 or uint16, shape (height, width, 3), in colour
+        After the modality's scaling; as they are stored in colour, of which more than 8 bits have no range of their own.
     window : tuple of float, optional
         What is black and what is white, where the file says so.
     padding : ndarray of bool, shape (height, width), optional
@@ -46,7 +59,7 @@ class Plane(NamedTuple):
     patient : str
         A salted hash of PatientID, or of StudyInstanceUID where there is none; empty without both, and in `nameless`.
     note : str
-        What a reader should know: more frames, burned-in annotation.
+        What a reader should know: more frames, burned-in annotation, tags that could not be used.
     """
 
     values: np.ndarray
@@ -69,7 +82,7 @@ def is_dicom(head: bytes) -> bool:
 def read_plane(data: bytes, max_pixels: int, *, other_modalities: bool = False) -> Plane:
     """Read the first frame of a DICOM file.
 
-    The modality's LUT or rescaling comes first, then the VOI LUT or the window (DICOM PS3.3 C.11.1 and C.11.2);
+    The modality's LUT or rescaling comes first, then the VOI LUT or the window (`dicom_values`);
     `invert` is said once for MONOCHROME1 and PresentationLUTShape INVERSE, which mean the same.
 
     Parameters
@@ -87,19 +100,19 @@ def read_plane(data: bytes, max_pixels: int, *, other_modalities: bool = False) 
         With the reason.
     """
     import pydicom
-    from pydicom.pixels import pixel_array
 
     with _quiet():
+        syntax = ""
         try:
             ds = pydicom.dcmread(io.BytesIO(data), force=True)
             _check(ds, max_pixels, other_modalities)
-            stored = pixel_array(ds, index=0)
-            return _to_plane(ds, stored)
+            syntax = ds.file_meta.TransferSyntaxUID
+            return _read_pixels(ds)
         except DicomError:
             raise
-        except Exception as error:  # pydicom and its decoders raise nearly everything on damaged files
-            words = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
-            raise DicomError(f"cannot be decoded ({words}): export it anew, uncompressed") from None
+        except Exception:  # pydicom and its decoders raise nearly everything on damaged files
+            how = ", ".join(dict.fromkeys((syntax.name, str(syntax)))) if syntax else "its header is damaged"
+            raise DicomError(f"cannot be decoded ({how}): get a whole copy, or export it anew, uncompressed") from None
 
 
 @contextmanager
@@ -127,7 +140,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check(ds: "Dataset", max_pixels: int, other_modalities: bool) -> None:
-    if "PixelData" not in ds:
+    if not any(ds.get(name) for name in _PIXELS):
         raise DicomError("is DICOM without a picture (or no DICOM): remove it")
     if not getattr(ds.file_meta, "TransferSyntaxUID", None):  # no preamble, so nobody said how it is written
         from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -141,79 +154,126 @@ def _check(ds: "Dataset", max_pixels: int, other_modalities: bool) -> None:
         raise DicomError("is DICOM without rows or columns: export it anew")
     if rows * columns > max_pixels:
         raise DicomError(f"{columns} x {rows} pixels are too many: resize it")
-    modality = str(ds.get("Modality") or "none")
-    secondary = str(ds.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE)
-    if modality not in PROJECTION and not secondary and not other_modalities:
+    if not other_modalities:
+        _check_kind(ds)
+
+
+def _check_kind(ds: "Dataset") -> None:
+    """Refuse what is no plain radiograph by its SOP class, of which the modality must be one."""
+    modality = str(ds.get("Modality") or "").strip().upper()
+    sop = str(ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
+    what = f"has modality {_plain(modality)}"
+    if sop in _SECONDARY_CAPTURES:
+        known = modality in (*PROJECTION, *_SCANNED)
+    elif not sop or sop in _RADIOGRAPHS:
+        known = modality in PROJECTION or (bool(sop) and not modality)
+    else:
+        known = False
+        what = f"has SOP class {_name(sop)}" if modality in PROJECTION else what
+    if not known:
+        raise DicomError(f"{what}, no plain radiograph: this study reads radiographs only (other_modalities=false)")
+
+
+def _name(uid: str) -> str:
+    from pydicom.uid import UID
+
+    return "".join(c for c in UID(uid).name if c.isalnum() or c in " .-")[:64]
+
+
+def _check_length(ds: "Dataset") -> None:
+    """Refuse pixels that are not what rows, columns, samples and bits say, such as colour that is tagged as grey."""
+    samples, frames = read_integer(ds, "SamplesPerPixel", 1), max(read_integer(ds, "NumberOfFrames", 1), 1)
+    shape = (int(ds.Rows), int(ds.Columns), samples)
+    if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        header = read_header(_get_first_frame(ds))
+        if header and (header.height, header.width, header.samples) != shape:
+            raise DicomError(
+                f"holds {header.width} x {header.height} pixels of {header.samples} channels where its tags say "
+                f"{shape[1]} x {shape[0]} of {samples}: export it anew"
+            )
+        return
+    keyword = next(name for name in _PIXELS if ds.get(name))
+    bits = {"PixelData": read_integer(ds, "BitsAllocated", 8), "FloatPixelData": 32, "DoubleFloatPixelData": 64}[
+        keyword
+    ]
+    halved = str(ds.get("PhotometricInterpretation")) == "YBR_FULL_422"  # two of three samples are stored
+    said = shape[0] * shape[1] * (2 if halved else samples) * frames * bits // 8
+    if len(ds.get(keyword)) >= 2 * max(said, 2):
         raise DicomError(
-            f"has modality {_plain(modality)}, no plain radiograph: this study reads radiographs only (other_modalities=false)"
+            f"holds {len(ds.get(keyword)) / said:.3g} times the bytes that its tags say, like colour tagged as grey: "
+            "export it anew"
         )
+
+
+def _get_first_frame(ds: "Dataset") -> bytes:
+    from pydicom.encaps import get_frame
+
+    return get_frame(ds.PixelData, 0, number_of_frames=max(read_integer(ds, "NumberOfFrames", 1), 1))
 
 
 def _plain(text: str) -> str:
     return "".join(c for c in text if c.isalnum())[:16] or "none"
 
 
-def _to_plane(ds: "Dataset", stored: np.ndarray) -> Plane:
-    from pydicom.pixels import apply_color_lut, apply_modality_lut
+def _read_pixels(ds: "Dataset") -> Plane:
+    from pydicom.pixels import pixel_array
 
-    kind = str(ds.get("PhotometricInterpretation", "MONOCHROME2"))
-    mode = f"DICOM {_plain(kind)} {int(ds.get('BitsStored', 8))} bit"
-    common = {"mode": mode, "patient": _patient(ds), "note": _note(ds)}
+    register()
+    _check_length(ds)
+    syntax = ds.file_meta.TransferSyntaxUID
+    header = read_header(_get_first_frame(ds)) if syntax.is_encapsulated else None
+    raw = pixel_array(ds, index=0, correct_unused_bits=False, decoding_plugin=PLUGIN if header else "")
+    if raw.dtype.kind == "f":
+        return _to_plane(ds, raw, raw)
+    precision = header.precision if header else None
+    stored, note = find_stored_values(ds, raw, precision, lossy=syntax in LOSSY)
+    return _to_plane(ds, raw, stored, note)
+
+
+def _to_plane(ds: "Dataset", raw: np.ndarray, stored: np.ndarray, *notes: str) -> Plane:
+    kind = str(ds.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+    bits = read_integer(ds, "BitsStored", 8 * stored.dtype.itemsize)
+    common = {"mode": f"DICOM {_plain(kind)} {bits} bit", "patient": _patient(ds)}
     if kind == "PALETTE COLOR":
-        stored = apply_color_lut(stored, ds)
+        stored = _apply_palette(ds, stored)
     if stored.ndim == 3:
-        top = 2 ** int(ds.BitsAllocated) - 1 if stored.dtype.itemsize > 1 else 255
-        return Plane(np.round(stored[..., :3] * (255.0 / top)).astype(np.uint8), None, None, False, **common)
-    padding = _padding(ds, stored)
-    values = np.asarray(apply_modality_lut(stored, ds), dtype=np.float32)
-    values, window = _apply_voi(ds, values)
+        deep = stored.dtype.itemsize > 1
+        colour = stored[..., :3].astype(np.uint16 if deep else np.uint8)
+        return Plane(colour, None, None, False, note=_note(ds, *notes), **common)
+    padding = find_padding(ds, raw, stored)
+    values, scaled = apply_modality(ds, stored)
+    unknown = ~np.isfinite(values)
+    if unknown.any():
+        padding = unknown if padding is None else padding | unknown
+        values = np.where(unknown, 0, values)
+    values, window, shown = choose_display(ds, values, padding)
     invert = kind == "MONOCHROME1" or str(ds.get("PresentationLUTShape", "")).upper() == "INVERSE"
-    return Plane(values, window, padding, invert, **common)
+    return Plane(values, window, padding, invert, note=_note(ds, *notes, scaled, shown), **common)
 
 
-def _padding(ds: "Dataset", stored: np.ndarray) -> np.ndarray | None:
-    """Return where stored values mean that there is no picture (PS3.3 C.7.5.1.1.2)."""
-    if ds.get("PixelPaddingValue") is None:
-        return None
-    ends = [int(ds.PixelPaddingValue)]
-    ends.append(int(ds.get("PixelPaddingRangeLimit") if ds.get("PixelPaddingRangeLimit") is not None else ends[0]))
-    return (stored >= min(ends)) & (stored <= max(ends))
+def _apply_palette(ds: "Dataset", stored: np.ndarray) -> np.ndarray:
+    """Return colours of 8 bits, (height, width, 3), by the palette's tables of 8 or 16 bits an entry."""
+    from pydicom.pixels import apply_color_lut
+
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    tables = [read_table(ds, f"{name}Descriptor", f"{name}Data") for name in names]
+    if None in tables:  # they are in segments
+        rgb = apply_color_lut(stored, ds)[..., :3]
+        largest = rgb.max()
+    else:
+        rgb = np.stack([table.apply(stored) for table in tables], axis=-1)
+        largest = max(table.entries.max() for table in tables)
+    return np.round(rgb * (255 / (255 if largest <= 255 else 65535))).astype(np.uint8)  # 16 bits may hold entries of 8
 
 
-def _apply_voi(ds: "Dataset", values: np.ndarray) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Return values and what is black and white in them, by the VOI LUT or the first window."""
-    from pydicom.pixels import apply_voi
-
-    if ds.get("VOILUTSequence"):
-        bits = int(ds.VOILUTSequence[0].LUTDescriptor[2])
-        whole = np.round(values).astype(np.int32)
-        return np.asarray(apply_voi(whole, ds), dtype=np.float32), (0.0, float(2**bits - 1))
-    centre, width = _first(ds.get("WindowCenter")), _first(ds.get("WindowWidth"))
-    if centre is None or width is None:
-        return values, None
-    function = str(ds.get("VOILUTFunction") or "LINEAR").upper()
-    if function == "SIGMOID" and width > 0:
-        return 1 / (1 + np.exp(-4 * (values - np.float32(centre)) / np.float32(width))), (0.0, 1.0)
-    if function == "LINEAR" and width >= 1:  # PS3.3 C.11.2.1.2: half a value off the exact one
-        return values, (centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
-    return (values, (centre - width / 2, centre + width / 2)) if width > 0 else (values, None)
-
-
-def _first(value: object) -> float | None:
-    if value is None or value == "":
-        return None
-    number = float(value[0] if isinstance(value, list | tuple) or hasattr(value, "append") else value)
-    return number if np.isfinite(number) else None
-
-
-def _note(ds: "Dataset") -> str:
+def _note(ds: "Dataset", *others: str) -> str:
     notes = []
-    frames = int(ds.get("NumberOfFrames") or 1)
+    frames = read_integer(ds, "NumberOfFrames", 1)
     if frames > 1:
         notes.append(f"first of {frames} frames")
     if str(ds.get("BurnedInAnnotation", "")).upper() == "YES":
         notes.append("burned-in annotation: names may be readable in the picture")
-    return "; ".join(notes)
+    return "; ".join(filter(None, [*notes, *others]))
 
 
 def _patient(ds: "Dataset") -> str:

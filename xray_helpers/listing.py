@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from xray_helpers.dicoms import is_dicom
 from xray_helpers.labels import SPLIT_NAMES, label_paths, read_label, word_key
 from xray_helpers.listed_tables import ABNORMAL, Listing, join_table, list_csv
 from xray_helpers.phantoms import demo_phantoms
-from xray_helpers.radiographs import SUFFIXES, escape_name
+from xray_helpers.radiographs import SUFFIXES, escape_name, looks_like_picture
 from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, InputError
 from xray_helpers.studies import PHANTOMS, from_root
 
@@ -152,10 +151,10 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, str]]:
             path = escape_name((relative / name).as_posix())
             if name.startswith("."):
                 others[path] = "is hidden, a system's own file: nothing to do"
-            elif name.lower().endswith(SUFFIXES) or _looks_like_dicom(os.path.join(here, name)):
+            elif name.lower().endswith(SUFFIXES) or _is_picture(os.path.join(here, name)):
                 paths.append(path)
             else:
-                others[path] = "is no image by its name: nothing to do"
+                others[path] = "is no image by its name, nor by its first bytes: nothing to do"
     return sorted(paths), others
 
 
@@ -168,12 +167,12 @@ def list_files(place: Path) -> list[tuple[Path, str, str]]:
     return [(place, path, others.get(path, "")) for path in sorted([*paths, *others])]
 
 
-def _looks_like_dicom(path: str) -> bool:
-    """Return whether a file without a known ending begins like DICOM, as hospitals' exports do."""
+def _is_picture(path: str) -> bool:
+    """Return whether a file without a known ending begins like a picture, as hospitals' exports do."""
     if not os.path.isfile(path):
         return False
     try:
         with open(path, "rb") as handle:
-            return is_dicom(handle.read(132))
+            return looks_like_picture(handle.read(132))
     except OSError:
         return False

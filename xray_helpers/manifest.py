@@ -13,7 +13,7 @@ from xray_helpers.labels import without_placeholders
 from xray_helpers.listed_tables import COLUMNS, Listing, locate_files
 from xray_helpers.listing import MIN_PER_CLASS, check_classes, list_data
 from xray_helpers.phantoms import demo_phantoms
-from xray_helpers.radiographs import ImageFolder, UnreadableError, image_folder
+from xray_helpers.radiographs import ImageFolder, UnreadableError, image_folder, note_oddities
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
 from xray_helpers.studies import LOCAL, PHANTOMS, local_path, read_json, study_folder
 
@@ -103,16 +103,18 @@ def _inspect(folder: ImageFolder, path: str) -> dict:
     except UnreadableError as error:
         return {"status": "unreadable", "reason": str(error)}
     height, width = radiograph.pixels.shape
-    return {
+    found = {
         "sha256": radiograph.sha256,
         "width": width,
         "height": height,
         "mode": radiograph.mode,
-        "status": "readable",
-        "reason": pd.NA,
-        "note": radiograph.note or pd.NA,
         "hashed": radiograph.patient,
     }
+    try:  # what a trained model would not judge is nothing to learn from
+        note = note_oddities(radiograph).note
+    except UnreadableError as error:
+        return found | {"status": "excluded", "reason": str(error), "note": radiograph.note or pd.NA}
+    return found | {"status": "readable", "reason": pd.NA, "note": note or pd.NA}
 
 
 def assign_groups(manifest: pd.DataFrame, source: pd.Series) -> pd.DataFrame:

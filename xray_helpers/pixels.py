@@ -15,7 +15,7 @@ from xray_helpers.radiographs import ImageFolder, image_folder
 from xray_helpers.settings import InputError
 from xray_helpers.studies import cores, hash_of
 
-VERSION = 2  # of what is cached: pixels, as they are read and resized
+VERSION = 3  # of what is cached: pixels, as they are read and resized
 _CHUNK, _AHEAD = 64, 4  # pictures, and how many chunks decoding may run ahead
 ROTATION, SHIFT, SHEAR, ZOOM = 15.0, 0.10, 0.10, 0.10  # degrees; shares of the side
 

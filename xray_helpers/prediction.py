@@ -12,7 +12,7 @@ import pandas as pd
 from xray_helpers.listing import list_files
 from xray_helpers.manifest import reading_of
 from xray_helpers.pixels import resize
-from xray_helpers.radiographs import ImageFolder, Radiograph, UnreadableError, escape_name
+from xray_helpers.radiographs import ImageFolder, Radiograph, UnreadableError, escape_name, note_oddities
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
 from xray_helpers.studies import read_json, write_whole
 from xray_helpers.training import HEAD_INPUT, load_model
@@ -20,10 +20,7 @@ from xray_helpers.training import HEAD_INPUT, load_model
 if TYPE_CHECKING:
     import keras
 
-SMALLEST, LONGEST = 32, 5  # pixels of the shorter side; how many of it in the longer: what a radiograph keeps to
-_ONE_GREY = 2.0  # standard deviation of grey levels, 0-255, under which there is nothing to see
 _KEPT, _NEAREST = 250, 5  # training images that are kept, and how many of them are looked at
-COLOURED = 12.0  # mean difference of channels, 0-255, from which a picture is a colour photograph
 _BATCH = 32
 
 
@@ -139,23 +136,6 @@ def guard_formulas(texts: Iterable[str]) -> list[str]:
     return [f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text for text in texts]
 
 
-def note_oddities(picture: Radiograph) -> Radiograph:
-    """Return a picture, not yet resized, with what is plainly no radiograph's added to its note.
-
-    Raises
-    ------
-    UnreadableError
-        When there is nothing to judge in it: it is almost one grey.
-    """
-    if picture.pixels.std() < _ONE_GREY:
-        raise UnreadableError("is almost one grey: there is no picture in it")
-    short, long = sorted(picture.pixels.shape)
-    height, width = picture.pixels.shape
-    words = [f"too small: {width} x {height} pixels"] if short < SMALLEST else []
-    words += [f"very long and thin: {width} x {height} pixels"] if long > LONGEST * short else []
-    return picture._replace(note="; ".join(filter(None, [*words, picture.note])))
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what TensorFlow's libraries say at their start from the terminal."""
@@ -210,7 +190,7 @@ class Reader:
     def judge(self, pictures: Sequence[Radiograph]) -> list[dict[str, Any]]:
         """Return probability, decision, warning (or an empty string) and uncertain (whether to abstain) of each picture.
 
-        decision is empty where the model abstains. `note_oddities` comes before.
+        decision is empty where the model abstains. `radiographs.note_oddities` comes before.
         """
         pixels = np.stack([self.resize(picture.pixels) for picture in pictures])
         outputs = self._both(pixels[..., None].astype(np.float32))
@@ -220,7 +200,6 @@ class Reader:
         for picture, p, unlike in zip(pictures, probability[:, 0].astype(float), far, strict=True):
             uncertain = self.uncertain[0] <= p <= self.uncertain[1] and self.uncertain[0] < self.uncertain[1]
             words = ["unlike the training images"] if unlike else []
-            words += ["a colour photograph, no radiograph"] if picture.colour > COLOURED else []
             words += [picture.note] if picture.note else []
             words += ["too near the threshold to tell"] if uncertain else []
             answers.append(

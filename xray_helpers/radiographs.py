@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import stat
 import threading
 import warnings
@@ -12,15 +13,25 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+import cv2
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from xray_helpers.deep_pictures import DeepFile, open_deep_picture
 from xray_helpers.dicoms import DicomError, is_dicom, read_plane
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".dicom", ".ima")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
+    *(".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".dcm", ".dicom", ".ima"),
+)
 MAX_PIXELS = 64_000_000  # more than any radiograph; a header that claims more is not decoded
 MAX_BYTES = 500_000_000
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # others are no pictures to us, or a risk
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others are no pictures to us, or a risk
+_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+               b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # fmt: skip
+SMALLEST, LONGEST = 32, 5  # pixels of the shorter side; how many of it in the longer: what a radiograph keeps to
+_ONE_GREY = 2.0  # standard deviation of grey levels, 0-255, under which there is nothing to see
+COLOURED = 12.0  # mean difference of channels, 0-255, from which a picture is a colour photograph
 _LARGE = 8_000_000  # pixels from which pictures are decoded one at a time, so that memory stays bounded
 _one_large = threading.Lock()
 _truncation = threading.Lock()
@@ -100,6 +111,32 @@ def image_folder(folder: "ImageFolder | Path") -> ImageFolder:
     return folder if isinstance(folder, ImageFolder) else ImageFolder(folder)
 
 
+def looks_like_picture(head: bytes) -> bool:
+    """Return whether a file that begins so (132 bytes or more) is of a format that is read, whatever its name is."""
+    bitmap = head[:2] == b"BM" and head[6:10] == b"\0\0\0\0"
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    pnm = re.match(rb"P[1-6]\s+(#|\d)", head) is not None
+    return head.startswith(_SIGNATURES) or bitmap or webp or pnm or is_dicom(head)
+
+
+def note_oddities(picture: Radiograph) -> Radiograph:
+    """Return a picture, not yet resized, with what is plainly no radiograph's added to its note.
+
+    Raises
+    ------
+    UnreadableError
+        When there is nothing to judge in it: it is almost one grey.
+    """
+    if cv2.meanStdDev(picture.pixels)[1].item() < _ONE_GREY:  # NumPy would copy it as floats
+        raise UnreadableError("is almost one grey: there is no picture in it")
+    short, long = sorted(picture.pixels.shape)
+    height, width = picture.pixels.shape
+    words = ["a colour photograph, no radiograph"] if picture.colour > COLOURED else []
+    words += [f"too small: {width} x {height} pixels"] if short < SMALLEST else []
+    words += [f"very long and thin: {width} x {height} pixels"] if long > LONGEST * short else []
+    return picture._replace(note="; ".join(filter(None, [*words, picture.note])))
+
+
 def escape_name(name: str) -> str:
     """Return a relative path as text: bytes that are no UTF-8, and control characters, percent-escaped."""
     if name.isprintable() and not any("\ud800" <= c <= "\udfff" for c in name):
@@ -116,7 +153,7 @@ def find_file(folder: Path, name: str) -> Path:
 
 
 def read_radiograph(path: Path, reading: ImageFolder | None = None) -> Radiograph:
-    """Read a PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM file as 8-bit grey.
+    """Read a PNG, JPEG, JPEG 2000, TIFF, BMP, WebP, GIF, PGM, PPM or DICOM file as 8-bit grey, whatever its name.
 
     Colour becomes luminance, transparency lies on black, EXIF orientation is applied, and of several pages or frames
     the first is taken. More than 8 bits are scaled by the file's own window, else as `reading` says.
@@ -139,7 +176,8 @@ def decode_radiograph(data: bytes, reading: ImageFolder) -> Radiograph:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; whether the pixels are whole is what matters
-            return _read_picture(data, reading)
+            deep = open_deep_picture(data)
+            return _read_deep(deep, data, reading) if deep else _read_picture(data, reading)
     except UnidentifiedImageError:
         raise UnreadableError("is no picture of a known format: replace or remove it") from None
     except Image.DecompressionBombError:
@@ -154,8 +192,7 @@ def decode_radiograph(data: bytes, reading: ImageFolder) -> Radiograph:
 
 def _read_picture(data: bytes, reading: ImageFolder) -> Radiograph:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableError(f"{image.width} x {image.height} pixels are too many: resize it")
+        _check_size(image.width, image.height)
         notes = [f"first of {image.n_frames} pages"] if getattr(image, "n_frames", 1) > 1 else []
         mode = image.mode
         with _one_large if image.width * image.height > _LARGE else nullcontext():
@@ -164,6 +201,47 @@ def _read_picture(data: bytes, reading: ImageFolder) -> Radiograph:
             image = ImageOps.exif_transpose(image)
             pixels, colour = _to_grey(image, reading.depth)
     return Radiograph(pixels, mode, hashlib.sha256(data).hexdigest(), note="; ".join(notes), colour=colour)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnreadableError(f"{width} x {height} pixels are too many: resize it")
+
+
+def _read_deep(file: DeepFile, data: bytes, reading: ImageFolder) -> Radiograph:
+    """Return a picture of more than 8 bits that Pillow does not read whole."""
+    _check_size(file.width, file.height)
+    with _one_large if file.width * file.height > _LARGE else nullcontext():
+        deep = file.read()
+        grey, colour = _scale_samples(deep.samples, reading.depth, deep.alpha, deep.invert)
+    image = Image.fromarray(grey)
+    image.getexif()[ExifTags.Base.Orientation] = deep.orientation
+    grey = np.array(ImageOps.exif_transpose(image))
+    note = f"first of {deep.pages} pages" if deep.pages > 1 else ""
+    return Radiograph(grey, deep.mode, hashlib.sha256(data).hexdigest(), note=note, colour=colour)
+
+
+def _scale_samples(
+    samples: np.ndarray, depth: str, alpha: np.ndarray | None = None, invert: bool = False
+) -> tuple[np.ndarray, float]:
+    """Return 8-bit grey of grey or colour of any depth by its own range, and how much colour there was."""
+    colour = 0.0
+    if samples.ndim == 3:
+        if samples.dtype not in (np.uint8, np.uint16):  # what OpenCV converts
+            samples = samples.astype(np.float32)
+        small = cv2.resize(samples, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+        spread = float((small.max(axis=-1) - small.min(axis=-1)).mean())
+        top = 255.0 if samples.dtype == np.uint8 else max(float(small.max()), 1e-9)
+        colour = spread * 255 / top
+        samples = cv2.cvtColor(np.ascontiguousarray(samples), cv2.COLOR_RGB2GRAY)
+    transparent = None
+    if alpha is not None and alpha.min() < alpha.max():
+        transparent = alpha == 0
+        top = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
+        samples = samples * (alpha.astype(np.float32) / np.float32(top))
+    if samples.dtype == np.uint8:
+        return samples, colour
+    return _to_bytes(samples.astype(np.float32), depth, None, transparent, invert), colour
 
 
 def _load(image: Image.Image, *, keep: bool) -> bool:
@@ -190,7 +268,7 @@ def _read_dicom(data: bytes, reading: ImageFolder) -> Radiograph:
         except DicomError as error:
             raise UnreadableError(str(error)) from None
         if plane.values.ndim == 3:
-            grey, colour = _to_grey(Image.fromarray(plane.values), reading.depth)
+            grey, colour = _scale_samples(plane.values, reading.depth)
         else:
             grey, colour = _to_bytes(plane.values, reading.depth, plane.window, plane.padding, plane.invert), 0.0
     return Radiograph(grey, plane.mode, hashlib.sha256(data).hexdigest(), plane.patient, plane.note, colour)
@@ -237,8 +315,10 @@ def _to_bytes(
     invert: bool = False,
 ) -> np.ndarray:
     """Scale to 0-255 by the window, or by the values that are no padding; padding becomes black."""
-    if not np.isfinite(values).all():
-        values = np.nan_to_num(values)
+    unknown = ~np.isfinite(values)
+    if unknown.any():
+        values = np.where(unknown, np.float32(0), values)
+        padding = unknown if padding is None else padding | unknown
     if window is None:
         shown = values if padding is None or padding.all() else values[~padding]
         low, high = np.percentile(shown, (0.5, 99.5)) if depth == "percentiles" else (shown.min(), shown.max())

@@ -14,8 +14,16 @@ from xray_helpers.dicoms import nameless
 from xray_helpers.explain import GradCam, fit_map
 from xray_helpers.manifest import reading_of
 from xray_helpers.metrics import describe
-from xray_helpers.prediction import Reader, guard_formulas, note_oddities
-from xray_helpers.radiographs import MAX_BYTES, SUFFIXES, ImageFolder, UnreadableError, decode_radiograph, escape_name
+from xray_helpers.prediction import Reader, guard_formulas
+from xray_helpers.radiographs import (
+    MAX_BYTES,
+    SUFFIXES,
+    ImageFolder,
+    UnreadableError,
+    decode_radiograph,
+    escape_name,
+    note_oddities,
+)
 from xray_helpers.settings import POSITIVE, InputError
 from xray_helpers.studies import read_csv, read_json
 from xray_helpers.viewing import (

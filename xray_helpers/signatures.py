@@ -12,7 +12,7 @@ from xray_helpers.studies import hash_of
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
 NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposals a picture and signature; more in small sets, where they cost little
-_VERSION = 5  # of what is cached a picture
+_VERSION = 6  # of what is cached a picture
 
 Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
 
