@@ -290,7 +290,7 @@ TEXT_COLUMNS = (  # of all tables of a study
         "reason",
     ),
     *("note", "path_a", "path_b", "sha256_a", "sha256_b", "kind", "decision", "transform", "action", "labels", "paths"),
-    *("model", "first", "second", "column", "value", "method", "stage", "boxes"),
+    "boxes",
 )
 
 
