@@ -15,6 +15,7 @@ from xray_helpers.splits import (
     class_balance,
     compare_leaks,
     manifest_key,
+    mark_counted,
     measure_leak,
     used_part,
 )
@@ -200,3 +201,56 @@ def test_every_seed_that_the_settings_allow_splits(seed):
     assert class_balance(split)["n"].gt(0).all()
     assert split.equals(assign_splits(table, build_settings(use_subset=0.5, seed=seed)))
     assert len(compare_leaks(split, seed)) == 2
+
+
+def with_copies(sources, copies, label):
+    """A manifest of sources of one label, each with so many copies of its picture, smaller or turned."""
+    rows = []
+    for source in range(sources):
+        for copy in range(copies + 1):
+            name = f"{label[0]}{source:03d}"
+            rows.append({"path": f"{name}/{copy}.png", "label": label, "group": name, "source_group": name, "status": "readable",
+                         "sha256": f"{name}{9 - copy}", "width": 200 - 10 * (copy == 1), "height": 200,
+                         "corners": 0.3 * (copy == 2)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_each_source_is_counted_once_by_the_picture_nearest_to_the_original():
+    table = pd.concat([with_copies(60, 3, POSITIVE), with_copies(60, 3, NEGATIVE)], ignore_index=True)
+    split = mark_counted(assign_splits(table, build_settings(use_subset=1)), table["corners"], "sources")
+    test = used_part(split, "test")
+    assert len(test) == test["source_group"].nunique() == 24
+    assert set(test["path"].str[-5:]) == {"3.png"}  # neither the small nor the turned one, and of two the first by hash
+    assert len(used_part(split, "test", copies=True)) == 4 * 24
+    balance = class_balance(split).set_index("split")
+    assert balance["n"].sum() == 120
+    assert balance["files"].sum() == 480
+    assert balance["effective"].tolist() == balance["n"].tolist()
+    every = mark_counted(split, table["corners"], "files")
+    assert len(used_part(every, "test")) == 4 * 24
+    assert class_balance(every).set_index("split").loc["test", "effective"] == 24
+
+
+def test_several_true_images_of_a_patient_stay_several():
+    table = pd.concat([with_copies(40, 1, POSITIVE), with_copies(40, 1, NEGATIVE)], ignore_index=True)
+    table["group"] = table["group"].str[0] + (table["group"].str[1:].astype(int) // 2).astype(
+        str
+    )  # two sources a patient
+    split = mark_counted(assign_splits(table, build_settings(use_subset=1)), table["corners"], "sources")
+    test = class_balance(split).set_index("split").loc["test"]
+    assert (test["n"], test["groups"], test["files"]) == (16, 8, 32)
+
+
+def test_parts_and_folds_are_drawn_by_sources_not_by_files():
+    """One picture with 190 copies is one source: it neither fills a part nor empties the others."""
+    giant = with_copies(1, 190, POSITIVE).replace({"source_group": "F000", "group": "F000"}, "giant")
+    table = pd.concat([giant, with_copies(100, 0, POSITIVE).iloc[1:], with_copies(100, 0, NEGATIVE)], ignore_index=True)
+    for seed in range(5):
+        split = assign_splits(table, build_settings(use_subset=1, seed=seed))
+        sources = split.drop_duplicates("source_group")
+        assert sources["split"].value_counts().to_dict() == pytest.approx(
+            {"train": 136, "validation": 24, "test": 40}, abs=4
+        )
+        assert sources.groupby("fold").size().between(36, 44).all()
+    few = assign_splits(table, build_settings(use_subset=0.02))
+    assert few[few["status"] == "used"].drop_duplicates("source_group")["label"].value_counts().min() == 100

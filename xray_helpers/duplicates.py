@@ -26,6 +26,7 @@ from xray_helpers.signatures import Embedder, compute_signatures, propose_pairs
 from xray_helpers.studies import build_table, from_root, hash_of, read_json, write_csv, write_json
 
 DOUBTFUL_CORRELATION = 0.75
+_BLACK = 8  # grey level up to which a corner is black; compression leaves a little
 _NEEDED = ((25, 0.87), (15, MIN_CORRELATION), (12, 0.96), (0, 2.0))  # inliers from here on need this correlation
 _FOUND = ("equal bytes", "equal pixels", "same source")  # kinds of links that the search itself is sure of
 LINK_COLUMNS = (
@@ -48,12 +49,15 @@ class Search(NamedTuple):
         Pictures that differ in their pixels.
     uncorrected : Series of str
         As source, had nobody corrected anything: parts are drawn by these, so that a correction moves no other image.
+    corners : Series of float
+        For each row the share of the picture's corners that is black, 0 to 1: what rotation within the frame leaves.
     """
 
     source: pd.Series
     links: pd.DataFrame
     unique: int
     uncorrected: pd.Series
+    corners: pd.Series
 
 
 def find_same_source(
@@ -84,7 +88,7 @@ def find_same_source(
     known = manifest.dropna(subset=["sha256"]).sort_values(["sha256", "path"])
     if known.empty:
         nothing = pd.Series(pd.NA, index=manifest.index, dtype="string")
-        return Search(nothing, build_table([], LINK_COLUMNS), 0, nothing)
+        return Search(nothing, build_table([], LINK_COLUMNS), 0, nothing, nothing.astype("Float64").astype(float))
     first = known.drop_duplicates("sha256").reset_index(drop=True)  # sorted by content: order-independent
     plain = image_folder(folder)._replace(
         depth="percentiles", resize="stretch"
@@ -109,7 +113,21 @@ def find_same_source(
     source = _group(manifest, first, links[links["decision"] == "joined"])
     uncorrected = _group(manifest, first, links[links["kind"].isin(_FOUND)])
     links = links[~_is_decided(links, first, wishes)].reset_index(drop=True)
-    return Search(source, links, len(order), uncorrected)
+    corners = manifest["sha256"].map(dict(zip(first["sha256"], _measure_corners(images), strict=True)))
+    return Search(source, links, len(order), uncorrected, corners.astype(float))
+
+
+def _measure_corners(images: np.ndarray, block: int = 500) -> np.ndarray:
+    """Return which share of the four corners' triangles, an eighth of the side long, is black in each picture."""
+    side = images.shape[1]
+    y, x = np.ogrid[:side, :side]
+    across, down = np.minimum(x, side - 1 - x), np.minimum(y, side - 1 - y)
+    mask = across + down < side // 8
+    shares = []
+    for start in range(0, len(images), block):
+        shares.append((images[start : start + block][:, mask] <= _BLACK).mean(axis=1))
+        release(images)
+    return np.concatenate(shares)
 
 
 def read_corrections(path: str, known: set[str]) -> pd.DataFrame:

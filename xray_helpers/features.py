@@ -148,7 +148,7 @@ def load_study_features(study: Path, model: str, manifest: pd.DataFrame) -> tupl
     What the cache does not hold any more is computed again. Nothing, where that cannot be done: the weights are not there
     any more, or the model was trained by hand with other parameters than the study's.
     """
-    parts = [used_part(manifest, split) for split in SPLITS]
+    parts = [used_part(manifest, split, copies=True) for split in SPLITS]
     key = read_json(study / model / "training.json")["key"]
     found = [load_features(part, key) for part in parts]
     if any(features is None for features in found):

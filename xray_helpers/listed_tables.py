@@ -16,7 +16,7 @@ from xray_helpers.tables import UserTable, read_user_table
 
 COLUMNS = (
     *("path", "label", "source_group", "patient", "group", "split", "fold", "sha256"),
-    *("width", "height", "mode", "status", "reason", "note"),
+    *("width", "height", "mode", "status", "reason", "note", "counted"),
 )
 ABNORMAL = ("Normal", "Abnormal")  # MURA's own names of its classes
 _KNOWN = ("path", "label", "patient", "split", "boxes", "reader")  # columns of a table that mean something here

@@ -71,7 +71,7 @@ def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd
     manifest.loc[left_out, "status"], manifest.loc[left_out, "reason"] = "excluded", excluded[left_out]
     aside = [{"path": path, "status": "no image", "reason": reason} for path, reason in listing.others.items()]
     manifest = pd.concat([manifest, pd.DataFrame(aside)], ignore_index=True) if aside else manifest
-    for column in ("source_group", "group", "split", "fold"):
+    for column in ("source_group", "group", "split", "fold", "counted"):
         manifest[column] = pd.NA
     others = [column for column in manifest.columns if column not in COLUMNS]
     return manifest[[*COLUMNS, *others]]
@@ -176,6 +176,17 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
         ("not sampled", manifest["status"] == "not sampled"),
         ("used", manifest["status"] == "used"),
     ]
+    if "counted" in manifest:
+        counted = manifest["counted"].astype("boolean").fillna(False).astype(bool)
+        copies = (manifest["status"] == "used") & ~counted
+        steps += [
+            (
+                "copies of a source in test or validation, not judged",
+                copies & manifest["split"].ne("train").fillna(False),
+            ),
+            ("copies of a source in train, for training only", copies & manifest["split"].eq("train").fillna(False)),
+            ("sources, one picture each: what every n counts", counted),
+        ]
     rows = []
     for step, mask in steps:
         row = {"step": step, "files": int(mask.sum())}

@@ -52,7 +52,7 @@ def cross_validate(views: Views, table: pd.DataFrame, settings: Settings) -> pd.
     views : sequence of ndarray, shape (n, d)
         Features of all images used; the first as they are.
     table : DataFrame
-        path, group, y_true, fold.
+        path, group, y_true, fold, counted (copies of a source are trained on, never judged).
     settings : Settings
 
     Returns
@@ -61,17 +61,18 @@ def cross_validate(views: Views, table: pd.DataFrame, settings: Settings) -> pd.
         path, group, y_true, y_prob, fold.
     """
     y, fold = table["y_true"].to_numpy(), table["fold"].to_numpy(int)
+    counted = table["counted"].astype(bool).to_numpy() if "counted" in table else np.ones(len(table), bool)
     count = fold.max() + 1
     y_prob = np.full(len(y), np.nan)
     views = [np.asarray(view) for view in views]
     head = None
     for test in range(count if count > 2 and settings.repeats else 0):
-        aside = fold == (test + 1) % count
-        rest = (fold != test) & ~aside
+        aside, judged = counted & (fold == (test + 1) % count), counted & (fold == test)
+        rest = (fold != test) & (fold != (test + 1) % count)
         if len(set(y[rest])) < 2 or len(set(y[aside])) < 2:
             continue
         head, _ = train_head(([view[rest] for view in views], y[rest]), (views[0][aside], y[aside]), settings, head)
-        y_prob[fold == test] = predict_head(head, views[0][fold == test])
+        y_prob[judged] = predict_head(head, views[0][judged])
     return table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=fold).dropna(subset=["y_prob"])
 
 

@@ -47,6 +47,9 @@ class Settings(BaseModel):
     split: Literal["grouped", "folders"] = Field(
         "grouped", description="'grouped' draws the parts; 'folders' takes the set's own train/val/test"
     )
+    count: Literal["sources", "files"] = Field(
+        "sources", description="what validation and test count: each source once, or every copy of it"
+    )
     accept_leak: bool = Field(False, description="go on although train and test share sources or patients")
     corrections: str = Field(
         "data/corrections.csv", description="a CSV of files to join or separate by hand, where there is one"

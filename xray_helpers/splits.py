@@ -5,23 +5,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import train_test_split
 
 from xray_helpers.settings import FEW, POSITIVE, SPLITS, InputError, Settings
 from xray_helpers.studies import derive_seed
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.15
 MIN_SUBSET = 100  # images of a class that a subset keeps where there are as many
-_TRIES = 12  # shuffles among which the best balanced is taken
+_TRIES = 60  # shuffles among which the best balanced is taken
+_ROTATED = 0.02  # share of the corners by which a copy is blacker than another of its source when it was rotated
+_KEY = ("path", "sha256", "label", "group", "split", "fold", "counted")  # columns that results hang on
 
 
 def assign_splits(manifest: pd.DataFrame, settings: Settings, drawn_by: pd.Series | None = None) -> pd.DataFrame:
     """Return the manifest with ``split`` filled for the images used, and ``status`` for the others.
 
     Of the readable images a subset of whole groups is drawn (``used``; the rest is ``not sampled``); of
-    these 20 % become test, and 15 % of what is left validation, whole groups at a time, stratified by
-    label. With ``split = folders`` the set's own parts are taken instead; a validation part is drawn from
-    its train part, and a test part too, only where it has none.
+    these 20 % of the sources become test, and 15 % of what is left validation, whole groups at a time, stratified by
+    label. A source counts once, whatever number of files derive from it. With ``split = folders`` the set's own parts are
+    taken instead; a validation part is drawn from its train part, and a test part too, only where it has none.
 
     Parameters
     ----------
@@ -82,9 +84,14 @@ def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
     used = manifest[manifest["status"] == "used"]
     fold = pd.Series(pd.NA, index=manifest.index, dtype="Int64")
     count = min(folds, *used.groupby("label")["group"].nunique())
-    splitter = StratifiedGroupKFold(max(2, count), shuffle=True, random_state=derive_seed(seed, "folds"))
-    for number, (_, rows) in enumerate(splitter.split(used, used["label"], used["group"])):
-        fold.loc[used.index[rows]] = number
+    sizes = _count_groups(used)
+    sizes = sizes.iloc[np.random.default_rng(derive_seed(seed, "folds")).permutation(len(sizes))]
+    sizes = sizes.iloc[
+        np.argsort(-sizes.sum(axis=1).to_numpy(), kind="stable")
+    ]  # so that each fold gets large ones and small
+    strata = (sizes > 0).to_numpy() @ (1 << np.arange(sizes.shape[1]))
+    dealt = pd.Series(strata, index=sizes.index).groupby(strata).cumcount() % max(2, count)
+    fold[used.index] = used["group"].map(dealt).astype("Int64")
     return fold
 
 
@@ -191,63 +198,98 @@ def describe_leak(leak: dict[str, Any]) -> str:
     )
 
 
+def _count_groups(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how many sources of each class a group has: index group, a column per class.
+
+    A source is counted once, whatever number of files derive from it, by the label of its first file.
+    """
+    sources = table.sort_values("path").drop_duplicates("source_group") if "source_group" in table else table
+    counts = pd.crosstab(sources["group"], sources["label"])
+    return counts.reindex(index=np.unique(table["group"]), fill_value=0)
+
+
 def _sample(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
-    """Whole groups, in random order, until each class has its share (and no fewer than MIN_SUBSET)."""
+    """Whole groups, in random order, until each class has its share of sources (and no fewer than MIN_SUBSET)."""
     if share >= 1:
         return np.ones(len(pool), bool)
-    positive = (pool["label"] == POSITIVE).groupby(pool["group"]).sum()
-    size = pool.groupby("group").size()
-    order = np.random.default_rng(derive_seed(seed, "subset")).permutation(len(size))
-    taken: set = set()
-    for is_positive in (True, False):
-        total = int(((pool["label"] == POSITIVE) == is_positive).sum())
-        wanted = min(total, max(MIN_SUBSET, int(np.ceil(share * total))))
-        have = sum((positive if is_positive else size - positive)[list(taken)]) if taken else 0
-        for group in size.index[order]:
-            count = positive[group] if is_positive else size[group] - positive[group]
-            if have >= wanted:
-                break
-            if count and group not in taken:
-                taken.add(group)
-                have += count
-    return pool["group"].isin(taken).to_numpy()
+    counts = _count_groups(pool)
+    counts = counts.iloc[np.random.default_rng(derive_seed(seed, "subset")).permutation(len(counts))]
+    taken = np.zeros(len(counts), bool)
+    for label in counts.columns:
+        of_class = counts[label].to_numpy()
+        wanted = min(of_class.sum(), max(MIN_SUBSET, int(np.ceil(share * of_class.sum()))))
+        still = wanted - of_class[taken].sum()
+        free = of_class * ~taken
+        taken |= (free > 0) & (np.cumsum(free) - free < still)
+    return pool["group"].isin(counts.index[taken]).to_numpy()
 
 
 def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
-    """Return the rows of the group-aware, stratified part that comes nearest to `share` of each class.
+    """Return the rows of whole groups, drawn at random, that come nearest to `share` of the sources of each class.
 
     Parts with fewer than `FEW` groups of a class are passed over, as far as there are groups for more.
     """
-    labels, groups = table["label"].to_numpy(), table["group"].to_numpy()
-    classes = np.unique(labels)
-    total = np.array([(labels == c).sum() for c in classes])
-    folds = round(1 / share)
-    enough = min((table.loc[labels == c, "group"].nunique() for c in classes), default=0)
-    if len(classes) < 2 or enough < 2:
-        few = min(classes, key=lambda c: table.loc[labels == c, "group"].nunique(), default="either class")
+    counts = _count_groups(table)
+    members, sizes = (counts > 0).sum(), counts.to_numpy()
+    enough = int(members.min()) if len(members) > 1 else 0
+    if enough < 2:
         raise InputError(
-            f"Too few independent images of class {few} to split: {enough} source or patient groups where at "
-            "least 2 a part are needed; add images of other patients, or raise use_subset."
+            f"Too few independent images of class {members.idxmin() if len(members) else 'either'} to split: {enough} source or "
+            "patient groups where at least 2 a part are needed; add images of other patients, or raise use_subset."
         )
-    wanted = np.minimum(FEW, [share * table.loc[labels == c, "group"].nunique() for c in classes])
+    wanted = np.minimum(FEW, share * members.to_numpy())
+    strata = (sizes > 0) @ (1 << np.arange(sizes.shape[1]))  # groups of one class, of the other, of both
     best, best_cost = None, np.inf
     for attempt in range(_TRIES):
-        shuffle = derive_seed(seed, "attempt", attempt)
-        splitter = StratifiedGroupKFold(min(folds, enough), shuffle=True, random_state=shuffle)
-        for _, rows in splitter.split(labels, labels, groups):
-            part = np.array([(labels[rows] == c).sum() for c in classes])
-            one_sided = (part == 0).any() or (part == total).any()
-            sources = np.array([len(set(groups[rows][labels[rows] == c])) for c in classes])
-            short = np.maximum(0, wanted - sources).sum()
-            cost = np.abs(part - share * total).sum() / len(table) + 10 * one_sided + short
-            if cost < best_cost:
-                best, best_cost = rows, cost
-    return table.index[best]
+        chosen = _draw_groups(sizes, strata, share, np.random.default_rng(derive_seed(seed, "attempt", attempt)))
+        part, total = sizes[chosen].sum(axis=0), sizes.sum(axis=0)
+        one_sided = (part == 0).any() or (part == total).any()
+        short = np.maximum(0, wanted - (sizes[chosen] > 0).sum(axis=0)).sum()
+        cost = np.abs(part - share * total).sum() / total.sum() + 10 * one_sided + short
+        if cost < best_cost:
+            best, best_cost = chosen, cost
+    return table.index[table["group"].isin(counts.index[best])]
+
+
+def _draw_groups(sizes: np.ndarray, strata: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return which groups are drawn: of each stratum, in random order, as many as come nearest to its share."""
+    chosen, order = np.zeros(len(sizes), bool), rng.permutation(len(sizes))
+    for stratum in np.unique(strata):
+        rows = order[strata[order] == stratum]
+        size = sizes[rows].sum(axis=1)
+        middle = np.cumsum(size) - size / 2
+        chosen[rows[(middle <= share * size.sum()) | (np.arange(len(rows)) < (len(rows) > 1))]] = True
+    return chosen
+
+
+def mark_counted(manifest: pd.DataFrame, corners: pd.Series, count: str) -> pd.DataFrame:
+    """Return the manifest with ``counted``: whether an image is judged where its part is; copies are for training only.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        With sources and parts.
+    corners : Series of float
+        Share of each picture's corners that is black, 0 to 1: what rotation within the frame leaves (`Search.corners`).
+    count : {'sources', 'files'}
+        ``sources``: of each source one picture, the nearest to the original: not rotated within black corners, then the
+        largest, then the first by hash. ``files``: all.
+    """
+    used = manifest[manifest["status"] == "used"]
+    counted = pd.Series(pd.NA, index=manifest.index, dtype="boolean")
+    counted[used.index] = count == "files"
+    if count == "sources":
+        black = corners[used.index].fillna(0.0)
+        turned = black > black.groupby(used["source_group"]).transform("min") + _ROTATED
+        ranked = used.assign(turned=turned, area=-(used["width"] * used["height"]).astype(float))
+        first = ranked.sort_values(["turned", "area", "sha256", "path"]).drop_duplicates("source_group")
+        counted[first.index] = True
+    return manifest.assign(counted=counted)
 
 
 def manifest_key(manifest: pd.DataFrame) -> str:
     """Return a hash of which images are used, with what labels, groups and parts: what every result hangs on."""
-    used = manifest.loc[manifest["status"] == "used", ["path", "sha256", "label", "group", "split", "fold"]]
+    used = manifest.reindex(columns=_KEY)[manifest["status"] == "used"]
     text = used.astype("string").fillna("").sort_values("path").to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -274,37 +316,45 @@ def check_parts(manifest: pd.DataFrame) -> None:
 
 
 def class_balance(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Count the images used, a row a part.
+    """Count the images that are judged, or would be, one row per part.
 
     Returns
     -------
     DataFrame
-        split, n, groups, fractured, non_fractured, prevalence (share fractured), majority_accuracy (of
-        always naming the commoner class).
+        split, files (used; copies are for training only), n (images counted: one per source), groups, effective (number of
+        groups of equal size that tell as much: (sum of sizes)^2 / sum of squared sizes, Kish 1965), fractured,
+        non_fractured, prevalence (share fractured), majority_accuracy (of always naming the commoner class).
     """
-    used = manifest[manifest["status"] == "used"]
     rows = []
     for split in SPLITS:
-        part = used[used["split"] == split]
-        positive = int((part["label"] == POSITIVE).sum())
-        if len(part):
-            share = positive / len(part)
-            rows.append(
-                {
-                    "split": split,
-                    "n": len(part),
-                    "groups": part["group"].nunique(),
-                    "fractured": positive,
-                    "non_fractured": len(part) - positive,
-                    "prevalence": share,
-                    "majority_accuracy": max(share, 1 - share),
-                }
-            )
+        part = used_part(manifest, split)
+        if not len(part):
+            continue
+        positive, sizes = int(part["y_true"].sum()), part["group"].value_counts()
+        share = positive / len(part)
+        rows.append(
+            {
+                "split": split,
+                "files": len(used_part(manifest, split, copies=True)),
+                "n": len(part),
+                "groups": len(sizes),
+                "effective": round(float(sizes.sum() ** 2 / (sizes**2).sum()), 1),
+                "fractured": positive,
+                "non_fractured": len(part) - positive,
+                "prevalence": share,
+                "majority_accuracy": max(share, 1 - share),
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def used_part(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return the rows used in one part, in path order, with ``y_true`` (1 = Fractured)."""
+def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd.DataFrame:
+    """Return the rows used in one part, in path order, with ``y_true`` (1 = Fractured).
+
+    Of each source one row is returned (``counted`` in the manifest), or with `copies` every file.
+    """
     part = manifest[(manifest["status"] == "used") & (manifest["split"] == split)]
+    if not copies and "counted" in part:
+        part = part[part["counted"].astype("boolean").fillna(True).astype(bool)]
     part = part.sort_values("path", ignore_index=True)
     return part.assign(y_true=(part["label"] == POSITIVE).astype(int))
