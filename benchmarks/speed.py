@@ -41,7 +41,7 @@ def collect(data: str | None, images: int, place: Path) -> pd.DataFrame:
     from xray_helpers.manifest import list_data
     from xray_helpers.phantoms import write_phantoms
 
-    listing = list_data(data or str(write_phantoms(place / "phantoms", images=2 * images, seed=5)))
+    listing = list_data(data or str(write_phantoms(place / "phantoms", images=2 * images, planted=images // 8, seed=5)))
     table = listing.table.dropna(subset=["label"]).sample(frac=1, random_state=0)
     rows, seen = [], set()
     wanted = {"train": images, "test": images // 4}

@@ -109,6 +109,20 @@ def test_random_weights_are_the_same_each_time_and_standardised(root):
 
 
 @pytest.mark.slow
+def test_damaged_statistics_of_random_weights_are_measured_again(root):
+    def build():
+        return [part.copy() for part in backbones.build_extractor("MobileNetV2", (64, 64), "random").get_weights()]
+
+    first = build()
+    (path,) = (root / "data" / "cache").glob("random-*.npz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (content, content[:1000], b""):
+        path.write_bytes(damaged)
+        assert all(a == pytest.approx(b, abs=1e-5) for a, b in zip(build(), first, strict=True))
+
+
+@pytest.mark.slow
 def test_border_and_corners_are_blanked_or_kept_alone_in_the_graph(root):
     import keras
 

@@ -129,6 +129,19 @@ fine_tune(model, history, train, validation, settings, key="k")
     pd.testing.assert_frame_equal(resumed, straight, rtol=1e-4)
 
 
+def test_a_damaged_network_in_the_cache_is_not_believed(root):
+    from xray_helpers.finetuning import fine_tune
+
+    first = fine_tune(*made(fine_tune_epochs=2), key="k")
+    networks = list((root / "data" / "cache").glob("finetuning-*.keras"))
+    assert networks
+    for path in networks:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    pd.testing.assert_frame_equal(fine_tune(*made(fine_tune_epochs=2), key="k"), first, rtol=1e-4)
+
+
 def test_two_devices_give_the_losses_of_one(root):
     code = """
 cpu = tf.config.list_physical_devices("CPU")[0]

@@ -298,11 +298,11 @@ def test_keys_tell_random_weights_and_files_apart(small, home, monkeypatch):
     assert identify_weights("MobileNetV2", "imagenet") != first
 
 
-LAYOUTS = ("legacy", "whole model", "Keras 3")
+LAYOUTS = ("legacy", "whole model", "Keras 3", "archive")
 
 
 def save(network, path: Path, layout: str) -> None:
-    """Save weights under a name that Keras publishes, in a layout of Keras: of Keras 2, of a whole model, of Keras 3."""
+    """Save weights under a name that Keras publishes, in a layout of Keras 2, of a whole model, or of Keras 3."""
     from keras.src.legacy.saving import legacy_h5_format
 
     if layout == "legacy":
@@ -314,8 +314,9 @@ def save(network, path: Path, layout: str) -> None:
         with h5py.File(path, "r") as file:
             assert set(file) >= {"model_weights"}
     else:
-        network.save_weights(path.with_name("x.weights.h5"))
-        path.with_name("x.weights.h5").rename(path)
+        written = path.with_name("x.weights.h5" if layout == "Keras 3" else "x.keras")
+        network.save_weights(written) if layout == "Keras 3" else network.save(written)
+        written.rename(path)
 
 
 @pytest.fixture(scope="module", params=list(BACKBONES))

@@ -302,7 +302,7 @@ def _calibrated(model: "keras.Model", entry: Backbone, img_size: tuple[int, int]
 def _read_statistics(path: Path) -> list[np.ndarray]:
     """Return what is kept, or nothing where it is not there, or damaged: the file's parts have checksums."""
     try:
-        with np.load(path) as stored:
+        with open(path, "rb") as handle, np.load(handle) as stored:
             return [stored[f"arr_{i}"] for i in range(len(stored.files))]
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):
         return []

@@ -154,6 +154,7 @@ def redact(text: str, study: Path | None = None) -> str:
     places = {value: f"[{key}]" for key, value in local.items() if os.path.isabs(value)}
     places |= {str(root()): "[project]", str(_PACKAGE_ROOT): "[project]", sys.prefix: "[python]", sys.base_prefix: "[python]",
                tempfile.gettempdir(): "[temporary]", os.path.expanduser("~"): "[home]"}  # fmt: skip
+    places[str(Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser())] = "[keras]"
     for place in sorted(places, key=len, reverse=True):
         for form in dict.fromkeys((place, os.path.realpath(place))):
             if len(form) > 1:
