@@ -217,12 +217,16 @@ def _plain(text: str) -> str:
 
 def _read_pixels(ds: "Dataset") -> Plane:
     from pydicom.pixels import pixel_array
+    from pydicom.uid import RLELossless
 
     register()
     _check_length(ds)
     syntax = ds.file_meta.TransferSyntaxUID
     header = read_header(_get_first_frame(ds)) if syntax.is_encapsulated else None
-    raw = pixel_array(ds, index=0, correct_unused_bits=False, decoding_plugin=PLUGIN if header else "")
+    plugin = (
+        "" if not syntax.is_encapsulated else "pydicom" if syntax == RLELossless else PLUGIN
+    )  # never what else is there
+    raw = pixel_array(ds, index=0, correct_unused_bits=False, decoding_plugin=plugin)
     if raw.dtype.kind == "f":
         return _to_plane(ds, raw, raw)
     precision = header.precision if header else None
