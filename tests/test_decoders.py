@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from dicom_files import DX, build, encode, read, read_whole_range, scale
-from pydicom import uid
+from pydicom import dcmread, uid
+from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import pixel_array
 
 from xray_helpers.anatomy import build_patient, render_view
-from xray_helpers.decoders import read_header
+from xray_helpers.decoders import PLUGIN, read_header, register
 from xray_helpers.radiographs import UnreadableError
 
 PLAIN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian,
@@ -106,6 +108,25 @@ def test_colours_of_jpeg_are_told_from_luminance(tmp_path, radiograph, kind, col
                SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="OT")  # fmt: skip
     luminance = colour @ np.array([0.299, 0.587, 0.114])
     assert np.abs(read(ds, tmp_path).pixels - luminance).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),  # as pydicom's own tests have them
+    [("JPEG-lossy.dcm", {(420, 140): 244, (230, 120): 95}), ("SC_rgb_jpeg.dcm", {(100, 100): 244})],
+)
+def test_jpeg_of_other_makers(name, values):
+    register()
+    stored = pixel_array(dcmread(get_testdata_file(name)), index=0, decoding_plugin=PLUGIN)
+    for place, value in values.items():
+        assert (stored[place] == value).all()
+
+
+@pytest.mark.parametrize("name", ["JPEG2000.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "examples_jpeg2k.dcm"])
+def test_jpeg_2000_of_other_makers_as_another_decoder_has_it(name):
+    register()
+    ds = dcmread(get_testdata_file(name))
+    ours, others = (pixel_array(ds, index=0, decoding_plugin=plugin) for plugin in (PLUGIN, "pylibjpeg"))
+    assert (ours == others).all()
 
 
 @pytest.mark.parametrize("name", [*LOSSLESS, "JPEG Extended of 12 bits", "RLE"])

@@ -92,6 +92,20 @@ def test_a_high_bit_that_the_pixels_contradict_is_noted(tmp_path, deep):
         assert "HighBit contradicts the pixels" in found.note
 
 
+def test_signs_that_are_extended_are_no_contradiction(tmp_path, phantom):
+    found = read(build((phantom.astype(np.int16) - 128) * 16, 12), tmp_path, depth="range")
+    assert (found.pixels == phantom).all()
+    assert found.note == ""
+
+
+def test_lossy_values_beyond_their_bits_are_white_even_beside_an_overlay_of_its_own(tmp_path, deep):
+    codestream = encode(deep, "jpegls", level=3)
+    ds = build(deep, 12, syntax=uid.JPEGLSNearLossless, codestream=codestream)
+    ds.add_new(0x60000102, "US", 0)
+    ds.add_new(0x60003000, "OW", b"\0\0")
+    assert np.abs(read_whole_range(ds, tmp_path).astype(int) - scale(deep)).max() <= 1
+
+
 @settings(deadline=None)
 @given(st.integers(1, 16), st.booleans(), st.data())
 def test_any_cell_gives_back_its_value(bits, signed, data):

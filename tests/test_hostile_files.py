@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from hostile import GREY, packed, pictures, png_of, write_hostile_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -144,6 +146,15 @@ def test_colour_is_measured(tmp_path):
 
 SEEDS = [packed(Image.fromarray(GREY), kind) for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF")]
 SEEDS += [packed(Image.fromarray(GREY).convert("RGB"), "WEBP")]
+DEEP = GREY.astype(np.uint16) * 16
+COLOURS = np.stack([DEEP] * 3, axis=-1)
+SEEDS += [png_of(32, 32, b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS), 2, 16)]
+SEEDS += [imagecodecs.jpeg8_encode(DEEP, bitspersample=12), imagecodecs.ljpeg_encode(DEEP, bitspersample=12)]
+SEEDS += [imagecodecs.jpegls_encode(DEEP), imagecodecs.jpeg2k_encode(DEEP), b"P6\n32 32\n4095\n" + COLOURS.tobytes()]
+for options in ({}, {"compression": "lzw"}, {"photometric": "miniswhite", "tile": (16, 16)}):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, DEEP, **options)
+    SEEDS.append(buffer.getvalue())
 
 
 def dicom_seed():

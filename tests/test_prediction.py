@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from xray_helpers.prediction import Familiar, Reader, feature_distance, measure_familiarity, note_oddities
-from xray_helpers.radiographs import Radiograph, UnreadableError
+from xray_helpers.prediction import Familiar, Reader, feature_distance, measure_familiarity
+from xray_helpers.radiographs import Radiograph, UnreadableError, note_oddities
 from xray_helpers.settings import InputError
 
 

@@ -13,6 +13,7 @@ PLUGIN = "imagecodecs"  # the name under which pydicom knows `decode_frame`
 JPEG, JPEG_2000 = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"  # how such codestreams begin
 LOSSY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))  # transfer syntaxes
 _LOSSLESS, _LS = 0xC3, 0xF7  # the frame markers of lossless JPEG and of JPEG-LS; others are DCT
+_ADOBE = b"\xff\xee\x00\x0eAdobe"  # the whole segment; libjpeg takes no shorter one
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # neither occurs within coded data
 _FRAMES = {*range(0xC0, 0xD0), _LS} - {0xC4, 0xC8, 0xCC}
 
@@ -109,7 +110,7 @@ def register() -> None:
 
 def decode_frame(codestream: bytes, runner: "DecodeRunner") -> bytes:
     """Decode one frame for pydicom: the function of its plugin."""
-    adobe = b"Adobe" in codestream[:4096]  # then the codestream itself says how its colours are coded
+    adobe = _ADOBE in codestream[:4096]  # then the codestream itself says how its colours are coded
     values = decode(codestream, ybr=None if adobe else "YBR" in runner.photometric_interpretation)
     header = read_header(codestream)
     converted = header.marker not in (0, _LOSSLESS, _LS)

@@ -78,7 +78,7 @@ def open_deep_picture(data: bytes) -> DeepFile | None:
         width, height, largest = (int(number) for number in netpbm.groups())
         return DeepFile(width, height, lambda: _read_ppm(data, netpbm)) if largest > 255 else None
     header = read_header(data)
-    if header is None or (header.precision <= 8 and (not header.marker or header.marker in _DCT)):
+    if header is None or header.samples > 4 or (header.precision <= 8 and header.marker in (0, *_DCT)):
         return None
     return DeepFile(header.width, header.height, lambda: _from_samples(decode(data), _find_orientation(data)))
 

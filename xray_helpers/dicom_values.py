@@ -125,12 +125,16 @@ def find_stored_values(
         lowest, note = _find_lowest_bit(ds, raw, bits)
     if bits == cell:
         return raw, note
-    if lossy and not lowest and not _has_overlay(ds):
-        low = -(2 ** (bits - 1)) if raw.dtype.kind == "i" else 0
-        high, error = low + 2**bits - 1, 2**bits // 16
-        if raw.min() >= low - error and raw.max() <= high + error:
-            return np.clip(raw, low, high), note
+    low, high = _find_limits(bits, raw.dtype.kind == "i")
+    error = 2**bits // 16
+    if lossy and not lowest and not _has_overlay(ds) and raw.min() >= low - error and raw.max() <= high + error:
+        return np.clip(raw, low, high), note
     return (raw << (cell - bits - lowest)) >> (cell - bits), note
+
+
+def _find_limits(bits: int, signed: bool) -> tuple[int, int]:
+    """Return the smallest and the largest integer of so many bits."""
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
 def _find_lowest_bit(ds: "Dataset", raw: np.ndarray, bits: int) -> tuple[int, str]:
@@ -138,19 +142,22 @@ def _find_lowest_bit(ds: "Dataset", raw: np.ndarray, bits: int) -> tuple[int, st
     cell = 8 * raw.dtype.itemsize
     high = read_integer(ds, "HighBit", bits - 1)
     lowest = high + 1 - bits if bits - 1 <= high < cell else 0
-    if _has_overlay(ds):
+    if bits == cell or _has_overlay(ds):
         return lowest, ""
     used = int(np.bitwise_or.reduce(raw.view(f"u{raw.dtype.itemsize}"), axis=None))
     if lowest and used < 2**bits and used % 2**lowest:
         return 0, "HighBit contradicts the pixels, which lie in the lower bits"
-    if not lowest and bits < cell and used >> bits and not used % 2 ** (cell - bits):
+    smallest, largest = _find_limits(bits, raw.dtype.kind == "i")
+    outside = raw.min() < smallest or raw.max() > largest
+    if not lowest and outside and used % 2 ** (cell - bits) == 0:
         return cell - bits, "HighBit contradicts the pixels, which lie in the upper bits"
     return lowest, ""
 
 
 def _has_overlay(ds: "Dataset") -> bool:
-    """Return whether the file says that bits of its pixels are overlays (group 60xx)."""
-    return any(tag.group & 0xFF00 == 0x6000 and tag.element == 0x0102 for tag in ds.keys())  # noqa: SIM118
+    """Return whether the file says that bits of its pixels are overlays: group 60xx with a place and no data of its own."""
+    groups = {tag.group for tag in ds.keys() if tag.group & 0xFF00 == 0x6000 and tag.element == 0x0102}  # noqa: SIM118
+    return any((group, 0x3000) not in ds for group in groups)
 
 
 def find_padding(ds: "Dataset", raw: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
@@ -170,8 +177,8 @@ def find_padding(ds: "Dataset", raw: np.ndarray, stored: np.ndarray) -> np.ndarr
     cell = read_integer(ds, "BitsAllocated", 8 * stored.dtype.itemsize)
     signed = stored.dtype.kind == "i"
     ends = [_wrap(int(end), cell, signed) for end in ends]
-    span = range(-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else range(2**bits)
-    searched = stored if all(end in span for end in ends) else raw
+    low, high = _find_limits(bits, signed)
+    searched = stored if low <= min(ends) and max(ends) <= high else raw
     if searched is raw and signed:  # of fewer bits than the cell: the sign may stand in either place
         ends, searched = [_wrap(end, bits, signed) for end in ends], stored
     return (searched >= min(ends)) & (searched <= max(ends))

@@ -33,7 +33,7 @@ _SCANNED = ("", "OT", "SC", "HC")  # and of secondary captures that do not say w
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _RADIOGRAPHS = (f"{_STORAGE}1", f"{_STORAGE}1.1", f"{_STORAGE}1.1.1")  # CR, DX for presentation and for processing
 _SECONDARY_CAPTURES = (f"{_STORAGE}7", *(f"{_STORAGE}7.{kind}" for kind in (1, 2, 3, 4)))
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PIXELS = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}  # bits of a sample; as the tags say for 0
 _nameless = ContextVar("nameless", default=False)
 
 
@@ -193,9 +193,7 @@ def _check_length(ds: "Dataset") -> None:
             )
         return
     keyword = next(name for name in _PIXELS if ds.get(name))
-    bits = {"PixelData": read_integer(ds, "BitsAllocated", 8), "FloatPixelData": 32, "DoubleFloatPixelData": 64}[
-        keyword
-    ]
+    bits = _PIXELS[keyword] or read_integer(ds, "BitsAllocated", 8)
     halved = str(ds.get("PhotometricInterpretation")) == "YBR_FULL_422"  # two of three samples are stored
     said = shape[0] * shape[1] * (2 if halved else samples) * frames * bits // 8
     if len(ds.get(keyword)) >= 2 * max(said, 2):
@@ -217,12 +215,15 @@ def _plain(text: str) -> str:
 
 def _read_pixels(ds: "Dataset") -> Plane:
     from pydicom.pixels import pixel_array
+    from pydicom.uid import RLELossless
 
     register()
     _check_length(ds)
     syntax = ds.file_meta.TransferSyntaxUID
     header = read_header(_get_first_frame(ds)) if syntax.is_encapsulated else None
-    raw = pixel_array(ds, index=0, correct_unused_bits=False, decoding_plugin=PLUGIN if header else "")
+    plugin = PLUGIN if syntax.is_encapsulated else ""
+    plugin = "pydicom" if syntax == RLELossless else plugin  # never what else is installed: GDCM may end the process
+    raw = pixel_array(ds, index=0, correct_unused_bits=False, decoding_plugin=plugin)
     if raw.dtype.kind == "f":
         return _to_plane(ds, raw, raw)
     precision = header.precision if header else None

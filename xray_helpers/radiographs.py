@@ -48,7 +48,8 @@ class Radiograph(NamedTuple):
     ----------
     pixels : ndarray of uint8, shape (height, width), 0-255
     mode : str
-        How the file stores a pixel: Pillow's name (``L``, ``RGB``, ``I;16``, ...), or ``DICOM MONOCHROME1 12 bit``.
+        How the file stores a pixel: Pillow's name (``L``, ``RGB``, ``I;16``, ...), ``RGB;16`` and the like of what Pillow
+        does not read whole (`deep_pictures`), or ``DICOM MONOCHROME1 12 bit``.
     sha256 : str
         Of the file's bytes.
     patient : str
