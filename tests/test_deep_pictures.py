@@ -12,7 +12,8 @@ import tifffile
 from dicom_files import scale
 from PIL import Image
 
-from xray_helpers.manifest import inspect_files, list_data, list_files
+from xray_helpers.listing import list_data, list_files
+from xray_helpers.manifest import inspect_files
 from xray_helpers.radiographs import SUFFIXES, ImageFolder, UnreadableError, looks_like_picture, read_radiograph
 
 Y, X = np.mgrid[0:64, 0:48]

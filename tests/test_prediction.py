@@ -4,7 +4,7 @@ import pytest
 
 from xray_helpers.prediction import Familiar, Reader, feature_distance, measure_familiarity
 from xray_helpers.radiographs import Radiograph, UnreadableError, note_oddities
-from xray_helpers.settings import InputError
+from xray_helpers.settings import CLASS_NAMES, InputError
 
 
 def test_distance_is_one_less_the_mean_cosine_with_the_nearest():
@@ -32,7 +32,7 @@ def test_a_hundredth_of_images_like_these_is_called_unlike(tmp_path):
 
 def test_where_the_model_abstains_there_is_no_decision():
     reader = object.__new__(Reader)
-    reader.threshold, reader.uncertain = 0.5, (0.4, 0.6)
+    reader.threshold, reader.uncertain, reader.class_names = 0.5, (0.4, 0.6), CLASS_NAMES
     reader._familiar = measure_familiarity(np.random.default_rng(0).normal(size=(50, 3)), np.zeros((2, 3)))
     reader.resize = lambda pixels: pixels
     reader._both = lambda pixels: (np.array([[0.45], [0.3], [0.7]]), np.zeros((3, 3)))

@@ -50,7 +50,8 @@ class Played:
         folder = Path(spec["folder"])
         for file in (*spec["writes"], f"{spec['name']}.ipynb", f"{spec['name']}.html"):
             (folder / file).parent.mkdir(exist_ok=True)
-            (folder / file).write_text(MANIFEST if file == "manifest.csv" else spec["name"])
+            texts = {"manifest.csv": MANIFEST, "classes.json": "{}"}
+            (folder / file).write_text(texts.get(file, spec["name"]))
         write_record(spec["name"], folder, spec["writes"], spec["made_of"], {"seconds": 1.0, "started": "now"})
         return {"error": "", "lost": ""}
 

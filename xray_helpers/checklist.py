@@ -16,7 +16,7 @@ from xray_helpers.metrics import METRIC_TITLES, METRICS, describe
 from xray_helpers.reporting import describe_engine, escape, study_banners
 from xray_helpers.settings import InputError, nearest
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
-from xray_helpers.studies import ANSWERS, read_csv, read_json
+from xray_helpers.studies import ANSWERS, read_class_names, read_csv, read_json
 
 _GUIDELINES = Path(__file__).parent / "templates" / "guidelines.yaml"
 
@@ -114,7 +114,7 @@ def _fill(number: str, topic: str, names: list[str], ask: str, facts: dict[str, 
 def collect_facts(folder: Path) -> dict[str, str]:
     """Return what the study knows, a sentence or two a fact; those of steps that have not run are missing."""
     record = read_json(folder / "study.json")
-    facts = _facts_of_settings(record)
+    facts = _facts_of_settings(record, *read_class_names(folder))
     if (folder / "manifest.csv").exists():
         facts |= _facts_of_data(read_csv(folder / "manifest.csv"), record["settings"])
     models = [name for name in record["settings"]["models"] if (folder / name / "metrics.json").exists()]
@@ -123,7 +123,7 @@ def collect_facts(folder: Path) -> dict[str, str]:
     return facts
 
 
-def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
+def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> dict[str, str]:
     s, machine = record["settings"], record["machine"]
     models = ", ".join(s["models"])
     size = " x ".join(map(str, s["img_size"]))
@@ -143,7 +143,7 @@ def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
     border = {"keep": "", "blank": " Border and corners were blanked.", "only": " Only border and corners were kept."}
     return {
         "approach": f"Deep learning: transfer learning with convolutional networks ({models}).",
-        "task": f"Tell Fractured (positive class) from Non-Fractured in single radiographs; develop and compare {models}.",
+        "task": f"Tell {positive} (positive class) from {negative} in single radiographs; develop and compare {models}.",
         "data": "Synthetic radiographs made by the software (phantoms), no patients." if s["data"] == "phantoms" else "",
         "preprocessing": f"Grey, 8 bits, {fitted} {size} pixels, repeated to three channels, {own}.{border[s['border']]}",
         "subset": f"A share of {s['use_subset']:g} of the groups' images was used." if s["use_subset"] < 1 else "All were used.",
@@ -151,7 +151,7 @@ def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
                    "only where they make subgroups, and --anonymous puts numbers in the place of file names.",
         "imbalance": "No class weights, no resampling; parts are stratified by label.",
         "architecture": f"{models}, each without its top layers, global average pooling, and a head: dropout "
-                        f"{s['dropout_rate']:g}, a dense layer, dropout, one sigmoid; grey pixels in, P(Fractured) out.",
+                        f"{s['dropout_rate']:g}, a dense layer, dropout, one sigmoid; grey pixels in, P({positive}) out.",
         "software": ", ".join(f"{name} {version}" for name, version in record["versions"].items()) + ".",
         "hardware": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}.",
         "weights": weights.get(s["weights"], "Backbones: ImageNet weights from a local copy.") + " Heads: Glorot uniform.",
@@ -163,7 +163,7 @@ def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
         "seed": f"Seed {s['seed']} of sampling, splits, augmentation and training.",
         "selection": "The epoch with the lowest validation loss is kept; among models, the highest AUROC on validation. "
                      "Test images informed neither.",
-        "threshold": f"Output is P(Fractured); an image is called fractured from a threshold upwards, chosen on validation "
+        "threshold": f"Output is P({positive}); an image is called {positive} from a threshold upwards, chosen on validation "
                      f"alone by {rules[s['threshold_rule']]}, before test was predicted.",
         "metrics": ", ".join(METRIC_TITLES[name] for name in METRICS) + "; reliability, decision curve.",
         "uncertainty": "95 % intervals that count images of one source or patient together (group bootstrap, or Wilson at the "
@@ -174,7 +174,7 @@ def _facts_of_settings(record: dict[str, Any]) -> dict[str, str]:
         "predictors": "The pixels; nothing else, and nothing was selected by hand.",
         "adverse": "Not applicable: existing images were analysed.",
         "updating": "Not applicable to the decisions; temperature scaling from validation is reported beside the probabilities.",
-        "outputs": "Every prediction is in predictions_*.csv; model.keras takes grey pixels 0 to 255 and returns P(Fractured).",
+        "outputs": f"Every prediction is in predictions_*.csv; model.keras takes grey pixels 0 to 255 and returns P({positive}).",
         "settings": "All settings are in study.json.",
         "robustness": f"Heads trained again with {s['repeats']} other seeds and over {s['folds']} group-aware folds."
                       if s["repeats"] else "",
@@ -193,7 +193,8 @@ def _facts_of_data(manifest: pd.DataFrame, settings: dict[str, Any]) -> dict[str
     unread = int(manifest["status"].eq("unreadable").sum())
     conflicts = find_label_conflicts(manifest)
     parts = [
-        f"{row.split} {row.n} images in {row.groups} groups, {row.fractured} fractured" for row in balance.itertuples()
+        f"{row.split} {row.n} images in {row.groups} groups, {row.fractured} of the positive class"
+        for row in balance.itertuples()
     ]
     sizes = used[["height", "width"]].astype(float)
     how = "the set's own folders" if settings["split"] == "folders" else "drawn by group, stratified by label"
@@ -275,4 +276,5 @@ def card_values(folder: Path, model: str, *, answers: dict[str, str] | None = No
         "answers": {name: escape(text) for name, text in given.items()},
         "trained": trained, "engine": describe_engine(trained["engine"]),
         "facts": collect_facts(folder) | judged_facts(folder, model), "settings": record["settings"],
+        "class_names": read_class_names(folder),
     }  # fmt: skip

@@ -215,16 +215,17 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from xray_helpers.prediction import guard_formulas, predict_files
     from xray_helpers.reading_room import describe_rule
-    from xray_helpers.studies import find_study, write_csv
+    from xray_helpers.studies import find_study, read_class_names, write_csv
 
     folder = find_study(study)
+    positive = read_class_names(folder)[1]
     table = predict_files(folder, model, files)
     for row in table.itertuples():
         if row.reason:
             click.echo(f"{row.file}: no picture: it {row.reason}")
         else:
             called = row.decision or "abstains"
-            told = f"{row.file}: P(Fractured) = {row.probability:.3f}, {called} (threshold {row.threshold:.3f})"
+            told = f"{row.file}: P({positive}) = {row.probability:.3f}, {called} (threshold {row.threshold:.3f})"
             click.echo(f"{told}. {row.warning}" if row.warning else told)
     if (folder / model / "metrics.json").exists():
         click.echo(describe_rule(folder, model))

@@ -15,13 +15,13 @@ from xray_helpers.listing import MIN_PER_CLASS, check_classes, list_data
 from xray_helpers.phantoms import demo_phantoms
 from xray_helpers.radiographs import ImageFolder, UnreadableError, image_folder, note_oddities
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
-from xray_helpers.studies import LOCAL, PHANTOMS, local_path, read_json, study_folder
+from xray_helpers.studies import LOCAL, PHANTOMS, local_path, read_json, study_folder, write_class_names
 
 MOST_VALUES = 12  # of a column that makes subgroups
 
 
 def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
-    """Read every file of the study's data and return the table of what was found.
+    """Read every file of the study's data and return the table of what was found; ``classes.json`` is written.
 
     Returns
     -------
@@ -36,8 +36,9 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     InputError
         As `list_data`; also when too few files of a class are readable.
     """
-    source = local_path(study_folder(settings.name), "data", settings.data)
-    listing = list_data(source, settings.patient_pattern)
+    folder = study_folder(settings.name)
+    listing = list_data(local_path(folder, "data", settings.data), settings.patient_pattern)
+    write_class_names(folder, listing.class_names)
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]

@@ -20,13 +20,14 @@ from xray_helpers.records import STALE, mark_stale
 from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, describe_source, render_page
 from xray_helpers.repeats import describe_all_images
 from xray_helpers.reporting import escape, headline_table, study_banners
-from xray_helpers.settings import InputError
+from xray_helpers.settings import POSITIVE, InputError
 from xray_helpers.splits import class_balance, describe_leak
 from xray_helpers.studies import (
     RUN,
     SWEEP,
     list_folders,
     list_whole,
+    read_class_names,
     read_csv,
     read_json,
     root,
@@ -56,6 +57,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     cards = [name for name in names if name.endswith(".html")]
     page = render_page(
         "index.html.j2", title=f"{study['settings']['name']}: fracture classifiers compared", study=study, verdict=verdict,
+        positive=read_class_names(folder)[1],
         banners=study_banners(study, manifest), source=describe_source(folder, study),
         parameters=changed_parameters(study["settings"]),
         headline=headline_table(comparison) if comparison is not None else [], sent=target is not None,
@@ -196,7 +198,7 @@ def write_sweep_page(
     page = render_page(
         "sweep.html.j2", title=f"Sweep {folder.name}: fracture classifiers compared", name=folder.name, verdict=verdict,
         banners=_sweep_banners(folder),
-        ranking=show(ranked), rows=show(table), missing=missing, sent=target is not None,
+        positive=_sweep_positive(folder), ranking=show(ranked), rows=show(table), missing=missing, sent=target is not None,
     )  # fmt: skip
     return write_text((target or folder) / "index.html", page)
 
@@ -209,6 +211,10 @@ def _sweep_banners(folder: Path) -> list[tuple[str, str]]:
         for kind, text in study_banners(read_json(path), read_csv(manifest) if manifest.exists() else None):
             banners.setdefault(text.split(":")[0], (kind, text.replace("manifest.csv", "each study's manifest.csv")))
     return list(banners.values())
+
+
+def _sweep_positive(folder: Path) -> str:
+    return next((read_class_names(path.parent)[1] for path in folder.glob("*/classes.json")), POSITIVE)
 
 
 def _say(value: Any) -> str:
@@ -236,7 +242,8 @@ def write_checklist(folder: Path) -> Path:
         error, guidelines = str(problem), fill_guidelines(folder, answers={})
     flow = [] if manifest is None else count_flow(manifest).itertuples(index=False, name=None)
     page = render_page(
-        "checklist.html.j2", title=f"Reporting checklist: {folder.name}", study=folder.name, guidelines=guidelines,
+        "checklist.html.j2", title=f"Reporting checklist: {folder.name}", study=folder.name,
+        guidelines=guidelines, class_names=read_class_names(folder),
         questions=read_guidelines()["questions"], error=error, flow=list(flow),
         parts=[] if manifest is None else class_balance(manifest).to_dict("records"),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from sklearn.metrics import roc_curve
 
 from xray_helpers.metrics import METRIC_TITLES
-from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE
+from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, class_names
 from xray_helpers.studies import write_whole
 
 CLASS_COLORS = {POSITIVE: "#b2432f", NEGATIVE: "#3d6f9e"}
@@ -99,8 +99,11 @@ def plot_class_balance(balance: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     """Draw images of each class in each part; `balance` is `splits.class_balance`'s table."""
     ax = new_axes(ax, figsize=(7.2, 2.6))
     left = np.zeros(len(balance))
-    for column, label in (("fractured", POSITIVE), ("non_fractured", NEGATIVE)):
-        bars = ax.barh(balance["split"], balance[column], left=left, color=CLASS_COLORS[label], label=label)
+    for column, label, name in (
+        ("fractured", POSITIVE, class_names()[1]),
+        ("non_fractured", NEGATIVE, class_names()[0]),
+    ):
+        bars = ax.barh(balance["split"], balance[column], left=left, color=CLASS_COLORS[label], label=name)
         ax.bar_label(bars, label_type="center", color="white", fontsize=9)
         left += balance[column].to_numpy()
     ax.invert_yaxis()
@@ -114,9 +117,9 @@ def plot_sizes(manifest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw width against height of the readable files; columns width, height, label."""
     ax = new_axes(ax, figsize=(5.2, 3.8))
     table = manifest.dropna(subset=["width", "height", "label"])
-    for label in CLASS_NAMES:
+    for label, name in zip(CLASS_NAMES, class_names(), strict=True):
         rows = table[table["label"] == label]
-        ax.scatter(rows["width"].astype(float), rows["height"].astype(float), s=22, alpha=0.5, label=label,
+        ax.scatter(rows["width"].astype(float), rows["height"].astype(float), s=22, alpha=0.5, label=name,
                    color=CLASS_COLORS[label], marker="o" if label == POSITIVE else "x")  # fmt: skip
     ax.set(xlabel="width (pixels)", ylabel="height (pixels)", title=f"Sizes of the files, n = {len(table)}")
     ax.legend()
@@ -126,9 +129,9 @@ def plot_sizes(manifest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def plot_intensities(intensities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the distribution of mean grey levels by class; columns mean_grey (0-255), label."""
     ax = new_axes(ax, figsize=(6.4, 3.2))
-    for label in CLASS_NAMES:
+    for label, name in zip(CLASS_NAMES, class_names(), strict=True):
         values = intensities.loc[intensities["label"] == label, "mean_grey"]
-        ax.hist(values, bins=np.arange(0, 256, 8), density=True, histtype="step", linewidth=2, label=label,
+        ax.hist(values, bins=np.arange(0, 256, 8), density=True, histtype="step", linewidth=2, label=name,
                 color=CLASS_COLORS[label], linestyle="-" if label == POSITIVE else "--")  # fmt: skip
     ax.set(xlabel="mean grey level of an image (0-255)", ylabel="density",
            title=f"Intensities by class, train, n = {len(intensities)}")  # fmt: skip
@@ -214,10 +217,10 @@ def plot_confusion(
     share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     words = [[f"{int(n)}\n{s:.0%}" for n, s in zip(*row, strict=True)] for row in zip(cells, share, strict=True)]
     sns.heatmap(share, annot=words, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, ax=ax, linewidths=1,
-                xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES, annot_kws={"fontsize": 11})  # fmt: skip
+                xticklabels=class_names(), yticklabels=class_names(), annot_kws={"fontsize": 11})  # fmt: skip
     ax.set(xlabel="predicted", ylabel="actual")
     ax.set_title(f"{model}: {split}, n = {int(counts['n'])}, threshold {counts['threshold']:.2f}\n"
-                 "positive class: Fractured", fontsize=10)  # fmt: skip
+                 f"positive class: {class_names()[1]}", fontsize=10)  # fmt: skip
     ax.tick_params(axis="y", rotation=90)
     return ax
 
@@ -267,7 +270,7 @@ def plot_evaluation_grid(comparison: pd.DataFrame, *, baseline: float | None = N
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
     for ax, metric in zip(axes.flat, ("accuracy", "precision", "recall", "f1"), strict=True):
         plot_model_metric(comparison, metric, baseline=baseline if metric == "accuracy" else None, ax=ax)
-    figure.suptitle("Positive class: Fractured; lines are 95 % intervals", fontsize=10)
+    figure.suptitle(f"Positive class: {class_names()[1]}; lines are 95 % intervals", fontsize=10)
     return figure
 
 
@@ -315,12 +318,12 @@ def plot_evaluation(history: pd.DataFrame, predictions: pd.DataFrame, metrics: d
     table = pd.DataFrame([{"metric": name} | metrics[name] for name in names])
     plot_metrics(table, title=f"Scores, test, n = {metrics['n']}", baseline=baseline, ax=axes[0, 2])
     ax = axes[1, 2]
-    for value, label in ((1, POSITIVE), (0, NEGATIVE)):
+    for value, label, name in ((1, POSITIVE, class_names()[1]), (0, NEGATIVE, class_names()[0])):
         ax.hist(predictions.loc[predictions["y_true"] == value, "y_prob"], bins=np.linspace(0, 1, 21),
                 histtype="step", linewidth=2, color=CLASS_COLORS[label], linestyle="-" if value else "--",
-                label=f"actual {label}")  # fmt: skip
+                label=f"actual {name}")  # fmt: skip
     ax.axvline(metrics["threshold"], color="#666666", linestyle=":", label=f"threshold {metrics['threshold']:.2f}")
-    ax.set(xlabel="P(Fractured)", ylabel="images", title=f"Predicted probabilities, test, n = {metrics['n']}")
+    ax.set(xlabel=f"P({class_names()[1]})", ylabel="images", title=f"Predicted probabilities, test, n = {metrics['n']}")
     ax.legend()
     return figure
 
@@ -333,8 +336,8 @@ def plot_sample_predictions(
     for row in sample.itertuples():
         right = row.y_true == row.y_pred
         captions.append(
-            f"{'right' if right else 'WRONG'}: predicted {CLASS_NAMES[row.y_pred]}\n"
-            f"actual {CLASS_NAMES[row.y_true]}, P = {row.y_prob:.2f}"
+            f"{'right' if right else 'WRONG'}: predicted {class_names()[row.y_pred]}\n"
+            f"actual {class_names()[row.y_true]}, P = {row.y_prob:.2f}"
         )
         colors.append("#2e7d4f" if right else "#c22d2d")
     title = f"{model}: {len(sample)} random test images, threshold {threshold:.2f}"

@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from xray_helpers.explain import scale_map
 from xray_helpers.metrics import METRIC_TITLES
 from xray_helpers.plots import CLASS_COLORS, model_color, new_axes
-from xray_helpers.settings import CLASS_NAMES, POSITIVE
+from xray_helpers.settings import class_names
 
 
 def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
@@ -27,8 +27,9 @@ def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None =
         ax.errorbar(part["mean_probability"], part["fractured"], yerr=error, marker=marker, linestyle=line, color=color,
                     ms=5, capsize=2, linewidth=1.4, label=f"{scaling} scaling")  # fmt: skip
     n = int(reliability.loc[reliability["scaling"] == "before", "n"].sum())
-    ax.set(xlabel="probability of Fractured, mean of a bin", ylabel="share that is fractured", xlim=(-0.02, 1.02),
-           ylim=(-0.02, 1.02), title=f"{model}: calibration, test, n = {n}")  # fmt: skip
+    positive = class_names()[1]
+    ax.set(xlabel=f"probability of {positive}, mean of a bin", ylabel=f"share that is {positive}")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=f"{model}: calibration, test, n = {n}")
     ax.legend(loc="upper left")
     return ax
 
@@ -276,12 +277,12 @@ def plot_band(predictions: pd.DataFrame, chosen: dict[str, Any], *, model: str, 
     """
     ax = new_axes(ax, figsize=(7.2, 3.2))
     bins = np.linspace(0, 1, 26)
-    for y_true, label in enumerate(CLASS_NAMES):
+    for y_true, label in enumerate(class_names()):
         p = predictions.loc[predictions["y_true"] == y_true, "y_prob"]
         ax.hist(p, bins, color=CLASS_COLORS[label], alpha=0.6, label=f"{label}, n = {len(p)}")
     low, high = chosen.get("uncertain", (chosen["threshold"],) * 2)
     ax.axvspan(low, high, color="#c98b2b", alpha=0.2, label=f"uncertain, {low:.2f} to {high:.2f}")
     ax.axvline(chosen["threshold"], color="#2f4858", label=f"threshold {chosen['threshold']:.2f}")
-    ax.set(xlabel=f"P({POSITIVE})", ylabel="test images", title=f"{model}: probabilities on test", xlim=(0, 1))
+    ax.set(xlabel=f"P({class_names()[1]})", ylabel="test images", title=f"{model}: probabilities on test", xlim=(0, 1))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return ax

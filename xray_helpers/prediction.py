@@ -13,8 +13,8 @@ from xray_helpers.listing import list_files
 from xray_helpers.manifest import reading_of
 from xray_helpers.pixels import resize
 from xray_helpers.radiographs import ImageFolder, Radiograph, UnreadableError, escape_name, note_oddities
-from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
-from xray_helpers.studies import read_json, write_whole
+from xray_helpers.settings import InputError
+from xray_helpers.studies import read_class_names, read_json, write_whole
 from xray_helpers.training import HEAD_INPUT, load_model
 
 if TYPE_CHECKING:
@@ -160,6 +160,8 @@ class Reader:
         Between which the threshold would lie with other validation images.
     settings : dict
         Of the study.
+    class_names : (str, str)
+        Of the negative and the positive class.
 
     Raises
     ------
@@ -178,7 +180,7 @@ class Reader:
         chosen = read_json(place / "threshold.json")
         self.threshold = float(chosen["threshold"])
         self.uncertain = tuple(chosen.get("uncertain", (self.threshold, self.threshold)))
-        self.settings = read_json(study / "study.json")["settings"]
+        self.settings, self.class_names = read_json(study / "study.json")["settings"], read_class_names(study)
         self._familiar = Familiar.load(place / "familiarity.npz")
         self.model = load_model(place / "model.keras")
         self._both = keras.Model(self.model.input, [self.model.output, build_feature_model(self.model).output])
@@ -205,7 +207,7 @@ class Reader:
             answers.append(
                 {
                     "probability": round(p, 6),
-                    "decision": "" if uncertain else POSITIVE if p >= self.threshold else NEGATIVE,
+                    "decision": "" if uncertain else self.class_names[int(p >= self.threshold)],
                     "warning": ("WARNING: " + "; ".join(words)) if words else "",
                     "uncertain": uncertain,
                 }

@@ -24,8 +24,8 @@ from xray_helpers.radiographs import (
     escape_name,
     note_oddities,
 )
-from xray_helpers.settings import POSITIVE, InputError
-from xray_helpers.studies import read_csv, read_json
+from xray_helpers.settings import InputError, class_names
+from xray_helpers.studies import read_class_names, read_csv, read_json
 from xray_helpers.viewing import (
     FLOW,
     Pager,
@@ -124,7 +124,8 @@ def describe_rule(study: Path, model: str) -> str:
         f"Of the {scores['n']} test images it would abstain on {within}, which both shares count as decided."
     )
     return (
-        f"{model} of the study {study.name}: called {POSITIVE} from a probability of {chosen['threshold']:.3f} on "
+        f"{model} of the study {study.name}: called {read_class_names(study)[1]} from a probability of "
+        f"{chosen['threshold']:.3f} on "
         f"({scores['threshold_rule']}). On {scores['n']} test images of {scores['n_groups']} groups that has sensitivity "
         f"{describe(scores['recall'])} and specificity {describe(scores['specificity'])}. {band if low < high else ''}"
     ).strip()
@@ -274,7 +275,7 @@ class ReadingRoom:
             f"<p style='color:#b2432f;font-weight:600;{_WRAP}'>{text(row['warning'])}</p>" if row["warning"] else ""
         )
         self.answer.value = (
-            f"<p style='font-size:120%;{_WRAP}'><b>{text(said)}</b>, P({POSITIVE}) = {row['probability']:.3f}, threshold "
+            f"<p style='font-size:120%;{_WRAP}'><b>{text(said)}</b>, P({class_names()[1]}) = {row['probability']:.3f}, threshold "
             f"{row['threshold']:.3f}</p>{warning}"
         )
         caption = write_caption(text(row["file"]), describe_map(row["map"]), self.verdict)

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,19 @@ SPLITS = ("train", "validation", "test")
 
 
 FEW = 5  # groups of a class below which a threshold or an interval that resamples groups rests on nothing
+
+
+_shown_names = list(CLASS_NAMES)
+
+
+def class_names() -> tuple[str, str]:
+    """Return how the study at hand calls the negative and the positive class, as the data do."""
+    return _shown_names[0], _shown_names[1]
+
+
+def call_classes(names: Sequence[str]) -> None:
+    """Let `class_names` return these names of the negative and the positive class, in this process."""
+    _shown_names[:] = names
 
 
 class InputError(Exception):

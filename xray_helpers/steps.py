@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from xray_helpers.records import STALE, is_as_written, mark_stale, read_done, sha256_of
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.studies import (
+    CLASSES,
     LOCAL,
     PHANTOMS,
     RUN,
@@ -73,7 +74,7 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
     shards : mapping of str to int, optional
         In how many parts the features of a model are extracted before it is trained; none where it is not named.
     """
-    explore = Step(EXPLORE, EXPLORE, {}, (), ("manifest.csv", "links.csv"))
+    explore = Step(EXPLORE, EXPLORE, {}, (), ("manifest.csv", "links.csv", CLASSES))
     steps = [explore]
     for model in models:
         parts = (shards or {}).get(model, 0)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from xray_helpers.settings import InputError, Settings
+from xray_helpers.settings import CLASS_NAMES, InputError, Settings, call_classes
 
 if TYPE_CHECKING:
     import pandas as pd  # a second that a command with nothing to do should not pay for
@@ -30,6 +30,7 @@ _BLOCKS, _BLOCK = 64, 4096  # of a file: what its seal looks at
 ANSWERS = "study.yaml"  # what a person tells of a study
 RUN = ".run.json"  # in a study while a command runs it: whose run it is; touched as a sign of life
 SWEEP = "sweep.json"  # in the folder of a sweep: its points and studies
+CLASSES = "classes.json"  # in a study: what its data call the classes
 LAB = "lab"  # in a study: notebooks of a person's own
 _NOISE = re.compile(r"WARNING: All log messages before absl::|[IW]\d{4} \d\d:\d\d:[\d.]+ +\d+ \w+\.cc:")
 LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
@@ -88,6 +89,7 @@ def open_study(settings: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "study.json").exists():
         write_json(folder / "study.json", {"settings": shareable(settings), **provenance()})
+    call_classes(read_class_names(folder))
     local = read_json(folder / "local.json", default={})
     for key in ("data", "weights"):
         value = getattr(settings, key)
@@ -96,6 +98,18 @@ def open_study(settings: Settings) -> Path:
     if local:
         write_json(folder / "local.json", local)
     return folder
+
+
+def read_class_names(folder: Path) -> tuple[str, str]:
+    """Return how a study's data call the negative and the positive class; ``classes.json`` says it, written by 01."""
+    names = read_json(folder / CLASSES, default={})
+    return names.get("negative", CLASS_NAMES[0]), names.get("positive", CLASS_NAMES[1])
+
+
+def write_class_names(folder: Path, names: tuple[str, str]) -> None:
+    """Write ``classes.json``, and call the classes so from here on."""
+    write_json(folder / CLASSES, {"negative": names[0], "positive": names[1]})
+    call_classes(names)
 
 
 def is_private(key: str, value: str) -> bool:

@@ -17,7 +17,7 @@ from xray_helpers.intervals import grouped_proportion, predictive_values
 from xray_helpers.manifest import data_folder
 from xray_helpers.pixels import load_pixels
 from xray_helpers.radiographs import UnreadableError
-from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
+from xray_helpers.settings import InputError, class_names
 from xray_helpers.splits import used_part
 from xray_helpers.studies import read_csv, read_json
 from xray_helpers.viewing import (
@@ -37,9 +37,9 @@ from xray_helpers.viewing import (
 )
 
 KINDS = {  # of a call: (y_true, y_pred)
-    "missed fractures (FN)": (1, 0),
+    "missed (FN)": (1, 0),
     "false alarms (FP)": (0, 1),
-    "fractures found (TP)": (1, 1),
+    "found (TP)": (1, 1),
     "intact recognised (TN)": (0, 0),
 }
 
@@ -150,11 +150,11 @@ class _ThresholdExplorer:
         names = ("sensitivity", "specificity", *(f"{name} at {self.prevalence.value:.1%}" for name in ("PPV", "NPV")))
         rows = [(name, *_span(entry)) for name, entry in zip(names, rates.values(), strict=True)]
         matrix = [
-            (f"true {NEGATIVE}", str(counts["tn"]), str(counts["fp"])),
-            (f"true {POSITIVE}", str(counts["fn"]), str(counts["tp"])),
+            (f"true {class_names()[0]}", str(counts["tn"]), str(counts["fp"])),
+            (f"true {class_names()[1]}", str(counts["fn"]), str(counts["tp"])),
         ]
         self.numbers.value = table(
-            f"{self.model}, test n = {self.n}", ("", f"called {NEGATIVE}", f"called {POSITIVE}"), matrix
+            f"{self.model}, test n = {self.n}", ("", f"called {class_names()[0]}", f"called {class_names()[1]}"), matrix
         ) + table("", (), rows, list(rates))
         called = counts["tp"] + counts["fp"]
         sensitivity, specificity = rates["sensitivity"]["value"], rates["specificity"]["value"]
@@ -230,8 +230,8 @@ class _ErrorBrowser:
             self.view.clear()
             self.note.value, self.nearest.children = "There is no such image.", []
             return
-        true, called = (POSITIVE if value else NEGATIVE for value in (row.y_true, row.y_pred))
-        said = f"{text(row.path)}<br>true {true}, P({POSITIVE}) = {row.y_prob:.3f}, called {called}"
+        true, called = (class_names()[value] for value in (row.y_true, row.y_pred))
+        said = f"{text(row.path)}<br>true {true}, P({class_names()[1]}) = {row.y_prob:.3f}, called {called}"
         try:
             pixels = self.folder.read(row.path).pixels
             grid = self.maps.fitted(row.path, pixels.shape)
@@ -403,8 +403,8 @@ class _ModelComparer:
         for (control, p, called), (verdict, _) in zip(said_by, self.verdicts, strict=True):
             grid = self._maps_of(control.value).fitted(row.path, pixels.shape)
             shown.append((pixels, grid))
-            said = f"<b>{text(control.value)}</b>: P = {p:.3f}, {POSITIVE if called else NEGATIVE}"
-            words = f"{said}<br>{text(row.path)}, true {POSITIVE if row.y_true else NEGATIVE}"
+            said = f"<b>{text(control.value)}</b>: P = {p:.3f}, {class_names()[int(called)]}"
+            words = f"{said}<br>{text(row.path)}, true {class_names()[row.y_true]}"
             captions.append(write_caption(words, describe_map(grid) or "no map was made", verdict))
         return shown, captions
 
