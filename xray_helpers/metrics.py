@@ -159,8 +159,9 @@ def judge(
 
 def describe_rule(chosen: dict[str, Any]) -> str:
     """Return how the threshold was chosen, in a few words; of ``threshold.json``."""
-    words = {"fixed": "fixed", "youden": "Youden's J on validation",
-             "sensitivity": f"sensitivity of {chosen['target_sensitivity']:g} on validation"}  # fmt: skip
+    where = chosen.get("chosen_on", "validation")
+    words = {"fixed": "fixed", "youden": f"Youden's J on {where}",
+             "sensitivity": f"sensitivity of {chosen['target_sensitivity']:g} on {where}"}  # fmt: skip
     return words[chosen["rule"]]
 
 
