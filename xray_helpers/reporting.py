@@ -13,7 +13,7 @@ from xray_helpers.duplicates import Search
 from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.records import STALE
-from xray_helpers.settings import FEW, Settings
+from xray_helpers.settings import FEW, Settings, class_names
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 
 HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
@@ -72,9 +72,11 @@ def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     else:
         level = "Patients are unknown: the parts are disjoint at image-source level, patients unknown."
     test = parts.loc["test"]
+    counted = int(parts["n"].sum())
+    copies = f" of {len(used)} files, one per source; copies are for training only" if counted < len(used) else ""
     return (
-        f"{len(used)} images in {used['group'].nunique()} groups are used, {parts['fractured'].sum()} of them "
-        f"fractured. {level} Always naming the commoner class would be right for "
+        f"{counted} images in {used['group'].nunique()} groups count{copies}. {parts['fractured'].sum()} of them are "
+        f"{class_names()[1]}. {level} Always naming the commoner class would be right for "
         f"{test['majority_accuracy']:.0%} of the {int(test['n'])} test images: no model below that is of use."
     )
 
