@@ -76,13 +76,13 @@ def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
     table = compare_models(tmp_path, ["VGG16", "ResNet50"])
     assert table["auroc_low"].isna().all()
     told = conclude(table, 0.5)
-    assert "(no interval: too few groups)" in told
+    assert "(no interval: not enough independent sources)" in told
     assert "nothing follows for others" in told
     assert "(" not in headline_table(table)[0]["AUROC"]
     pairs = compare_pairs(predictions, 0)
     assert pairs[["ci_low", "p_holm", "delong_p_holm", "decisions_p_holm"]].isna().all(axis=None)
     assert compare_accuracies(predictions) is None
-    assert describe_pairs(pairs, "VGG16").startswith("Nothing was tested: a class has fewer than 5 sources")
+    assert describe_pairs(pairs, "VGG16").startswith("Nothing was tested: a class has fewer than 8 sources")
     shown = pairs_table(pairs).iloc[0]
     assert shown["p, groups"] == shown["p, DeLong"] == shown["p, decisions"] == "not tested"
     assert "(" not in shown["AUROC difference"]

@@ -6,7 +6,8 @@ words     settings · studies · cache
 images    dicoms · radiographs · anatomy · phantoms
 data      boxes · manifest · pixels · signatures · alignment · duplicates · splits
 learning  backbones · engines · features · training · prediction · finetuning
-judging   delong · intervals · metrics · repeats · calibration · breakdown · paired · ensemble · comparison · inflation ·
+judging   delong · intervals · influence · thresholds · metrics · repeats · calibration · breakdown · signflips · paired ·
+          ensemble · comparison · inflation ·
           explain · localization
 showing   plots · plots_evaluation · viewing · widgets_data · widgets · reading_room · reporting · checklist · render · pages ·
           audit
