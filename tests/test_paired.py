@@ -145,7 +145,7 @@ def test_models_that_differ_by_less_than_matters_are_called_equal():
     one = predictions(3.0, 1, groups=400)
     near = one.assign(y_prob=np.clip(one["y_prob"] + np.random.default_rng(0).normal(0, 0.002, len(one)), 0, 1))
     assert describe_pairs(compare_pairs({"one": one, "near": near}), "one").endswith(
-        "from near it differs by less than 0.02 either way."
+        "from near it differs by less than 0.01 either way."
     )
 
 

@@ -142,6 +142,8 @@ def bounded_interval(value: float, spread: Spread, low: float = 0.0, *, bias: fl
         How much of the logit's own bias (half its variance times its curvature) is taken off.
     """
     share, span = (value - low) / (1 - low), 1 - low
+    if spread.effective <= 0:
+        return no_interval(value, TOO_FEW)
     if share <= 1e-12 or share >= 1 - 1e-12:
         bound = perfect_bound(spread.effective)
         ends = (bound, 1.0) if share > 0.5 else (0.0, 1 - bound)
