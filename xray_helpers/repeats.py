@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from xray_helpers.intervals import describe
 from xray_helpers.metrics import compute_metrics
 from xray_helpers.settings import Settings
 from xray_helpers.studies import derive_seed
@@ -88,7 +89,7 @@ def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str,
     auroc : dict
         Of ``metrics.json``: what is known by one split and its interval.
     seed : int
-        Of the resampling.
+        Not used: nothing is drawn at random. Kept for those who call it.
     """
     rows = [{"source": "this split, 95 % interval of groups", "auroc": auroc["value"], "low": auroc["ci_low"],
              "high": auroc["ci_high"], "runs": 1}]  # fmt: skip
@@ -127,21 +128,28 @@ def describe_spread(table: pd.DataFrame) -> str:
     text = ""
     if "other seeds, same split" in by.index:
         row = by.loc["other seeds, same split"]
-        text += (
-            f"With {row['runs']:.0f} other seeds AUROC on test lies between {row['low']:.2f} and {row['high']:.2f}. "
-        )
+        text += f"With {_counted(row['runs'], 'other seed')} AUROC on test {_lies(row)}. "
     if "other folds of all images" in by.index:
         row = by.loc["other folds of all images"]
-        text += (f"Over {row['runs']:.0f} folds of all images, each judged by a head that never saw its group, it lies between "
-                 f"{row['low']:.2f} and {row['high']:.2f}, {row['auroc']:.2f} on average. ")  # fmt: skip
+        text += (
+            f"Over {_counted(row['runs'], 'fold')} of all images, each judged by a head that never saw its group, it "
+            f"{_lies(row)}, {row['auroc']:.2f} on average. "
+        )
     text += describe_all_images(table)
     return text.strip() or "Nothing was repeated: the spread is not known."
+
+
+def _counted(runs: float, word: str) -> str:
+    return f"one {word}" if runs == 1 else f"{runs:.0f} {word}s"
+
+
+def _lies(row: pd.Series) -> str:
+    low, high = f"{row['low']:.2f}", f"{row['high']:.2f}"
+    return f"is {low}" if low == high else f"lies between {low} and {high}"
 
 
 def describe_all_images(table: pd.DataFrame) -> str:
     """Return the AUROC of all images, each judged out of fold, with its interval; an empty text where it is not known."""
     rows = table[(table["source"] == ALL_IMAGES) & table["low"].notna()]
-    return "".join(
-        f"All images together, out of fold: {row.auroc:.2f} ({row.low:.2f} to {row.high:.2f})."
-        for row in rows.itertuples()
-    )
+    entries = ({"value": row.auroc, "ci_low": row.low, "ci_high": row.high} for row in rows.itertuples())
+    return "".join(f"All images together, out of fold: {describe(entry)}." for entry in entries)
