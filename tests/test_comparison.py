@@ -9,7 +9,7 @@ from xray_helpers.plots import plot_evaluation_grid
 from xray_helpers.plots_evaluation import plot_cost, plot_ranking
 from xray_helpers.reporting import headline_table
 from xray_helpers.settings import InputError
-from xray_helpers.studies import write_csv, write_json
+from xray_helpers.studies import read_csv, write_csv, write_json
 
 
 def write_model(study, name, strength, *, seed=0, paths=None):
@@ -37,15 +37,23 @@ def test_ranked_by_auroc_with_intervals(tmp_path):
     assert (table["auroc"] <= table["auroc_high"]).all()
     text = conclude(table, 0.5)
     assert text.startswith("ResNet50 ranks first with AUROC")
-    assert "No other model's interval overlaps" in text
+    assert "the paired test says" in text
+    told = conclude(
+        table, 0.5, compare_pairs({name: read_csv(tmp_path / name / "predictions_test.csv") for name in models})
+    )
+    assert told.endswith("ResNet50 is told apart from VGG16 by AUROC.")
 
 
 def test_conclusion_tells_chance_and_ties(tmp_path):
     write_model(tmp_path, "VGG16", 0.0, seed=1)
-    assert "no model is told from chance" in conclude(compare_models(tmp_path, ["VGG16"]), 0.5)
+    chance = conclude(compare_models(tmp_path, ["VGG16"]), 0.5)
+    assert chance.endswith("Its interval includes 0.5: that it is better than chance is not shown on these images.")
     write_model(tmp_path, "VGG16", 2.0, seed=1)
-    write_model(tmp_path, "ResNet50", 2.1, seed=1)
-    assert "order is not settled" in conclude(compare_models(tmp_path, ["VGG16", "ResNet50"]), 0.5)
+    write_model(tmp_path, "ResNet50", 2.1, seed=3)
+    pairs = compare_pairs({name: read_csv(tmp_path / name / "predictions_test.csv") for name in ("VGG16", "ResNet50")})
+    told = conclude(compare_models(tmp_path, ["VGG16", "ResNet50"]), 0.5, pairs)
+    assert "told apart from no other model" in told
+    assert "overlap" not in told
 
 
 def test_other_images_are_refused(tmp_path):
@@ -76,13 +84,13 @@ def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
     table = compare_models(tmp_path, ["VGG16", "ResNet50"])
     assert table["auroc_low"].isna().all()
     told = conclude(table, 0.5)
-    assert "(no interval: too few groups)" in told
+    assert "(no interval: not enough independent sources)" in told
     assert "nothing follows for others" in told
     assert "(" not in headline_table(table)[0]["AUROC"]
     pairs = compare_pairs(predictions, 0)
     assert pairs[["ci_low", "p_holm", "delong_p_holm", "decisions_p_holm"]].isna().all(axis=None)
     assert compare_accuracies(predictions) is None
-    assert describe_pairs(pairs, "VGG16").startswith("Nothing was tested: a class has fewer than 5 sources")
+    assert describe_pairs(pairs, "VGG16").startswith("Nothing was tested: a class has fewer than 8 sources")
     shown = pairs_table(pairs).iloc[0]
     assert shown["p, groups"] == shown["p, DeLong"] == shown["p, decisions"] == "not tested"
     assert "(" not in shown["AUROC difference"]

@@ -162,6 +162,8 @@ def test_patients_are_hashes_that_are_alike_for_one_person(tmp_path, phantom):
     study = read(build(phantom, StudyInstanceUID="1.2.3"), tmp_path).patient
     assert len({one, two, study}) == 3
     assert all(len(text) == 16 and int(text, 16) >= 0 for text in (one, two, study))
+    for word in ("ANONYMOUS", "unknown", " xxx "):
+        assert read(build(phantom, PatientID=word, StudyInstanceUID="1.2.3"), tmp_path).patient == study
     assert read(build(phantom), tmp_path).patient == ""
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from xray_helpers.ensemble import build_ensembles, describe_ensembles
+from xray_helpers.ensemble import build_ensembles, compare_ensemble, describe_ensembles
 from xray_helpers.studies import write_csv
 
 
@@ -34,8 +34,14 @@ def test_models_that_err_apart_are_better_together(tmp_path):
     mean = np.mean([table["y_prob"] for table in tables], axis=0)
     assert predictions["Ensemble (mean)"]["y_prob"].to_numpy() == pytest.approx(mean)
     assert list(predictions["Ensemble (mean)"].columns) == ["path", "group", "y_true", "y_prob", "y_pred"]
-    assert "joining them adds" in describe_ensembles(scores, "A", best)
-    assert "nothing worth" in describe_ensembles(scores, "A", 1.0)
+    assert describe_ensembles(scores, "A", best).endswith("whether joining them adds anything was not tested.")
+    tested = compare_ensemble(predictions, "A", alone)
+    assert tested["difference"].iloc[0] == pytest.approx(scores["Ensemble (mean)"]["auroc"]["value"] - best)
+    assert "joining them adds something" in describe_ensembles(scores, "A", best, tested.assign(p=0.01))
+    small = tested.assign(p=0.5, ci_low=-0.004, ci_high=0.006)
+    assert "nothing worth" in describe_ensembles(scores, "A", best, small)
+    assert "is not shown" in describe_ensembles(scores, "A", best, small.assign(ci_high=0.1))
+    assert compare_ensemble({}, "A", alone).empty
     assert build_ensembles(tmp_path, ["A"], {"rule": "youden", "target_sensitivity": 0.95}) == ({}, {})
     assert describe_ensembles({}, "A", best) == ""
 

@@ -7,14 +7,15 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from xray_helpers.paired import (
-    bootstrap_auroc,
-    bootstrap_p,
     compare_accuracies,
+    compare_by_group,
     compare_decisions,
     compare_pairs,
     describe_pairs,
     holm,
+    pairs_table,
 )
+from xray_helpers.signflips import sign_flip_interval, sign_flip_p
 
 
 def predictions(strength, seed, groups=60, images=4):
@@ -48,14 +49,104 @@ def test_a_better_model_is_told_apart_and_an_equal_one_is_not():
                     "between it and same the difference may be chance.")  # fmt: skip
 
 
-def test_the_bootstrap_resamples_groups_for_all_models_alike():
-    one = predictions(1.0, 1)
-    found = bootstrap_auroc(one["y_true"].to_numpy(), {"a": one["y_prob"].to_numpy(), "b": one["y_prob"].to_numpy()},
-                            one["group"].to_numpy(), 3)  # fmt: skip
-    assert (found["a"][1] == found["b"][1]).all()
-    assert len(found["a"][1]) == 2000
-    rest = one[one["group"] != 7]
-    assert found["a"][2][7] == pytest.approx(roc_auc_score(rest["y_true"], rest["y_prob"]))
+def test_swapping_models_in_some_groups_turns_the_signs_of_their_parts():
+    """The AUROC difference after any swap is the signed sum of the parts, exactly, on one scale."""
+    rng = np.random.default_rng(3)
+    y, group = rng.integers(0, 2, 40), np.repeat(np.arange(10), 4)
+    first, second = rng.permutation(40) / 40 + 0.01, rng.permutation(40) / 40 + 0.01  # the same values: one scale
+    parts = compare_by_group(y, first, second, group)
+    for _ in range(20):
+        sign = rng.choice([-1, 1], 10)
+        swap = (sign < 0)[group]
+        one, two = np.where(swap, second, first), np.where(swap, first, second)
+        assert parts @ sign == pytest.approx(roc_auc_score(y, one) - roc_auc_score(y, two), abs=1e-12)
+
+
+def test_another_scale_of_one_model_changes_nothing():
+    one, other = predictions(1.0, 1), predictions(1.2, 2)
+    sharper = other.assign(y_prob=1 / (1 + (1 / other["y_prob"] - 1) ** 3 * 5))
+    plain, scaled = (compare_pairs({"a": one, "b": b}).iloc[0] for b in (other, sharper))
+    assert scaled["difference"] == pytest.approx(plain["difference"])
+    assert scaled["p"] == pytest.approx(plain["p"], abs=0.03)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=6, max_size=11))
+def test_the_p_of_sign_flips_is_that_of_counting_them_all(values):
+    parts = np.array(values)
+    signs = 1 - 2 * ((np.arange(2 ** len(parts))[:, None] >> np.arange(len(parts))) & 1)
+    sums, total = np.abs(signs @ parts), abs(parts.sum())
+    least, most = (sums > total + 1e-9).mean(), (sums >= total - 1e-9).mean()
+    p = sign_flip_p(parts)
+    assert 0 < p <= 1
+    assert p == sign_flip_p(-parts)
+    assert least / 1.5 - 0.06 <= p <= 1.5 * most + 0.06
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(-0.2, 0.2))
+def test_the_interval_excludes_no_difference_just_where_p_is_below_five_percent(seed, shift):
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(20))
+    parts = shares * (shift + rng.normal(0, 0.3, 20))
+    low, high, p = sign_flip_interval(parts, shares)
+    assert low <= parts.sum() <= high
+    assert (low > 0 or high < 0) == (p < 0.05)
+
+
+def null_models(seed, groups=24, auroc=0.85, images=4):
+    rng = np.random.default_rng(seed)
+    y = np.repeat(rng.permutation(np.arange(groups) % 2), images)
+    group, shift = np.repeat(np.arange(groups), images), np.sqrt(2) * stats.norm.ppf(auroc)
+    shared = rng.normal(size=groups)[group] * np.sqrt(0.4) + rng.normal(size=len(y)) * np.sqrt(0.1)
+    tables = {}
+    for name in ("one", "two"):
+        own = rng.normal(size=groups)[group] * np.sqrt(0.4) + rng.normal(size=len(y)) * np.sqrt(0.1)
+        p = stats.logistic.cdf(shared + own + shift * y - shift / 2)
+        tables[name] = pd.DataFrame({"group": group, "y_true": y, "y_prob": p, "y_pred": (p >= 0.5).astype(int)})
+    return tables
+
+
+@pytest.mark.parametrize("auroc", [0.85, 0.97])
+def test_equal_models_are_told_apart_in_five_percent_of_studies(auroc):
+    """300 studies: between 2 and 9 % are what chance leaves of 5 (binomial, 99.5 %)."""
+    pairs = pd.concat([compare_pairs(null_models([9, study], auroc=auroc)) for study in range(300)])
+    assert 0.02 <= (pairs["p"] < 0.05).mean() <= 0.09
+    outside = (pairs["ci_low"] > 0) | (pairs["ci_high"] < 0)
+    assert (outside == (pairs["p"] < 0.05)).all()
+    together = [compare_accuracies(null_models([9, study], auroc=auroc)) for study in range(300)]
+    assert np.mean([p is not None and p < 0.05 for p in together]) <= 0.09
+
+
+def test_a_clear_difference_stays_clear_among_twelve_models():
+    models = {"good": predictions(3.0, 0)} | {f"poor{i}": predictions(0.2, i) for i in range(1, 12)}
+    pairs = compare_pairs(models)
+    mine = pairs[pairs["first"] == "good"]
+    assert len(pairs) == 66
+    assert (mine["p_holm"] < 0.05).all()
+    shown = pairs_table(mine)
+    assert (shown["p, groups"] == "< 0.001").all()
+
+
+def test_correlated_models_may_differ_though_their_intervals_overlap():
+    from xray_helpers.metrics import compute_metrics
+
+    one = predictions(1.6, 1)
+    worse = one.assign(y_prob=one["y_prob"] - 0.06 * (one["y_true"] - 0.5) + 0.0)
+    worse["y_prob"] = worse["y_prob"].clip(0, 1)
+    ends = [compute_metrics(t["y_true"], t["y_prob"], 0.5, t["group"])["auroc"] for t in (one, worse)]
+    assert ends[1]["ci_high"] > ends[0]["ci_low"]
+    pairs = compare_pairs({"one": one, "worse": worse})
+    assert pairs["p"].iloc[0] < 0.001
+    assert describe_pairs(pairs, "one") == "After correction for 1 comparisons, one is told apart from worse by AUROC."
+
+
+def test_models_that_differ_by_less_than_matters_are_called_equal():
+    one = predictions(3.0, 1, groups=400)
+    near = one.assign(y_prob=np.clip(one["y_prob"] + np.random.default_rng(0).normal(0, 0.002, len(one)), 0, 1))
+    assert describe_pairs(compare_pairs({"one": one, "near": near}), "one").endswith(
+        "from near it differs by less than 0.01 either way."
+    )
 
 
 def test_decisions_of_single_images_are_mcnemars_exact_test():
@@ -88,11 +179,3 @@ def test_cochrans_q_and_holm():
     assert compare_accuracies({"a": table, "b": predictions(4.0, 2), "c": predictions(0.0, 3)}) < 0.001
     assert holm(np.array([0.01, 0.04, 0.03, np.nan])) == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
     assert compare_pairs({"a": table}).empty
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=200))
-def test_bootstrap_p_is_a_probability_and_knows_no_direction(values):
-    drawn = np.array(values)
-    assert 0 < bootstrap_p(drawn) <= 1
-    assert bootstrap_p(drawn) == bootstrap_p(-drawn)

@@ -1,15 +1,32 @@
-"""Whether a probability means what it says: reliability, temperature scaling, and the decision curve."""
+"""Whether a probability means what it says: reliability, slope and intercept, temperature scaling, the decision curve."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize
+from scipy import optimize, stats
 from scipy.special import expit, logit
 
-from xray_helpers.intervals import grouped_proportion
+from xray_helpers.intervals import (
+    LEVEL,
+    MIN_GROUPS,
+    Spread,
+    describe,
+    encode_groups,
+    grouped_proportion,
+    has_few_groups,
+    kish,
+    mean_interval,
+    measure_spread,
+    no_interval,
+)
 
 BINS = 8
+CLAIMED_AT = tuple(
+    round(0.1 * step, 1) for step in range(1, 10)
+)  # threshold probabilities, fixed before any data is seen
+WORTH = 0.02  # net benefit, in true positives an image, below which nothing is gained
+SLOPES = (0.8, 1.25)  # between these a slope means that the probabilities are as sure as they should be
 _EDGE = 1e-7  # probabilities are kept this far from 0 and 1 where their logarithm is taken
 
 
@@ -53,12 +70,11 @@ def reliability_table(predictions: pd.DataFrame, bins: int = BINS) -> pd.DataFra
     Returns
     -------
     DataFrame
-        A row a bin: mean_probability, fractured (share), ci_low, ci_high (95 %, by groups), n, n_groups.
+        A row a bin: mean_probability, fractured (share), ci_low, ci_high (95 %, by groups; missing where there are too few),
+        n, n_groups.
     """
-    edges = np.unique(np.quantile(predictions["y_prob"], np.linspace(0, 1, bins + 1)))
-    place = np.clip(np.searchsorted(edges, predictions["y_prob"], side="right") - 1, 0, max(len(edges) - 2, 0))
     rows = []
-    for _, part in predictions.groupby(place):
+    for _, part in predictions.groupby(_bin_of(predictions["y_prob"], bins)):
         share = grouped_proportion(part["y_true"], part["group"])
         rows.append({"mean_probability": part["y_prob"].mean(), "fractured": share["value"],
                      "ci_low": share["ci_low"], "ci_high": share["ci_high"],
@@ -72,6 +88,137 @@ def calibration_error(reliability: pd.DataFrame) -> float:
     return float(np.average(gap, weights=reliability["n"]))
 
 
+def judge_calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> dict[str, Any]:
+    """Return the expected calibration error with its interval, and what perfect probabilities would show by chance.
+
+    The error of perfectly calibrated probabilities is not 0: in each bin chance alone leaves a distance. Its expectation
+    there follows from the spread over groups (of a half-normal distance); the interval rests on the distances less that
+    spread, and on the error with one group left out at a time.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        y_true, y_prob, group.
+    bins : int
+
+    Returns
+    -------
+    dict
+        value, ci_low, ci_high (missing, and a reason, where a class has too few groups), by_chance.
+    """
+    codes, gap = encode_groups(predictions["group"]), (predictions["y_prob"] - predictions["y_true"]).to_numpy()
+    place, n = _bin_of(predictions["y_prob"], bins), len(predictions)
+    groups = int(codes.max()) + 1
+    by_group = np.zeros((groups, place.max() + 1))
+    np.add.at(by_group, (codes, place), gap)
+    sums, sizes = by_group.sum(axis=0), np.bincount(codes)
+    members = np.zeros_like(by_group)
+    np.add.at(members, (codes, place), 1)
+    residual = by_group - members * (sums / members.sum(axis=0))  # about each bin's own mean
+    spread = (residual**2).sum(axis=0)
+    value = float(np.abs(sums).sum() / n)
+    by_chance = float(np.sqrt(2 * spread / np.pi).sum() / n)
+    if has_few_groups(predictions["y_true"], codes):
+        return no_interval(value, f"fewer than {MIN_GROUPS} effective groups of a class") | {"by_chance": by_chance}
+    left_out = np.abs(sums - by_group).sum(axis=1) / np.maximum(n - sizes, 1)
+    variance = ((left_out - left_out.mean()) ** 2).sum() * (groups - 1) / groups
+    half = stats.t.ppf((1 + LEVEL) / 2, max(kish(sizes) - 1, 1)) * np.sqrt(variance)
+    less_chance = float(np.sqrt(np.maximum(sums**2 - spread, 0)).sum() / n)
+    ends = max(0.0, less_chance - half), max(value, less_chance + half)
+    return {"value": value, "ci_low": ends[0], "ci_high": ends[1], "method": "jackknife of groups, less chance",
+            "by_chance": by_chance}  # fmt: skip
+
+
+def fit_slope(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return slope and intercept of calibration with 95 % intervals by groups (Cox 1958; Van Calster et al. 2019).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        y_true, y_prob, group.
+
+    Returns
+    -------
+    dict
+        ``slope`` of the logistic regression of the truth on the log-odds (1 is right; less: too sure) and ``intercept``
+        with the slope held at 1 (0 is right; less: probabilities too high): value, ci_low, ci_high, method or reason.
+        The interval of the slope is that of its logarithm where the slope is above 0.
+    """
+    y, z = predictions["y_true"].to_numpy(float), _logit(predictions["y_prob"])
+    codes = encode_groups(predictions["group"])
+    if len(set(y.tolist())) < 2:
+        return {name: no_interval(None, "one class only") for name in ("slope", "intercept")}
+    both = np.stack([np.ones(len(z)), z], axis=1)
+    line, spreads = _fit_logistic(both, y, np.zeros(len(y)), codes)
+    level, above = _fit_logistic(both[:, :1], y, z, codes)
+    few = has_few_groups(y, codes)
+    if line is None or np.ptp(z) == 0:
+        slope = no_interval(None, "the classes are parted, or all probabilities are one")
+    elif few:
+        slope = no_interval(float(line[1]), f"fewer than {MIN_GROUPS} effective groups of a class")
+    else:
+        slope = _positive_interval(float(line[1]), spreads[1])
+    if level is None:
+        return {"slope": slope, "intercept": no_interval(None, "the fit has no end")}
+    told = f"fewer than {MIN_GROUPS} effective groups of a class"
+    intercept = no_interval(float(level[0]), told) if few else mean_interval(float(level[0]), above[0])
+    return {"slope": slope, "intercept": intercept}
+
+
+def _positive_interval(value: float, spread: Spread) -> dict[str, Any]:
+    """Return the interval of a slope, t on its logarithm where that is surely defined."""
+    if value <= 0 or np.sqrt(spread.variance) > value / 2:
+        return mean_interval(value, spread)
+    entry = mean_interval(np.log(value), spread._replace(variance=spread.variance / value**2))
+    if entry["ci_low"] is None:
+        return entry | {"value": value}
+    ends = {key: float(np.exp(entry[key])) for key in ("ci_low", "ci_high")}
+    return {"value": value, **ends, "method": "jackknife of groups, t on the logarithm"}
+
+
+def _fit_logistic(
+    x: np.ndarray, y: np.ndarray, offset: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray | None, list[Spread]]:
+    """Return the coefficients of a logistic regression by Newton's method and the spread of each; None without an end."""
+    beta = np.zeros(x.shape[1])
+    for _ in range(50):
+        mean = expit(x @ beta + offset)
+        information = x.T @ (x * (mean * (1 - mean))[:, None])
+        if np.linalg.cond(information) > 1e12:
+            return None, []
+        step = np.linalg.solve(information, x.T @ (y - mean))
+        beta = beta + np.clip(step, -2, 2)
+        if np.abs(beta).max() > 100:
+            return None, []
+        if np.abs(step).max() < 1e-9:
+            break
+    added = (x * (y - mean)[:, None]) @ np.linalg.inv(information)
+    ones, none = np.ones(len(y)), np.zeros(len(y), int)
+    return beta, [measure_spread(column, codes, none, ones) for column in added.T]
+
+
+def _bin_of(y_prob: Any, bins: int) -> np.ndarray:
+    edges = np.unique(np.quantile(y_prob, np.linspace(0, 1, bins + 1)))
+    place = np.clip(np.searchsorted(edges, y_prob, side="right") - 1, 0, max(len(edges) - 2, 0))
+    return np.unique(place, return_inverse=True)[1]
+
+
+def fit_temperature_interval(validation: pd.DataFrame) -> dict[str, Any]:
+    """Return the temperature of `fit_temperature` with its 95 % interval by groups: value, ci_low, ci_high or reason."""
+    y, z = validation["y_true"].to_numpy(float), _logit(validation["y_prob"])
+    value, codes = fit_temperature(y, validation["y_prob"]), encode_groups(validation["group"])
+    if has_few_groups(y, codes):
+        return no_interval(value, f"fewer than {MIN_GROUPS} effective groups of a class")
+    slope, spreads = _fit_logistic(z[:, None], y, np.zeros(len(y)), codes)
+    if slope is None or slope[0] <= 0:
+        return no_interval(value, "no temperature fits")
+    entry = _positive_interval(float(slope[0]), spreads[0])
+    if entry["ci_low"] is None or entry["ci_low"] <= 0:
+        return no_interval(value, "too wide to be told")
+    ends = sorted([1 / entry["ci_low"], 1 / entry["ci_high"]])
+    return {"value": value, "ci_low": min(ends[0], value), "ci_high": max(ends[1], value), "method": entry["method"]}
+
+
 def judge_calibration(validation: pd.DataFrame, test: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
     """Fit the temperature on validation and look at test before and after it.
 
@@ -83,27 +230,42 @@ def judge_calibration(validation: pd.DataFrame, test: pd.DataFrame) -> tuple[dic
     Returns
     -------
     scores : dict
-        temperature, and for ``before`` and ``after``: calibration_error, brier, log_loss on test.
+        temperature (with temperature_low, temperature_high), and for ``before`` and ``after``: calibration_error (with
+        _low, _high, _by_chance), slope and intercept (with _low, _high), brier, log_loss on test.
     tables : DataFrame
         `reliability_table` of test with the column scaling: before or after.
     """
-    temperature = fit_temperature(validation["y_true"], validation["y_prob"])
-    scores: dict[str, Any] = {"temperature": temperature}
+    entry = fit_temperature_interval(validation)
+    scores: dict[str, Any] = _flat("temperature", entry)
     tables = []
-    for name, t in (("before", 1.0), ("after", temperature)):
+    for name, t in (("before", 1.0), ("after", entry["value"])):
         scaled = test.assign(y_prob=scale_probabilities(test["y_prob"], t))
-        table = reliability_table(scaled)
+        error, lines = judge_calibration_error(scaled), fit_slope(scaled)
         p = np.clip(scaled["y_prob"], _EDGE, 1 - _EDGE)
         chosen = np.where(scaled["y_true"] == 1, p, 1 - p)
-        scores[name] = {"calibration_error": calibration_error(table),
+        scores[name] = {**_flat("calibration_error", error), "calibration_error_by_chance": error["by_chance"],
+                        **_flat("slope", lines["slope"]), **_flat("intercept", lines["intercept"]),
                         "brier": float(np.mean((scaled["y_prob"] - scaled["y_true"]) ** 2)),
                         "log_loss": float(-np.log(chosen).mean())}  # fmt: skip
-        tables.append(table.assign(scaling=name))
+        tables.append(reliability_table(scaled).assign(scaling=name))
     return scores, pd.concat(tables, ignore_index=True)
 
 
+def _flat(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: entry["value"], f"{name}_low": entry["ci_low"], f"{name}_high": entry["ci_high"]}
+
+
+def _entry(name: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """Return a flat value and its ends as an entry for `intervals.describe`; what is missing in a CSV is None."""
+    value, *ends = (
+        None if (found := scores.get(f"{name}{end}")) is None or np.isnan(found) else float(found)
+        for end in ("", "_low", "_high")
+    )
+    return {"value": value, "ci_low": ends[0], "ci_high": ends[1]}
+
+
 def decision_curve(predictions: pd.DataFrame, points: int = 99) -> pd.DataFrame:
-    """Return the net benefit of acting on the model, on all, and on none (Vickers and Elkin 2006).
+    """Return the net benefit of acting on the model, on all, and on none (Vickers and Elkin 2006), and what is gained.
 
     At a threshold probability t, a false alarm is worth t / (1 - t) of a found fracture: net benefit is the share of
     true positives less that times the share of false ones.
@@ -111,34 +273,76 @@ def decision_curve(predictions: pd.DataFrame, points: int = 99) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        threshold, model, treat_all, treat_none: net benefit in true positives an image.
+        threshold, model, treat_all, treat_none: net benefit in true positives an image; gain (of the model over the better
+        of all and none), gain_low, gain_high (95 %, by groups), claimed_low (lower bound for all of `CLAIMED_AT` at once,
+        one-sided 95 %; of other thresholds missing). Without predictions' column group each image counts for itself.
     """
     y, p = predictions["y_true"].to_numpy(), predictions["y_prob"].to_numpy()
-    thresholds = np.linspace(0, 1, points + 2)[1:-1]
-    called = p[None] >= thresholds[:, None]
-    weight = thresholds / (1 - thresholds)
-    model = (called & (y == 1)).mean(axis=1) - (called & (y == 0)).mean(axis=1) * weight
-    everyone = y.mean() - (1 - y.mean()) * weight
-    return pd.DataFrame({"threshold": thresholds, "model": model, "treat_all": everyone, "treat_none": 0.0})
+    codes = encode_groups(predictions["group"]) if "group" in predictions else np.arange(len(y))
+    few = has_few_groups(y, codes)
+    rows = []
+    for t in np.linspace(0, 1, points + 2)[1:-1]:
+        worth = np.where(y == 1, 1.0, -t / (1 - t))  # of calling an image fractured
+        by_model = (p >= t) * worth
+        row = {"threshold": t, "model": by_model.mean(), "treat_all": worth.mean(), "treat_none": 0.0}
+        rows.append(row | _gain(by_model, worth, codes, few, float(t)))
+    return pd.DataFrame(rows)
+
+
+def _gain(by_model: np.ndarray, by_all: np.ndarray, codes: np.ndarray, few: bool, threshold: float) -> dict[str, float]:
+    """Return what acting on the model adds to the better default, which must be beaten both ways."""
+    claimed = np.isclose(threshold, CLAIMED_AT).any()
+    ones, none = np.ones(len(codes)), np.zeros(len(codes), int)
+    ends = []
+    for gained in (by_model - by_all, by_model):
+        value = float(gained.mean())
+        spread = measure_spread((gained - value) / len(gained), codes, none, ones)
+        error = np.nan if few else np.sqrt(spread.variance)
+        wide, claim = stats.t.ppf([(1 + LEVEL) / 2, 1 - (1 - LEVEL) / len(CLAIMED_AT)], spread.freedom) * error
+        ends.append((value, value - wide, value + wide, value - claim if claimed else np.nan))
+    return dict(zip(("gain", "gain_low", "gain_high", "claimed_low"), np.min(ends, axis=0).tolist(), strict=True))
 
 
 def describe_calibration(scores: dict[str, Any], curve: pd.DataFrame) -> str:
-    """Return what calibration and decision curve mean, in sentences."""
-    before, after = scores["before"]["calibration_error"], scores["after"]["calibration_error"]
-    text = f"On average a probability is {before:.2f} off the share of fractures it stands for"
-    if scores["temperature"] > 1.1:
-        text += "; the model is too sure of itself"
-    elif scores["temperature"] < 0.9:
-        text += "; the model is less sure than it could be"
+    """Return what calibration and decision curve mean, in sentences that rest on intervals."""
+    before, after = (_entry("calibration_error", scores[when]) for when in ("before", "after"))
+    text = f"On average a probability is {describe(before)} off the share of fractures it stands for"
+    by_chance = scores["before"].get("calibration_error_by_chance")
+    if by_chance is not None and np.isfinite(by_chance):
+        text += f", where perfect ones would be {by_chance:.2f} off by chance"
+    text += f"; {_describe_slope(_entry('slope', scores['before']))}. "
+    temperature = _entry("temperature", scores)
     if not 0.06 < scores["temperature"] < 19:
-        text += ". No temperature fits validation: scaling cannot mend it. "
+        text += "No temperature fits validation: scaling cannot mend it. "
     else:
-        text += f". Scaled by the temperature {scores['temperature']:.2f} from validation, it is {after:.2f} off. "
-    better = curve[curve["model"] > curve[["treat_all", "treat_none"]].max(axis=1) + 1e-12]
-    if better.empty:
-        return text + "At no threshold is acting on the model worth more than treating all or none alike."
-    low, high = better["threshold"].min(), better["threshold"].max()
-    return text + (
-        f"Between threshold probabilities of {low:.2f} and {high:.2f} there are some at which acting on the model is worth "
-        "more than treating all or none alike."
-    )
+        text += f"Scaled by the temperature {describe(temperature)} from validation, it is {after['value']:.2f} off. "
+    return text + _describe_gain(curve)
+
+
+def _describe_slope(slope: dict[str, Any]) -> str:
+    """Return whether the model is too sure: shown, ruled out within `SLOPES`, or not known."""
+    if slope["value"] is None or slope["ci_low"] is None:
+        return "whether the model is too sure of itself is not known"
+    told = f"calibration slope {describe(slope)}"
+    if slope["ci_high"] < 1:
+        return f"the model is too sure of itself ({told})"
+    if slope["ci_low"] > 1:
+        return f"the model is less sure than it could be ({told})"
+    if SLOPES[0] < slope["ci_low"] and slope["ci_high"] < SLOPES[1]:
+        return f"the model is as sure as it should be ({told})"
+    return f"whether the model is too sure of itself is not known ({told})"
+
+
+def _describe_gain(curve: pd.DataFrame) -> str:
+    """Return where acting on the model is worth more than treating all or none: shown, ruled out, or not known."""
+    at = curve[np.isclose(curve["threshold"].to_numpy()[:, None], CLAIMED_AT).any(axis=1)]
+    asked = f"{CLAIMED_AT[0]:g} to {CLAIMED_AT[-1]:g}, fixed in advance"
+    if at.empty or at["gain_high"].isna().all():
+        return "Whether acting on the model is worth more than treating all or none alike is not known: too few groups."
+    better = at.loc[at["claimed_low"] > 0, "threshold"]
+    if len(better):
+        which = ", ".join(f"{t:.1f}" for t in better)
+        return f"Of the threshold probabilities {asked}, at {which} acting on the model is worth more than treating all or none."
+    if (at["gain_high"] < WORTH).all():
+        return f"At no threshold probability of {asked}, is acting on the model worth {WORTH:g} more than treating all or none."
+    return f"That acting on the model is worth more than treating all or none is not shown at threshold probabilities {asked}."

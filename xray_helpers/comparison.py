@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xray_helpers.intervals import describe
 from xray_helpers.metrics import METRICS
+from xray_helpers.paired import describe_pairs
 from xray_helpers.settings import InputError
 from xray_helpers.studies import read_csv, read_json
 
@@ -31,7 +33,7 @@ def compare_models(study: Path, models: list[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        rank, model, n, n_groups, leak (share of the test images
+        rank, model, n, n_groups, n_effective (Kish's effective number of groups), leak (share of the test images
         with a sibling in train or validation), threshold, validation_auroc, then for each metric its value,
         ``<metric>_low`` and ``<metric>_high`` (95 %), then tp, fp, tn, fn.
 
@@ -62,7 +64,7 @@ def check_same_images(study: Path, models: list[str]) -> None:
 
 def flatten_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return ``metrics.json`` as one flat row: value, low and high of each metric."""
-    row = {key: metrics[key] for key in ("n", "n_groups", "leak", "threshold")}
+    row = {key: metrics.get(key, np.nan) for key in ("n", "n_groups", "n_effective", "leak", "threshold")}
     row["validation_auroc"] = metrics["validation"]["auroc"]["value"]
     for name in METRICS:
         entry = metrics[name]
@@ -103,8 +105,8 @@ def find_disagreements(predictions: dict[str, pd.DataFrame], count: int = 8) -> 
     return ordered.head(count).reset_index(drop=True)
 
 
-def conclude(table: pd.DataFrame, baseline: float) -> str:
-    """Return what the ranking means in two sentences: the best model, and whether it is told from chance.
+def conclude(table: pd.DataFrame, baseline: float, pairs: pd.DataFrame | None = None) -> str:
+    """Return what the scores of the first model of the table mean, and whether others differ from it.
 
     Parameters
     ----------
@@ -112,17 +114,17 @@ def conclude(table: pd.DataFrame, baseline: float) -> str:
         Of `compare_models`.
     baseline : float
         Accuracy of always naming the commoner class of the test part.
+    pairs : DataFrame, optional
+        Of `paired.compare_pairs`: what alone decides whether others differ. Intervals that overlap decide nothing.
     """
     best = table.iloc[0]
     if pd.isna(best["auroc"]):
         return "AUROC is not defined for any model on this test part."
     known = pd.notna(best["auroc_low"])
-    interval = (
-        f"95 % interval {best['auroc_low']:.2f} to {best['auroc_high']:.2f}" if known else "no interval: too few groups"
-    )
+    auroc = describe({"value": best["auroc"], "ci_low": best["auroc_low"], "ci_high": best["auroc_high"]})
+    auroc = auroc.replace(" (", " (95 % interval ", 1) if known else auroc
     text = (
-        f"{best['model']} {'ranks first with' if len(table) > 1 else 'reaches'} AUROC {best['auroc']:.2f} "
-        f"({interval}) on {best['n']} test images of "
+        f"{best['model']} {'ranks first with' if len(table) > 1 else 'reaches'} AUROC {auroc} on {best['n']} test images of "
         f"{best['n_groups']} groups, and accuracy {best['accuracy']:.2f} where the majority class alone gives "
         f"{baseline:.2f}. "
     )
@@ -131,9 +133,9 @@ def conclude(table: pd.DataFrame, baseline: float) -> str:
     if not known:
         return text + "From so few sources or patients nothing follows for others."
     if best["auroc_low"] <= 0.5:
-        return text + "Its interval includes 0.5: on these images no model is told from chance."
-    rivals = table.iloc[1:]
-    close = rivals.loc[rivals["auroc_high"] >= best["auroc_low"], "model"].tolist()
-    if close:
-        return text + f"The intervals of {', '.join(close)} overlap with its own: the order is not settled."
-    return text + "No other model's interval overlaps with its own." if len(rivals) else text.strip()
+        text += "Its interval includes 0.5: that it is better than chance is not shown on these images. "
+    if len(table) > 1 and pairs is None:
+        text += "Whether the others differ from it, the paired test says, not whether intervals overlap."
+    elif len(table) > 1:
+        text += describe_pairs(pairs, best["model"])
+    return text.strip()

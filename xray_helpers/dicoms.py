@@ -23,6 +23,7 @@ from xray_helpers.dicom_values import (
     read_integer,
     read_table,
 )
+from xray_helpers.labels import is_placeholder
 from xray_helpers.studies import root
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Plane(NamedTuple):
     mode : str
         Such as ``DICOM MONOCHROME2 12 bit``.
     patient : str
-        A salted hash of PatientID, or of StudyInstanceUID where there is none; empty without both, and in `nameless`.
+        A salted hash of PatientID, or of StudyInstanceUID where there is none, or a word such as ANONYMOUS; empty
+        without both, and in `nameless`.
     note : str
         What a reader should know: more frames, burned-in annotation, tags that could not be used.
     """
@@ -282,7 +284,7 @@ def _patient(ds: "Dataset") -> str:
         return ""
     for name in ("PatientID", "StudyInstanceUID"):
         text = str(ds.get(name) or "").strip()
-        if text:
+        if not is_placeholder(text):
             return hash_identifier(f"{name}:{ds.get('IssuerOfPatientID') or ''}:{text}")
     return ""
 

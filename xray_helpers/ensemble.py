@@ -10,9 +10,11 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from xray_helpers.metrics import choose_threshold, judge
 from xray_helpers.operating import OUT_OF_FOLD, VALIDATION
+from xray_helpers.paired import ALPHA, MARGIN, compare_pairs
 from xray_helpers.studies import read_csv
 
 _EDGE = 1e-6
+MEAN = "Ensemble (mean)"
 
 
 def build_ensembles(
@@ -46,10 +48,10 @@ def build_ensembles(
     basis = read_basis(study, models) or validation
     chosen = chosen | {"chosen_on": OUT_OF_FOLD if _are_others(basis, validation) else VALIDATION}
     mean = tuple(np.mean([t["y_prob"] for t in tables], axis=0) for tables in (basis, validation, test))
-    joined = {"Ensemble (mean)": mean, "Ensemble (stacked)": _stack(basis, validation, test)}
-    predictions, scores = {}, {}
+    joined = {MEAN: mean, "Ensemble (stacked)": _stack(basis, validation, test)}
+    predictions, scores, rule = {}, {}, (chosen["rule"], chosen["target_sensitivity"])
     for name, (p_basis, p_validation, p_test) in joined.items():
-        threshold = choose_threshold(basis[0]["y_true"], p_basis, chosen["rule"], chosen["target_sensitivity"])
+        threshold = choose_threshold(basis[0]["y_true"], p_basis, *rule, basis[0]["group"])
         tables = [
             base[0].assign(y_prob=p, y_pred=(p >= threshold).astype(int))
             for base, p in ((validation, p_validation), (test, p_test))
@@ -97,14 +99,48 @@ def _stack(
     return p, p_validation, model.fit(x, y).predict_proba(x_test)[:, 1]
 
 
-def describe_ensembles(scores: dict, best: str, best_auroc: float) -> str:
-    """Return whether joining the models brought anything, in a sentence; an empty text where there was one model only."""
+def compare_ensemble(joined: dict, model: str, alone: pd.DataFrame) -> pd.DataFrame:
+    """Return the paired test of the mean of all models against one of them, as `paired.compare_pairs`; empty for one model.
+
+    Parameters
+    ----------
+    joined : dict
+        The predictions of `build_ensembles`.
+    model : str
+    alone : DataFrame
+        That model's ``predictions_test.csv``.
+    """
+    if not joined:
+        return pd.DataFrame()
+    return compare_pairs({MEAN: joined[MEAN], model: alone})
+
+
+def describe_ensembles(scores: dict, best: str, best_auroc: float, tested: pd.DataFrame | None = None) -> str:
+    """Return whether joining the models brought anything, in a sentence; an empty text where there was one model only.
+
+    Parameters
+    ----------
+    scores : dict
+        Of `build_ensembles`.
+    best : str
+    best_auroc : float
+    tested : DataFrame, optional
+        Of `compare_ensemble`, which alone decides: without it nothing is said of a gain.
+    """
     if not scores:
         return ""
     words = [f"{name.split('(')[1].rstrip(')')} {entry['auroc']['value']:.2f}" for name, entry in scores.items()
              if entry["auroc"]["value"] is not None]  # fmt: skip
-    gain = max((e["auroc"]["value"] or 0.0 for e in scores.values()), default=0.0) - best_auroc
     text = f"All models together reach AUROC {' and '.join(words)}, {best} alone {best_auroc:.2f}: "
-    if gain > 0.005:
-        return text + f"joining them adds {gain:.2f} here, at the cost of running all."
-    return text + "joining them adds nothing worth the cost of running all."
+    if tested is None or tested.empty or not np.isfinite(tested["p"].iloc[0]):
+        return text + "whether joining them adds anything was not tested."
+    row = tested.iloc[0]
+    told = f"their mean differs by {row['difference']:+.2f} ({row['ci_low']:+.2f} to {row['ci_high']:+.2f})"
+    if row["p"] < ALPHA:
+        return (
+            text
+            + f"{told}: joining them {'adds' if row['difference'] > 0 else 'takes away'} something, at the cost of all."
+        )
+    if row["ci_high"] < MARGIN:
+        return text + f"{told}: joining them adds nothing worth the cost of running all."
+    return text + f"{told}: that joining them adds anything is not shown."

@@ -99,6 +99,12 @@ def _is_numeral(word: str) -> bool:
     return _read_number(word) is not None or word_key(word) in ("true", "false", "yes", "no")
 
 
+def is_placeholder(name: str) -> bool:
+    """Return whether a patient's name stands for an unknown one, such as ``unknown``, ``ANONYMOUS`` or ``xxx``."""
+    key = word_key(name.strip())
+    return key in _NO_PATIENT or re.fullmatch(r"x+|[?*]+", key) is not None
+
+
 def without_placeholders(patients: pd.Series) -> pd.Series:
     """Return patients' names with what stands for an unknown one (``unknown``, ``ANONYMOUS``, ``0``, ...) missing.
 
@@ -106,7 +112,7 @@ def without_placeholders(patients: pd.Series) -> pd.Series:
     """
     text = patients.astype("string").str.strip()
     keys = text.map(word_key, na_action="ignore").astype("string")
-    nobody = keys.isin(_NO_PATIENT) | keys.str.fullmatch(r"x+|[?*]+").fillna(False)
+    nobody = text.map(is_placeholder, na_action="ignore").astype("boolean").fillna(False)
     zeros = keys.str.fullmatch(r"0+|9{4,}").fillna(False)
     numbers = keys.str.fullmatch(r"\d+").fillna(False)
     return text.mask(nobody if (numbers & ~zeros).any() else nobody | zeros)

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from xray_helpers.metrics import choose_threshold, threshold_band
 from xray_helpers.repeats import cross_validate, join_views
 from xray_helpers.settings import Settings
+from xray_helpers.thresholds import choose_threshold, judge_sensitivity, threshold_band
 from xray_helpers.training import Views
 
 MIN_SOURCES = 30  # independent sources of a class in validation below which it does not choose a threshold alone
@@ -80,7 +79,8 @@ def choose_operating_point(
     chosen : dict
         The content of ``threshold.json``: threshold, rule, target_sensitivity, chosen_on (`VALIDATION` or `OUT_OF_FOLD`),
         sources and validation_sources (independent sources of the scarcer class there, and in validation), uncertain (of
-        `metrics.threshold_band`).
+        `thresholds.threshold_band`), and for the rule ``sensitivity`` what is reached there (of
+        `thresholds.judge_sensitivity`).
     predictions : DataFrame
         On which it was chosen: path, group, y_true, y_prob, y_pred.
     """
@@ -88,7 +88,7 @@ def choose_operating_point(
     more = len(out_of_fold) and count_scarcer(out_of_fold) > count_scarcer(validation)
     basis = (out_of_fold if more else validation)[["path", "group", "y_true", "y_prob"]].reset_index(drop=True)
     y_true, y_prob = basis["y_true"].to_numpy(), basis["y_prob"].to_numpy()
-    threshold = choose_threshold(y_true, y_prob, rule, target)
+    threshold = choose_threshold(y_true, y_prob, rule, target, basis["group"])
     chosen = {
         "threshold": threshold,
         "rule": rule,
@@ -98,18 +98,20 @@ def choose_operating_point(
         "validation_sources": count_scarcer(validation),
         "uncertain": threshold_band(basis, rule, target, seed=settings.seed),
     }
+    if rule == "sensitivity":
+        chosen["sensitivity"] = judge_sensitivity(basis, threshold)
     return chosen, basis.assign(y_pred=(y_prob >= threshold).astype(int))
 
 
 def describe_choice(chosen: dict[str, Any]) -> str:
     """Return in a sentence on what the threshold was chosen, and how much that is worth; of ``threshold.json``."""
     if chosen["rule"] == "fixed":
-        return "The threshold is fixed, nothing was chosen."
+        return "It is fixed: nothing was chosen."
+    if "chosen_on" not in chosen:  # of a study made before this was noted
+        return "It was chosen on validation."
     few = f"validation holds {chosen['validation_sources']} independent sources of its scarcer class, fewer than {MIN_SOURCES}"
     if chosen["chosen_on"] == OUT_OF_FOLD:
-        return (
-            f"It was chosen on {OUT_OF_FOLD} ({chosen['sources']} independent sources of the scarcer class), because {few}."
-        )
+        return f"It was chosen on {OUT_OF_FOLD} ({chosen['sources']} independent sources of the scarcer class), because {few}."
     if chosen["validation_sources"] < MIN_SOURCES:
         return f"It was chosen on validation, and is uncertain: {few}, and the model was not predicted out of fold."
     return "It was chosen on validation."

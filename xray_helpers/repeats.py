@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from xray_helpers.intervals import describe
 from xray_helpers.metrics import compute_metrics
 from xray_helpers.settings import Settings
 from xray_helpers.studies import derive_seed
@@ -81,14 +82,19 @@ def describe_schedule(schedule: Sequence[float] | None, validation: pd.DataFrame
     sources = validation["group"].nunique()
     few = f"validation holds {sources} independent sources, fewer than {MIN_VALIDATION}"
     if schedule is not None:
-        return f"The number of epochs, {len(schedule)}, is the median of the best ones over folds of train, because {few}."
+        return (
+            f"The number of epochs, {len(schedule)}, is the median of the best ones over folds of train, because {few}."
+        )
     if sources < MIN_VALIDATION:
         return f"The epoch kept is the best on validation, which is uncertain: {few}, and train has no two folds."
     return "The epoch kept is the best on validation."
 
 
 def repeat_seeds(
-    train: tuple[Views, np.ndarray], parts: dict[str, tuple], settings: Settings, schedule: Sequence[float] | None = None
+    train: tuple[Views, np.ndarray],
+    parts: dict[str, tuple],
+    settings: Settings,
+    schedule: Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Train the head again with other seeds on the same images.
 
@@ -143,7 +149,7 @@ def cross_validate(
     stopped_by = "next fold" if schedule is None else "schedule"
     y_prob = np.full(len(table), np.nan)
     for judged, head, _ in _train_folds(views, table, settings, stopped_by, schedule):
-        y_prob[judged] = predict_head(head, np.asarray(views[0])[judged])
+        y_prob[judged] = predict_head(head, np.asarray(views[0][:])[judged])
     predicted = table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=table["fold"].to_numpy(int))
     return predicted.dropna(subset=["y_prob"])
 
@@ -157,7 +163,7 @@ def _train_folds(
     """
     y, fold = table["y_true"].to_numpy(), table["fold"].to_numpy(int)
     counted = table["counted"].astype(bool).to_numpy() if "counted" in table else np.ones(len(table), bool)
-    views = [np.asarray(view) for view in views]
+    views = [np.asarray(view[:]) for view in views]
     folds, head = np.unique(fold), None
     for test, following in zip(folds, np.roll(folds, -1), strict=True):
         judged, rest = counted & (fold == test), fold != test
@@ -185,7 +191,7 @@ def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str,
     auroc : dict
         Of ``metrics.json``: what is known by one split and its interval.
     seed : int
-        Of the resampling.
+        Not used: nothing is drawn at random. Kept for those who call it.
     """
     rows = [{"source": "this split, 95 % interval of groups", "auroc": auroc["value"], "low": auroc["ci_low"],
              "high": auroc["ci_high"], "runs": 1}]  # fmt: skip
@@ -224,21 +230,28 @@ def describe_spread(table: pd.DataFrame) -> str:
     text = ""
     if "other seeds, same split" in by.index:
         row = by.loc["other seeds, same split"]
-        text += (
-            f"With {row['runs']:.0f} other seeds AUROC on test lies between {row['low']:.2f} and {row['high']:.2f}. "
-        )
+        text += f"With {_counted(row['runs'], 'other seed')} AUROC on test {_lies(row)}. "
     if "other folds of all images" in by.index:
         row = by.loc["other folds of all images"]
-        text += (f"Over {row['runs']:.0f} folds of all images, each judged by a head that never saw its group, it lies between "
-                 f"{row['low']:.2f} and {row['high']:.2f}, {row['auroc']:.2f} on average. ")  # fmt: skip
+        text += (
+            f"Over {_counted(row['runs'], 'fold')} of all images, each judged by a head that never saw its group, it "
+            f"{_lies(row)}, {row['auroc']:.2f} on average. "
+        )
     text += describe_all_images(table)
     return text.strip() or "Nothing was repeated: the spread is not known."
+
+
+def _counted(runs: float, word: str) -> str:
+    return f"one {word}" if runs == 1 else f"{runs:.0f} {word}s"
+
+
+def _lies(row: pd.Series) -> str:
+    low, high = f"{row['low']:.2f}", f"{row['high']:.2f}"
+    return f"is {low}" if low == high else f"lies between {low} and {high}"
 
 
 def describe_all_images(table: pd.DataFrame) -> str:
     """Return the AUROC of all images, each judged out of fold, with its interval; an empty text where it is not known."""
     rows = table[(table["source"] == ALL_IMAGES) & table["low"].notna()]
-    return "".join(
-        f"All images together, out of fold: {row.auroc:.2f} ({row.low:.2f} to {row.high:.2f})."
-        for row in rows.itertuples()
-    )
+    entries = ({"value": row.auroc, "ci_low": row.low, "ci_high": row.high} for row in rows.itertuples())
+    return "".join(f"All images together, out of fold: {describe(entry)}." for entry in entries)

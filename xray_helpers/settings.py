@@ -18,7 +18,7 @@ _SHARD = ("shard", "shards")  # parameters of 02a alone
 SPLITS = ("train", "validation", "test")
 
 
-FEW = 5  # groups of a class below which a threshold or an interval that resamples groups rests on nothing
+FEW = 8  # effective groups (Kish) of a class below which a threshold or an interval rests on nothing
 
 
 _shown_names = list(CLASS_NAMES)
