@@ -329,9 +329,10 @@ def find_uneven_parts(manifest: pd.DataFrame) -> list[str]:
     if not set(SPLITS) <= set(balance.index):
         return []
     n = balance["n"]
+    rest = n["train"] + n["validation"]
     asked = {
-        "test": (TEST_SHARE, n.sum(), "all"),
-        "validation": (VALIDATION_SHARE, n.sum() - n["test"], "those not in test"),
+        "test": (TEST_SHARE, n.sum(), "the images judged"),
+        "validation": (VALIDATION_SHARE, rest, "the images judged that are not in test"),
     }
     used, told = manifest[manifest["status"] == "used"], []
     for part, (share, among, words) in asked.items():
@@ -340,7 +341,7 @@ def find_uneven_parts(manifest: pd.DataFrame) -> list[str]:
         off = abs(n[part] - share * among)
         if drawn and off > 2 and off > share * among / 3:
             told.append(
-                f"The {part} part holds {n[part] / among:.0%} of {words} images judged ({n[part]}), where {share:.0%} were asked "
+                f"The {part} part holds {n[part] / among:.0%} of {words} ({n[part]}), where {share:.0%} were asked "
                 "for: a patient or source with very many images stays on one side."
             )
         table = balance.loc[[part, "train"], ["fractured", "non_fractured"]].to_numpy()
