@@ -4,7 +4,15 @@ import pytest
 from scipy.stats import binomtest, norm
 
 from xray_helpers.metrics import compute_metrics
-from xray_helpers.planning import auroc_half_width, describe_plan, plan_test, proportion_half_width, show_plan
+from xray_helpers.planning import (
+    auroc_half_width,
+    describe_plan,
+    find_uneven_parts,
+    plan_test,
+    proportion_half_width,
+    show_plan,
+)
+from xray_helpers.settings import build_settings
 
 
 def manifest(fractured, intact, per_group=1, train=200):
@@ -84,3 +92,58 @@ def test_the_plan_is_told():
     many = manifest(2000, 2000)
     assert "known within ± 0.05" in describe_plan(plan_test(many), many)
     assert (plan_test(many)["more"] == 0).all()
+
+
+def _parts(**counts):
+    """A manifest of so many (fractured, intact) sources a part, each its own group."""
+    rows = [(f"{split}{label}{i}", label, split) for split, pair in counts.items()
+            for label, n in zip(("Fractured", "Non-Fractured"), pair, strict=True) for i in range(n)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["path", "label", "split"])
+    return table.assign(
+        status="used", group=table["path"], source_group=table["path"], counted=True, folder_split=pd.NA
+    )
+
+
+def test_parts_far_from_what_was_asked_for_are_told():
+    from xray_helpers.reporting import show_banner, study_banners
+
+    assert find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(20, 20))) == []
+    for test in (2, 9, 40):  # percent of 400 sources
+        table = _parts(train=(170 - test * 2, 170 - test * 2), validation=(30, 30), test=(test * 2, test * 2))
+        told = [text for text in find_uneven_parts(table) if text.startswith("The test part")]
+        assert len(told) == 1
+        assert f"{test}%" in told[0]
+        assert "20% were asked for" in told[0]
+        assert told[0] in show_banner("imagenet", manifest=table).data
+        study = {"settings": {"weights": "imagenet", "normalization": "imagenet"}}
+        assert ("warn", told[0]) in study_banners(study, table)
+    told = find_uneven_parts(_parts(train=(78, 78), validation=(2, 2), test=(20, 20)))
+    assert len(told) == 1
+    assert told[0].startswith("The validation part holds 2%")
+    assert find_uneven_parts(_parts(train=(6, 6), validation=(1, 2), test=(2, 3))) == []  # rounding of few
+    given = _parts(train=(160, 160), validation=(20, 20), test=(20, 20))
+    assert find_uneven_parts(given.assign(folder_split=given["split"])) == []  # the set's own parts
+
+
+def test_another_prevalence_is_told_where_it_is_beyond_chance():
+    told = find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(36, 4)))
+    assert len(told) == 1
+    assert told[0].startswith("90% of the test part are Fractured, and 50% of train, which is beyond chance")
+    assert find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(24, 16))) == []  # chance
+    assert find_uneven_parts(_parts(train=(6800, 6800), validation=(1200, 1200), test=(2100, 1900))) == []  # too little
+    told = find_uneven_parts(_parts(train=(68, 68), validation=(2, 22), test=(20, 20)))
+    assert "8% of the validation part" in told[0]
+
+
+def test_giant_patients_who_spoil_the_parts_are_told():
+    """Three patients with 40 pictures each stay whole: what is left for test or validation is too little."""
+    from xray_helpers.splits import assign_splits
+
+    labels = ("Fractured", "Non-Fractured")
+    rows = [(f"giant{k}", i, labels[0]) for k in range(3) for i in range(40)]
+    rows += [(f"p{i}", 0, labels[i % 2]) for i in range(40)]
+    table = pd.DataFrame(rows, columns=["group", "image", "label"])
+    path = table["group"] + "_" + table["image"].astype(str)
+    table = table.assign(path=path, source_group=path, sha256=path, status="readable", folder_split=pd.NA)
+    told = find_uneven_parts(assign_splits(table, build_settings(use_subset=1.0)))
+    assert told[0].startswith("The validation part holds 2% of the images judged that are not in test (3), where 15%")
