@@ -29,6 +29,7 @@ def test_a_small_validation_part_does_not_choose_alone():
     assert describe_rule(chosen) == f"Youden's J on {OUT_OF_FOLD}"
     assert "14 independent sources of its scarcer class, fewer than 30" in describe_choice(chosen)
     assert basis["path"].tolist() == aside["path"].tolist()
+    assert chosen["uncertain"][0] <= chosen["threshold"] <= chosen["uncertain"][1]
     assert (basis["y_pred"] == (aside["y_prob"] >= chosen["threshold"])).all()
     alone, _ = choose_operating_point(small, aside.iloc[:0], settings)  # as for a fine-tuned model
     assert describe_rule(alone) == "Youden's J on validation"
@@ -41,6 +42,7 @@ def test_a_large_validation_part_chooses_alone_and_fixed_is_fixed():
     assert describe_rule(chosen).startswith("sensitivity of 0.9 on validation")
     assert describe_choice(chosen) == "It was chosen on validation."
     assert chosen["sensitivity"]["value"] >= 0.9
+    assert chosen["uncertain"][0] <= chosen["threshold"] <= chosen["uncertain"][1]
     fixed, _ = choose_operating_point(predictions(10), large.iloc[:0], build_settings(threshold_rule="fixed"))
     assert (fixed["threshold"], describe_choice(fixed)) == (0.5, "It is fixed: nothing was chosen.")
     assert describe_choice({"rule": "youden", "threshold": 0.4}) == "It was chosen on validation."  # of an older study

@@ -180,7 +180,7 @@ def judge(
     test, validation : DataFrame
         ``predictions_*.csv``: y_true, y_prob, group.
     chosen : dict
-        ``threshold.json``: threshold, and how it was chosen on validation: rule, target_sensitivity.
+        ``threshold.json``: threshold, and how it was chosen: rule, target_sensitivity, chosen_on.
     leak : float
         Share of the test images with a sibling in train or validation: it stands beside every score.
     seed : int

@@ -89,6 +89,7 @@ def choose_operating_point(
     basis = (out_of_fold if more else validation)[["path", "group", "y_true", "y_prob"]].reset_index(drop=True)
     y_true, y_prob = basis["y_true"].to_numpy(), basis["y_prob"].to_numpy()
     threshold = choose_threshold(y_true, y_prob, rule, target, basis["group"])
+    low, high = threshold_band(basis, rule, target, seed=settings.seed)
     chosen = {
         "threshold": threshold,
         "rule": rule,
@@ -96,7 +97,7 @@ def choose_operating_point(
         "chosen_on": OUT_OF_FOLD if more else VALIDATION,
         "sources": count_scarcer(basis),
         "validation_sources": count_scarcer(validation),
-        "uncertain": threshold_band(basis, rule, target, seed=settings.seed),
+        "uncertain": [min(low, threshold), max(high, threshold)],  # it lies midway to the next lower score
     }
     if rule == "sensitivity":
         chosen["sensitivity"] = judge_sensitivity(basis, threshold)

@@ -17,7 +17,7 @@ from xray_helpers.operating import describe_choice
 from xray_helpers.planning import find_uneven_parts
 from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings, class_names
-from xray_helpers.splits import class_balance, describe_leak, measure_leak
+from xray_helpers.splits import class_balance, describe_leak, measure_leak, used_part
 from xray_helpers.thresholds import describe_rule
 
 HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
@@ -213,9 +213,9 @@ def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
 
 def _few_groups(manifest: pd.DataFrame) -> list[str]:
     """Return a sentence a part on which nothing can rest, for want of sources or patients."""
-    used, told = manifest[manifest["status"] == "used"], []
-    for split, rests in (("validation", "the threshold and whatever was chosen by it"), ("test", "the scores")):
-        groups = used[used["split"] == split].groupby("label")["group"].agg(effective_groups)
+    told = []
+    for split, rests in (("validation", "choices that rest on it alone"), ("test", "the scores")):
+        groups = used_part(manifest, split).groupby("label")["group"].agg(effective_groups)
         if len(groups) and groups.min() < FEW:
             shown = ", ".join(f"{count:.3g} of {label}" for label, count in groups.items())
             told.append(f"The {split} part has few sources or patients ({shown}): {rests} are a matter of luck; scores out of "
