@@ -44,7 +44,8 @@ def test_every_file_of_the_contract_is_there(study):
     for model in models:
         own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json",
                "predictions_oof.csv", "repeats.csv", "familiarity.npz", "spread.csv", "calibration.csv", "reliability.csv",
-               "decision_curve.csv", "subgroups.csv", "failures.csv", "model_card.md", "model_card.html")  # fmt: skip
+               "decision_curve.csv", "subgroups.csv", "failures.csv", "model_card.md", "model_card.html",
+               "predictions_threshold.csv")  # fmt: skip
         expected |= {f"{model}/{file}" for file in own}
         expected |= {
             f"{model}/{n}{end}" for n in ("02_train_model", "03_evaluate_model") for end in (".ipynb", ".html")
