@@ -7,7 +7,7 @@ images    decoders · dicom_values · dicoms · deep_pictures · radiographs · 
 data      boxes · listed_tables · listing · manifest · pixels · signatures · alignment · duplicates · splits
 learning  weights · backbones · engines · features · training · prediction · finetuning
 judging   delong · intervals · influence · thresholds · metrics · repeats · calibration · breakdown · signflips · paired ·
-          ensemble · comparison · inflation · explain · localization
+          ensemble · comparison · decisions · gaps · readers · inflation · explain · localization
 showing   plots · plots_evaluation · viewing · widgets_data · widgets · reading_room · reporting · checklist · render · pages ·
           sharing · audit
 running   steps · execution · executors · scheduling · series · sweeps · app · cli
