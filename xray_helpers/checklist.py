@@ -9,12 +9,12 @@ import yaml
 
 from xray_helpers.breakdown import describe_failures, describe_subgroups
 from xray_helpers.calibration import describe_calibration
-from xray_helpers.comparison import conclude
+from xray_helpers.comparison import choose_primary, conclude, flatten_metrics
 from xray_helpers.duplicates import find_label_conflicts
 from xray_helpers.manifest import count_flow
 from xray_helpers.metrics import METRIC_TITLES, METRICS, describe
 from xray_helpers.reporting import describe_engine, escape, study_banners
-from xray_helpers.settings import InputError, nearest
+from xray_helpers.settings import VALIDATION, InputError, nearest
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 from xray_helpers.studies import ANSWERS, read_class_names, read_csv, read_json
 
@@ -223,14 +223,18 @@ def _shares(values: pd.Series) -> str:
 
 def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) -> dict[str, str]:
     scores = {name: read_json(folder / name / "metrics.json") for name in models}
-    best = max(models, key=lambda name: scores[name]["validation"]["auroc"]["value"] or 0)
-    top = scores[best]
+    table = pd.DataFrame([{"model": name} | flatten_metrics(entry) for name, entry in scores.items()])
+    primary, named = (
+        record["settings"].get(key, word) for key, word in (("primary", "auroc"), ("primary_model", VALIDATION))
+    )
+    best = choose_primary(table, named)
+    top, how = scores[best], "named beforehand" if best == named else "preferred by validation"
     manifest = read_csv(folder / "manifest.csv")
     baseline = max(top["prevalence"], 1 - top["prevalence"])
     facts = {
         "performance": "AUROC on test (validation): " + "; ".join(
             f"{name} {describe(s['auroc'])} ({describe(s['validation']['auroc'])})" for name, s in scores.items()) + ".",
-        "accuracy": f"{best}, preferred by validation, on {top['n']} test images: " + "; ".join(
+        "accuracy": f"{best}, {how}, on {top['n']} test images: " + "; ".join(
             f"{METRIC_TITLES[name]} {describe(top[name])}" for name in ("recall", "specificity", "precision", "npv", "accuracy")
         ) + f"; majority class {baseline:.2f}.",
         "table": f"{best} on test: {top['tp']} true and {top['fp']} false positives, {top['tn']} true and {top['fn']} false "
@@ -245,7 +249,8 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
     if all(path.exists() for path in own.values()):
         facts |= judged_facts(folder, best)
     if (folder / "comparison.csv").exists():
-        facts["verdict"] = conclude(read_csv(folder / "comparison.csv"), baseline)
+        pairs = read_csv(folder / "pairs.csv") if (folder / "pairs.csv").exists() else None
+        facts["verdict"] = conclude(read_csv(folder / "comparison.csv"), baseline, pairs, primary=primary, model=named)
     return facts
 
 

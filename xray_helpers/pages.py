@@ -14,13 +14,13 @@ import jinja2
 import pandas as pd
 
 from xray_helpers.checklist import card_values, fill_guidelines, read_guidelines
-from xray_helpers.comparison import conclude
+from xray_helpers.comparison import choose_primary, conclude
 from xray_helpers.manifest import count_flow
 from xray_helpers.records import STALE, mark_stale
 from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, describe_source, render_page
 from xray_helpers.repeats import describe_all_images
 from xray_helpers.reporting import escape, headline_table, study_banners
-from xray_helpers.settings import POSITIVE, InputError
+from xray_helpers.settings import POSITIVE, VALIDATION, InputError
 from xray_helpers.splits import class_balance, describe_leak
 from xray_helpers.studies import (
     RUN,
@@ -47,8 +47,12 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     verdict = "No model has been compared yet."
     if comparison is not None and manifest is not None:
         balance = class_balance(manifest).set_index("split")
-        verdict = conclude(comparison, balance.loc["test", "majority_accuracy"])
-        spread = folder / comparison["model"].iloc[0] / "spread.csv"
+        pairs = read_csv(folder / "pairs.csv") if (folder / "pairs.csv").exists() else None
+        primary, model = (
+            study["settings"].get(key, word) for key, word in (("primary", "auroc"), ("primary_model", VALIDATION))
+        )
+        verdict = conclude(comparison, balance.loc["test", "majority_accuracy"], pairs, primary=primary, model=model)
+        spread = folder / choose_primary(comparison, model) / "spread.csv"
         verdict += f" {describe_all_images(read_csv(spread))}" if spread.exists() else ""
     out = target or folder
     files = list_whole(folder, "*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html")
@@ -228,7 +232,8 @@ def _find_best(folder: Path) -> dict[str, str]:
     table = read_comparison(folder, mark_stale(read_json(folder / "study.json"), folder))
     if table is None:
         return {"model": "", "auroc": ""}
-    row = headline_table(table.sort_values("validation_auroc", ascending=False).head(1))[0]
+    named = read_json(folder / "study.json")["settings"].get("primary_model", VALIDATION)
+    row = headline_table(table[table["model"] == choose_primary(table, named)])[0]
     return {"model": row["model"], "auroc": row["AUROC"]}
 
 

@@ -133,7 +133,9 @@ def made_of(step: Step, steps: list[Step], settings: Settings, folder: Path) -> 
     parameters = {key: value for key, value in notebook_parameters(step, settings).items() if key != "name"}
     parameters |= {key: values[key] for key in READING}  # every step reads pictures as 01 was told to
     outside = {
-        key: _look_at(key, parameters[key], folder) for key in ("data", "weights", "corrections") if key in parameters
+        key: _look_at(key, parameters[key], folder)
+        for key in ("data", "weights", "corrections", "readers")
+        if parameters.get(key)
     }
     return {
         "notebook": _hash_notebook(notebooks_folder() / f"{step.notebook}.ipynb"),
