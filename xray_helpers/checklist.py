@@ -166,8 +166,9 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
         "threshold": f"Output is P({positive}); an image is called {positive} from a threshold upwards, chosen on validation "
                      f"alone by {rules[s['threshold_rule']]}, before test was predicted.",
         "metrics": ", ".join(METRIC_TITLES[name] for name in METRICS) + "; reliability, decision curve.",
-        "uncertainty": "95 % intervals that count images of one source or patient together (group bootstrap, or Wilson at the "
-                       "effective sample size); paired group bootstrap, DeLong and McNemar with Holm's correction.",
+        "uncertainty": "95 % intervals that count images of one source or patient together (jackknife of groups, Student's t, or "
+                       "Wilson at the effective sample size; none below 8 effective groups of a class); paired test by swaps "
+                       "of whole groups, and McNemar or its form for groups, with Holm's correction.",
         "explanations": "Grad-CAM at the last convolution; checked by occlusion, by permuting the weights and, where boxes are "
                         "known, by pointing game and energy beside a centred blob." if s.get("maps") else "No maps were made.",
         "blind": "The model is given the pixels alone, no clinical information and no label.",
@@ -258,9 +259,9 @@ def judged_facts(folder: Path, model: str) -> dict[str, str]:
     """Return what is known of one model's subgroups, failures and calibration, a few sentences each."""
     tables = {name: read_csv(folder / model / f"{name}.csv") for name in ("subgroups", "failures", "decision_curve")}
     flat = read_csv(folder / model / "calibration.csv").iloc[0].to_dict()
-    nested = {"temperature": flat["temperature"]}
+    nested = {name: value for name, value in flat.items() if "." not in name}
     for when in ("before", "after"):
-        nested[when] = {"calibration_error": flat[f"{when}.calibration_error"]}
+        nested[when] = {name.split(".")[1]: value for name, value in flat.items() if name.startswith(f"{when}.")}
     errors = tables["failures"].query("kind == 'confident error'")
     return {
         "subgroups": f"{model}: {describe_subgroups(tables['subgroups'])}",

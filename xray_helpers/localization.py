@@ -373,4 +373,4 @@ def _entry(row: pd.Series) -> dict[str, Any]:
         name: None if pd.isna(row[key]) else float(row[key])
         for name, key in (("value", "correlation"), ("ci_low", "ci_low"), ("ci_high", "ci_high"))
     }
-    return values | {"reason": "no map with anything in it"}
+    return values if values["value"] is not None else values | {"reason": "no map with anything in it"}

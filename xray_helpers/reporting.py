@@ -10,6 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from xray_helpers.duplicates import Search
+from xray_helpers.intervals import effective_groups
 from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.records import STALE
@@ -161,9 +162,13 @@ def describe_scores(model: str, scores: dict[str, Any], baseline: float, border:
     text = f"On {scores['n']} test images of {scores['n_groups']} groups, {model} has AUROC {describe(auroc)}. "
     if auroc["ci_low"] is not None:
         chance = auroc["ci_low"] <= 0.5
-        text += "The interval includes 0.5, so it is not told from chance. " if chance else "It is better than chance. "
+        text += (
+            "The interval includes 0.5, so it is not told from chance. "
+            if chance
+            else "There it is better than chance. "
+        )
     text += f"At the threshold {scores['threshold']:.2f} ({scores['threshold_rule']}) its accuracy is {describe(accuracy)}, "
-    text += "above" if accuracy["ci_low"] > baseline else "not clearly above"
+    text += "above" if accuracy["ci_low"] is not None and accuracy["ci_low"] > baseline else "not clearly above"
     text += f" the {baseline:.2f} of the majority class. "
     fractures = scores["tp"] + scores["fn"]
     if scores["leak"]:
@@ -179,8 +184,8 @@ def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
         text = {"rank": row["rank"], "model": row["model"]}
         for name in HEADLINE:
             value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-            interval = f" ({low:.2f} to {high:.2f})" if pd.notna(low) else ""
-            text[METRIC_TITLES[name]] = f"{value:.2f}{interval}" if pd.notna(value) else "not defined"
+            told = describe({"value": value, "ci_low": low, "ci_high": high}) if pd.notna(low) else f"{value:.2f}"
+            text[METRIC_TITLES[name]] = told if pd.notna(value) else "not defined"
         if row.get("leak"):
             text["test leaked"] = f"{row['leak']:.0%}"
         rows.append(text | {"n": f"{row['n']} in {row['n_groups']} groups"})
@@ -191,9 +196,13 @@ def _few_groups(manifest: pd.DataFrame) -> list[str]:
     """Return a sentence a part on which nothing can rest, for want of sources or patients."""
     used, told = manifest[manifest["status"] == "used"], []
     for split, rests in (("validation", "the threshold and whatever was chosen by it"), ("test", "the scores")):
-        groups = used[used["split"] == split].groupby("label")["group"].nunique()
-        if len(groups) and groups.min() < FEW:
-            shown = ", ".join(f"{count} of {label}" for label, count in groups.items())
+        groups = used[used["split"] == split].groupby("label")["group"]
+        worth = groups.apply(effective_groups)
+        if len(worth) and worth.min() < FEW:
+            shown = ", ".join(
+                f"{count} of {label}" + (f", worth {worth[label]:.1f}" if worth[label] < count - 0.05 else "")
+                for label, count in groups.nunique().items()
+            )
             told.append(f"The {split} part has few sources or patients ({shown}): {rests} are a matter of luck; scores out of "
                         "fold, in 03, rest on all images.")  # fmt: skip
     return told
