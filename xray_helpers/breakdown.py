@@ -6,20 +6,21 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.listed_tables import COLUMNS
+from xray_helpers.manifest import MOST_VALUES, find_label_columns
 from xray_helpers.metrics import compute_metrics
 
 SHOWN = ("auroc", "recall", "specificity")
-MOST_VALUES = 12  # of a column that makes subgroups
 _OWN = {*COLUMNS, "y_true"} - {"mode"}  # of the manifest: what makes no subgroup
 
 
-def subgroup_columns(part: pd.DataFrame) -> list[str]:
+def subgroup_columns(part: pd.DataFrame, manifest: pd.DataFrame | None = None) -> list[str]:
     """Return the columns of a manifest's part that make subgroups: the user's own and how files are stored.
 
-    They have 2 to 12 values, and at least three images a value on average: measures such as coordinates make none.
+    They have 2 to 12 values, and at least three images a value on average: measures such as coordinates make none, nor does
+    a column that tells the label in the whole `manifest`, such as a count of fractures.
     """
-    found = []
-    for column in part.columns.difference(list(_OWN), sort=False):
+    found, telling = [], set() if manifest is None else set(find_label_columns(manifest))
+    for column in part.columns.difference([*_OWN, *telling], sort=False):
         values = part[column].dropna().astype(str)
         if 2 <= values.nunique() <= min(MOST_VALUES, len(values) / 3):
             found.append(column)

@@ -171,8 +171,9 @@ def _checked_weight(weight: Any, n: int) -> np.ndarray:
 
 
 def judge(
-    test: pd.DataFrame, validation: pd.DataFrame, chosen: dict[str, Any], *, leak: float = 0.0, seed: int = 0
-) -> dict[str, Any]:
+    test: pd.DataFrame, validation: pd.DataFrame, chosen: dict[str, Any], *, leak: float = 0.0, seed: int = 0,
+    weight: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``: scores on test, and under ``validation`` the same there.
 
     Parameters
@@ -184,10 +185,15 @@ def judge(
     leak : float
         Share of the test images with a sibling in train or validation: it stands beside every score.
     seed : int
+    weight : ndarray of float, optional
+        Of the test images, where copies of one source are judged: under ``weighted`` stand the scores with it.
     """
     threshold = chosen["threshold"]
     both = [compute_metrics(t["y_true"], t["y_prob"], threshold, t["group"], seed=seed) for t in (test, validation)]
-    return both[0] | {"threshold_rule": describe_rule(chosen), "leak": leak, "validation": both[1]}
+    found = both[0] | {"threshold_rule": describe_rule(chosen), "leak": leak, "validation": both[1]}
+    if weight is not None:
+        found["weighted"] = compute_metrics(test["y_true"], test["y_prob"], threshold, test["group"], weight=weight)
+    return found
 
 
 def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
@@ -195,6 +201,8 @@ def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for name in METRICS:
         texts = {"test": describe(scores[name])}
+        if "weighted" in scores:
+            texts["each source once"] = describe(scores["weighted"][name])
         if "validation" in scores:
             texts["validation"] = describe(scores["validation"][name])
         if scores.get("leak"):

@@ -156,6 +156,19 @@ def describe_border(border: str, auroc: dict[str, Any]) -> str:
     return "Only border and corners were shown, and they do not predict the label: no shortcut was found there. "
 
 
+def log_scores(model: str, scores: dict[str, Any], baseline: float) -> None:
+    """Print a model's main scores, a line each, for the log; DeLong's interval, which takes images for independent, too."""
+    for name in ("accuracy", "precision", "recall", "f1", "auroc"):
+        print(f"{model}: {METRIC_TITLES[name]} {describe(scores[name])}")
+    worth = f"worth {scores['n_effective']:.1f} equal ones"
+    print(
+        f"{model}: test n = {scores['n']} images in {scores['n_groups']} groups, {worth}; majority class {baseline:.2f}"
+    )
+    low, high = scores["auroc"]["delong_low"], scores["auroc"]["delong_high"]
+    told = "not defined" if low is None else f"{low:.2f} to {high:.2f}"
+    print(f"{model}: AUROC by DeLong, for comparison with other papers, images taken as independent: {told}")
+
+
 def describe_scores(model: str, scores: dict[str, Any], baseline: float, border: str = "keep") -> str:
     """Return what a model's scores mean, in a few sentences."""
     auroc, accuracy, recall = scores["auroc"], scores["accuracy"], scores["recall"]

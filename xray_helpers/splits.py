@@ -348,6 +348,18 @@ def class_balance(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def weigh_copies(manifest: pd.DataFrame, split: str) -> np.ndarray | None:
+    """Return 1 / the number of judged files of each row's source, in the order of `used_part`; None where each is judged once.
+
+    Copies are judged with ``count = files`` only.
+    """
+    part = used_part(manifest, split)
+    files = (
+        part.groupby("source_group")["path"].transform("size") if "source_group" in part else pd.Series(1, part.index)
+    )
+    return None if (files == 1).all() else (1 / files).to_numpy()
+
+
 def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd.DataFrame:
     """Return the rows used in one part, in path order, with ``y_true`` (1 = Fractured).
 

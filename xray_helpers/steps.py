@@ -88,12 +88,27 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
         train = Step(f"{model}/{TRAIN}", TRAIN, {"model": model}, (explore.name, *(step.name for step in extract)),
                      tuple(f"{model}/{file}" for file in made))  # fmt: skip
         figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
-        tables = ("calibration", "reliability", "decision_curve", "spread", "subgroups", "failures", "localization")
-        judged = (f"{model}/metrics.json", f"{model}/maps_verdict.json", *(f"{model}/{table}.csv" for table in tables))
+        tables = (
+            "calibration",
+            "reliability",
+            "decision_curve",
+            "prevalences",
+            "spread",
+            "subgroups",
+            "gaps",
+            "failures",
+            "localization",
+        )
+        judged = (
+            f"{model}/metrics.json",
+            f"{model}/decisions.json",
+            f"{model}/maps_verdict.json",
+            *(f"{model}/{table}.csv" for table in tables),
+        )
         judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
         steps += [*extract, train, Step(f"{model}/{JUDGE}", JUDGE, {"model": model}, (train.name,), judged)]
     grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
-    tables = ("comparison", "pairs", "ensembles", "costs", "disagreements", "inflation")
+    tables = ("comparison", "pairs", "readers", "ensembles", "costs", "disagreements", "inflation")
     judges = tuple(step.name for step in steps if step.notebook == JUDGE)
     return [*steps, Step(COMPARE, COMPARE, {}, judges, (*(f"{table}.csv" for table in tables), *grids), any_need=True)]
 

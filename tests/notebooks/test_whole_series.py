@@ -358,6 +358,7 @@ def test_corrections_by_hand_leave_no_result_of_before_in_force(study, home, tmp
     assert "it is stale" in describe_status(copy)[-1]
     assert "steps are stale" in (copy / "index.html").read_text()
     with pytest.raises(papermill.PapermillExecutionError, match="run 02 again for VGG16"):
-        papermill.execute_notebook(notebooks_folder() / "03_evaluate_model.ipynb", tmp_path / "03.ipynb", cwd=home, progress_bar=False,
-                                   parameters={"name": "by-hand", "model": "VGG16"}, kernel_name="python3")  # fmt: skip
+        papermill.execute_notebook(notebooks_folder() / "03_evaluate_model.ipynb", tmp_path / "03.ipynb", cwd=home,
+                                   parameters={"name": "by-hand", "model": "VGG16"}, kernel_name="python3",
+                                   progress_bar=False)  # fmt: skip
     shutil.rmtree(copy)
