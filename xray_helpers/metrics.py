@@ -161,7 +161,11 @@ def _between(recall: dict[str, Any], specificity: dict[str, Any], entry: dict[st
         return {}
     both, value = (recall, specificity), entry["value"]
     down, up = (np.sqrt(sum((e["value"] - e[end]) ** 2 for e in both)) / 2 for end in ("ci_low", "ci_high"))
-    return {"ci_low": float(value - down), "ci_high": float(value + up), "method": "MOVER of sensitivity and specificity"}
+    return {
+        "ci_low": float(value - down),
+        "ci_high": float(value + up),
+        "method": "MOVER of sensitivity and specificity",
+    }
 
 
 def _with_prior(value: float, spread: Spread, positives: float, negatives: float) -> Spread:
