@@ -74,12 +74,12 @@ def simulate(setting: tuple, rng: np.random.Generator, models: int = 1) -> tuple
 
 
 def true_scores(setting: tuple) -> dict[str, float]:
-    """Return what each score is on all images there could be; those without a formula from 400,000 of them."""
+    """Return what each score is on all images there could be; those without a formula from 200,000 of them."""
     from xray_helpers.metrics import METRICS, compute_metrics
 
     _, _, prevalence, auroc, sensitivity = setting
     rng, shift = np.random.default_rng(1), np.sqrt(2) * stats.norm.ppf(auroc)
-    y = (rng.random(400_000) < prevalence).astype(int)
+    y = (rng.random(200_000) < prevalence).astype(int)
     found = compute_metrics(y, expit(rng.normal(size=len(y)) + shift * (y - 0.5)),
                             float(expit(shift / 2 - stats.norm.ppf(sensitivity))), resampled=False)  # fmt: skip
     exact = {"auroc": auroc, "recall": sensitivity, "specificity": stats.norm.cdf(shift - stats.norm.ppf(sensitivity))}

@@ -120,6 +120,7 @@ def compute_metrics(
     for name, score in _OF_SCORES.items():
         measured = score(y_true, y_prob, weight)
         result[name] = _interval(name, *measured, codes, y_true, weight, parts, resampled)
+    result["balanced_accuracy"] |= _between(result["recall"], result["specificity"], result["balanced_accuracy"])
     result["auroc"] |= dict(zip(("delong_low", "delong_high"), _delong(y_true, y_prob), strict=True))
     counts = np.bincount(cells, minlength=4).tolist()
     return {name: result[name] for name in METRICS} | {
@@ -152,6 +153,19 @@ def _interval(
     if min(parts) >= MIN_GROUPS:
         spread = _with_prior(value, spread, *parts)
     return bounded_interval(value, spread, bias=0.5)
+
+
+def _between(recall: dict[str, Any], specificity: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the ends of a mean of two shares from those of either (MOVER: Donner and Zou 2012), where it has any."""
+    if entry["ci_low"] is None or recall["ci_low"] is None or specificity["ci_low"] is None:
+        return {}
+    both, value = (recall, specificity), entry["value"]
+    down, up = (np.sqrt(sum((e["value"] - e[end]) ** 2 for e in both)) / 2 for end in ("ci_low", "ci_high"))
+    return {
+        "ci_low": float(value - down),
+        "ci_high": float(value + up),
+        "method": "MOVER of sensitivity and specificity",
+    }
 
 
 def _with_prior(value: float, spread: Spread, positives: float, negatives: float) -> Spread:
