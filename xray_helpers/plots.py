@@ -201,7 +201,7 @@ def plot_roc(predictions: pd.DataFrame, *, model: str, threshold: float, rule: s
         called = predictions["y_prob"].to_numpy() >= threshold
         ax.plot((called & (y_true == 0)).sum() / (y_true == 0).sum(), (called & (y_true == 1)).sum() / y_true.sum(),
                 _MODEL_MARKERS.get(model, "o"), color=model_color(model), ms=9, mec="white",
-                label=f"threshold {threshold:.2f}" + (f":\n{rule}" if rule else ""))  # fmt: skip
+                label=f"threshold {threshold:.2f}" + (f":\n{rule.replace(' on ', chr(10) + 'on ')}" if rule else ""))  # fmt: skip
     ax.set(xlabel="1 - specificity", ylabel="sensitivity (recall)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
            aspect="equal", title=f"{model}: ROC, {split}, n = {len(y_true)}")  # fmt: skip
     ax.legend(loc="lower right")

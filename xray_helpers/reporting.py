@@ -13,9 +13,11 @@ from xray_helpers.duplicates import Search
 from xray_helpers.intervals import effective_groups
 from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
+from xray_helpers.operating import describe_choice
 from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings, class_names
-from xray_helpers.splits import class_balance, describe_leak, measure_leak
+from xray_helpers.splits import class_balance, describe_leak, find_uneven_parts, measure_leak
+from xray_helpers.thresholds import describe_rule
 
 HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
 RANDOM_BANNER = (
@@ -35,10 +37,12 @@ def show_text(text: str) -> Markdown:
 
 
 def show_banner(*weights: str, manifest: pd.DataFrame | None = None) -> HTML | None:
-    """Return the warnings a notebook opens with: a split that leaks, random weights; None where there are none."""
+    """Return the warnings a notebook opens with: a split that leaks or is uneven, random weights; None where there are none."""
     texts = []
     if manifest is not None and (leak := measure_leak(manifest, manifest["split"]))["groups"]:
         texts.append(("bad", "#fde7e7", describe_leak(leak)))
+    if manifest is not None:
+        texts += [("warn", "#fff1d6", text) for text in find_uneven_parts(manifest)]
     if "random" in weights:
         texts.append(("warn", "#fff1d6", RANDOM_BANNER))
     style = "border-left:6px solid;padding:.7rem 1rem;margin:.5rem 0;color:#3a1010;background:"  # for JupyterLab
@@ -116,21 +120,39 @@ def build_strips(groups: list[pd.DataFrame], read: Callable[[list[str]], list[np
     return strips
 
 
-def describe_training(model: str, history: pd.DataFrame, threshold: float, settings: Settings) -> str:
-    """Return how training ended, in a few sentences."""
+def describe_training(
+    model: str, history: pd.DataFrame, settings: Settings, chosen: dict[str, Any], epochs_by: str
+) -> str:
+    """Return how training ended, in a few sentences.
+
+    Parameters
+    ----------
+    model : str
+    history : DataFrame
+        Of `finetuning.fine_tune`.
+    settings : Settings
+    chosen : dict
+        ``threshold.json``.
+    epochs_by : str
+        Of `repeats.describe_schedule`: what decided the number of epochs.
+    """
     kept = history[history["best"]].iloc[0]
     tuned = history["phase"] == "fine-tuning"
     head = int((~tuned).sum())
-    early = head < settings.epochs
-    how = f"stopped early after {head} of {settings.epochs}" if early else f"used all {head}"
+    how = (
+        f"was trained for {head} of at most {settings.epochs} epochs"
+        if head < settings.epochs
+        else f"used all {head} epochs"
+    )
     more = f" Fine-tuning took {tuned.sum()} epochs more" if tuned.any() else ""
     if more:
         more += "." if kept["phase"] == "fine-tuning" else " and brought nothing: the frozen backbone is kept."
-    last = kept["epoch"] == len(history) and not (early or tuned.any())
+    last = kept["epoch"] == len(history) and head == settings.epochs and not tuned.any()
     more += " The last epoch was the best: more epochs may help." if last else ""
     return (
-        f"{model} {how} epochs; epoch {kept['epoch']:.0f} is kept, with validation loss {kept['val_loss']:.3f}.{more} "
-        f"An image is called fractured from P = {threshold:.3f} upwards."
+        f"{model} {how}; epoch {kept['epoch']:.0f} is kept, with validation loss {kept['val_loss']:.3f}. {epochs_by}{more} "
+        f"An image is called {class_names()[1]} from P = {chosen['threshold']:.3f} upwards ({describe_rule(chosen)}). "
+        f"{describe_choice(chosen)}"
     )
 
 
@@ -247,7 +269,7 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
             banners.append(
                 ("warn", f"The test part is small: {balance.loc['test', 'n']} images; look at the intervals.")
             )
-        banners += [("warn", text) for text in _few_groups(manifest)]
+        banners += [("warn", text) for text in [*find_uneven_parts(manifest), *_few_groups(manifest)]]
         noted = manifest.loc[manifest["status"] == "used", "note"].dropna() if "note" in manifest else []
         if len(noted):
             kinds = ", ".join(sorted({re.sub(r"\d+ ", "", text) for text in noted}))

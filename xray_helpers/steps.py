@@ -85,6 +85,7 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
         ]  # fmt: skip
         made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "predictions_oof.csv")
         made += ("repeats.csv", "threshold.json", "training.json", "familiarity.npz", "maps.csv", "sanity.csv")
+        made += ("predictions_threshold.csv",)
         train = Step(f"{model}/{TRAIN}", TRAIN, {"model": model}, (explore.name, *(step.name for step in extract)),
                      tuple(f"{model}/{file}" for file in made))  # fmt: skip
         figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
