@@ -140,7 +140,7 @@ def judge_measures(table: pd.DataFrame) -> Finding:
         told = f"do not predict the label by more than {MARGIN:g} above chance"
         return Finding(RULED_OUT, f"Size, storage, exposure and corners of the files {told}: {together} ({n}).")
     told = "Whether size, storage, exposure or corners of the files predict the label is not known"
-    return Finding(UNKNOWN, f"{told}: {together} out of fold; {n} leave it open.")
+    return Finding(UNKNOWN, f"{told}: AUROC out of fold of {together}; {n}.")
 
 
 def _shown_singles(table: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +158,7 @@ def _entry(row: Any) -> dict[str, Any]:
 
 def _told(row: Any) -> str:
     alone = " alone" if row["kind"] == "single" else ""
-    return f"{row['words']}{alone} has AUROC {describe(_entry(row))}"
+    return f"{row['words']}{alone} {describe(_entry(row))}"
 
 
 # --- beside a model -------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def weigh_shortcuts(
     seed : int
     """
     surface, first = judge_measures(table), {} if whole.empty else {"what": WHOLE} | _judge(whole, seed)
-    rows, reaching, found = [], [], _judge_control(shown, first)
+    rows, reaching, found = [], {}, _judge_control(shown, first)
     for kind, words, predictions in _list_candidates(border, scores, table):
         row = _judge_against(whole, predictions, seed) if first else {}
         if not row:
@@ -201,8 +201,10 @@ def weigh_shortcuts(
             found = Finding(found.state, f"{found.sentence} {_describe_difference(row)}")
         predicts = judge_alone(entry) == SHOWN and (kind == "border" or surface.state == SHOWN)
         if predicts and (row["auroc"] >= first["low"] or not row["difference_low"] > 0):
-            reaching.append((f"{words} alone" if kind == "single" else words, entry))
-    banner = _describe_reaching(model, reaching, first) if shown == "keep" else ""
+            told = (f"{words} alone" if kind == "single" else words, entry)
+            part = kind if kind in ("border", "single") else "family"  # one of each is named, the strongest
+            reaching[part] = max(told, reaching.get(part, told), key=lambda each: each[1]["value"])
+    banner = _describe_reaching(model, list(reaching.values()), first) if shown == "keep" else ""
     return Weighed(pd.DataFrame([first, *rows] if first else [], columns=_TABLE), found, surface, banner)
 
 
@@ -262,8 +264,7 @@ def _describe_difference(row: Mapping[str, Any]) -> str:
 def _describe_reaching(model: str, reaching: list[tuple[str, dict[str, Any]]], whole: dict[str, Any]) -> str:
     if not reaching:
         return ""
-    best = sorted(reaching, key=lambda each: -each[1]["value"])[:3]
-    told = "; ".join(f"{words} {describe(entry)}" for words, entry in best)
+    told = "; ".join(f"{words} {describe(entry)}" for words, entry in reaching)
     return (
         f"A shortcut reaches what {model} reaches: AUROC out of fold of {told}; of the network on whole pictures "
         f"{describe(_entry(whole))}. Its score is no evidence that it sees fractures. {REMEDIES}"

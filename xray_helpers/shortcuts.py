@@ -43,6 +43,10 @@ FAMILIES = {
     ),
 }
 _WORDS = ("mode", "suffix")  # measures that are no numbers
+_WORDED = {
+    "size": "size and aspect ratio", "storage": "pixel mode, suffix and bytes", "exposure": "mean grey and black share",
+    "corners": "the four corners", "mode": "pixel mode", "bytes": "bytes of the file", "bytes_a_pixel": "bytes a pixel",
+}  # fmt: skip
 _COLUMNS = ("measure", "kind", "words", "auroc", "low", "high", "n", "n_groups")
 
 
@@ -239,9 +243,7 @@ def judge_surface(scores: pd.DataFrame, common: str = "", seed: int = 0) -> pd.D
 def _describe(name: str, common: str) -> str:
     if name == "other_size":
         return f"file is not {common or 'of the commonest size'}"
-    families = {key: f"{key}: {', '.join(columns[:4])}" for key, columns in FAMILIES.items()}
-    families["corners"] = "corners: mean, brightest percent and edges of each"
-    return families.get(name, name).replace("_", " ").replace("mode", "pixel mode")
+    return _WORDED.get(name, name).replace("_", " ")
 
 
 def flat_auroc(entry: dict[str, Any]) -> dict[str, float]:
