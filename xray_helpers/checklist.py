@@ -17,6 +17,7 @@ from xray_helpers.operating import describe_choice
 from xray_helpers.planning import describe_plan, plan_test
 from xray_helpers.reporting import describe_engine, escape, study_banners
 from xray_helpers.settings import VALIDATION, InputError, nearest
+from xray_helpers.shortcut_verdicts import describe_controls, read_shortcuts
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 from xray_helpers.studies import ANSWERS, read_class_names, read_csv, read_json
 
@@ -149,8 +150,9 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
     own = "each backbone's own preprocessing" if s["normalization"] == "imagenet" else "[0, 1] for all backbones"
     fitted = "padded to" if s.get("resize") == "pad" else "stretched to"
     border = {"keep": "", "blank": " Border and corners were blanked.", "only": " Only border and corners were kept."}
+    control = f"{describe_controls(s)} " if describe_controls(s) else ""
     return {
-        "approach": f"Deep learning: transfer learning with convolutional networks ({models}).",
+        "approach": f"{control}Deep learning: transfer learning with convolutional networks ({models}).",
         "task": f"Tell {positive} (positive class) from {negative} in single radiographs; develop and compare {models}.",
         "data": "Synthetic radiographs made by the software (phantoms), no patients." if s["data"] == "phantoms" else "",
         "preprocessing": f"Grey, 8 bits, {fitted} {size} pixels, repeated to three channels, {own}.{border[s['border']]}",
@@ -178,7 +180,8 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
                        "Wilson at the effective sample size; none below 8 effective groups of a class); paired test by swaps "
                        "of whole groups, and McNemar or its form for groups, with Holm's correction.",
         "explanations": "Grad-CAM at the last convolution; checked by occlusion, by permuting the weights and, where boxes are "
-                        "known, by pointing game and energy beside a centred blob." if s.get("maps") else "No maps were made.",
+                        "known, by pointing game and energy beside the box's share of the picture, a centred blob and the "
+                        "maps of other images." if s.get("maps") else "No maps were made.",
         "blind": "The model is given the pixels alone, no clinical information and no label.",
         "predictors": "The pixels; nothing else, and nothing was selected by hand.",
         "adverse": "Not applicable: existing images were analysed.",
@@ -239,7 +242,7 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
     )
     best = choose_primary(table, named)
     top, how = scores[best], "named beforehand" if best == named else "preferred by validation"
-    manifest = read_csv(folder / "manifest.csv")
+    manifest, found = read_csv(folder / "manifest.csv"), read_shortcuts(folder, models)
     baseline = max(top["prevalence"], 1 - top["prevalence"])
     facts = {
         "performance": "AUROC on test (validation): " + "; ".join(
@@ -251,7 +254,7 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
                  f"negatives at the threshold {top['threshold']:.2f} ({top['threshold_rule']}).",
         "internal": f"Held-out test part beside validation; {best} has AUROC {describe(top['auroc'])} on test and "
                     f"{describe(top['validation']['auroc'])} on validation.",
-        "limits": " ".join([text for _, text in study_banners(record, manifest)] or ["None that the run could see."]),
+        "limits": " ".join([text for _, text in study_banners(record, manifest, found)] or ["None that the run could see."]),
         "ensembles": "The mean of all models' probabilities, and a logistic stack of their log-odds, fitted on "
                      "what their thresholds were chosen on (ensembles.csv)." if len(models) > 1 else "Not applicable: one model.",
     }  # fmt: skip

@@ -16,6 +16,7 @@ from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.operating import describe_choice
 from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings, class_names
+from xray_helpers.shortcut_verdicts import describe_controls, judge_border
 from xray_helpers.splits import class_balance, describe_leak, find_uneven_parts, measure_leak
 from xray_helpers.thresholds import describe_rule
 
@@ -168,14 +169,19 @@ def describe_engine(record: dict[str, Any]) -> str:
 
 
 def describe_border(border: str, auroc: dict[str, Any]) -> str:
-    """Return what an AUROC means where the border was blanked or all else was; nothing for images as they are."""
-    if border == "keep" or pd.isna(auroc["ci_low"]):
+    """Return what an AUROC means where the border was blanked or all else was; nothing for images as they are.
+
+    Parameters
+    ----------
+    border : {'keep', 'blank', 'only'}
+    auroc : dict
+        value, ci_low, ci_high; out of fold of all images, as a small test part decides nothing.
+    """
+    if border == "keep":
         return ""
     if border == "blank":
         return "Border and corners were blanked: compare with a study that keeps them; what is lost came from there. "
-    if auroc["ci_low"] > 0.5:
-        return "WARNING: only border and corners were shown, and they predict the label: the images hold a shortcut. "
-    return "Only border and corners were shown, and they do not predict the label: no shortcut was found there. "
+    return f"Control study, only border and corners were shown. {judge_border(auroc).sentence} "
 
 
 def log_scores(model: str, scores: dict[str, Any], baseline: float) -> None:
@@ -191,8 +197,14 @@ def log_scores(model: str, scores: dict[str, Any], baseline: float) -> None:
     print(f"{model}: AUROC by DeLong, for comparison with other papers, images taken as independent: {told}")
 
 
-def describe_scores(model: str, scores: dict[str, Any], baseline: float, border: str = "keep") -> str:
-    """Return what a model's scores mean, in a few sentences."""
+def describe_scores(
+    model: str,
+    scores: dict[str, Any],
+    baseline: float,
+    border: str = "keep",
+    out_of_fold: dict[str, Any] | None = None,
+) -> str:
+    """Return what a model's scores mean, in a few sentences; `out_of_fold`, where known, decides about the border."""
     auroc, accuracy, recall = scores["auroc"], scores["accuracy"], scores["recall"]
     text = f"On {scores['n']} test images of {scores['n_groups']} groups, {model} has AUROC {describe(auroc)}. "
     if auroc["ci_low"] is not None:
@@ -208,7 +220,7 @@ def describe_scores(model: str, scores: dict[str, Any], baseline: float, border:
     fractures = scores["tp"] + scores["fn"]
     if scores["leak"]:
         text += f"All this is inflated: {scores['leak']:.0%} of the test images have a sibling in train. "
-    text += describe_border(border, auroc)
+    text += describe_border(border, out_of_fold or auroc)
     return text + f"It finds {scores['tp']} of {fractures} fractures: sensitivity {describe(recall)}."
 
 
@@ -243,9 +255,22 @@ def _few_groups(manifest: pd.DataFrame) -> list[str]:
     return told
 
 
-def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[tuple[str, str]]:
-    """Return what a reader must know first, as pairs of kind (``bad`` or ``warn``) and sentence."""
-    banners = []
+def study_banners(
+    study: dict[str, Any], manifest: pd.DataFrame | None, found: dict[str, dict[str, str]] | None = None
+) -> list[tuple[str, str]]:
+    """Return what a reader must know first, as pairs of kind (``bad`` or ``warn``) and sentence.
+
+    Parameters
+    ----------
+    study : dict
+        ``study.json``.
+    manifest : DataFrame, optional
+    found : dict, optional
+        Of `shortcut_verdicts.read_shortcuts`.
+    """
+    banners = [("bad", each["banner"]) for each in (found or {}).values() if each["banner"]]
+    if control := describe_controls(study["settings"]):
+        banners.append(("warn", control))
     failed = [step["name"] for step in study.get("steps", []) if step["state"] == "failed"]
     if failed:
         banners.append(("bad", f"{len(failed)} of {len(study['steps'])} steps failed: {', '.join(failed)}."))
@@ -258,8 +283,6 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
         banners.append(("bad", told))
     if study["settings"]["weights"] == "random":
         banners.append(("warn", RANDOM_BANNER))
-    if study["settings"]["normalization"] == "unit":
-        banners.append(("warn", "normalization = unit: all backbones were fed [0, 1], not what they were trained on."))
     if manifest is not None:
         leak = measure_leak(manifest, manifest["split"])
         if leak["groups"]:

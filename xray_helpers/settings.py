@@ -83,6 +83,9 @@ class Settings(BaseModel):
     border: Literal["keep", "blank", "only"] = Field(
         "keep", description="look for a shortcut: 'blank' the border and corners, or keep them 'only'"
     )
+    shortcuts: Literal["on", "off"] = Field(
+        "on", description="whether border and corners, and the files' size and storage, are judged alone as well"
+    )
     augment_views: int = Field(0, ge=0, le=64, description="augmented views of each training image, beside itself")
     engine: Literal["auto", "tensorflow", "openvino"] = Field(
         "auto", description="what computes features: the fastest, 'tensorflow' or 'openvino'"
