@@ -35,7 +35,7 @@ def test_copies_inflate_files_and_folders_but_not_groups():
     assert table["random files", "true"] > 0.95
     assert table["the set's own folders", "true"] > 0.95
     assert abs(table["kept apart by group", "true"] - 0.5) < 0.25
-    assert table["random files", "shuffled"] > 0.95  # labels that mean nothing: the source is learned
+    assert table["random files", "shuffled"] > 0.9  # labels that mean nothing: the source is learned
     assert abs(table["kept apart by group", "shuffled"] - 0.5) < 0.25
 
 

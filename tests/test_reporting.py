@@ -40,6 +40,6 @@ def test_a_border_that_predicts_the_label_is_called_a_shortcut():
 
     assert describe_border("keep", {"ci_low": 0.7}) == ""
     assert "the images hold a shortcut" in describe_border("only", {"ci_low": 0.6})
-    assert "no shortcut was found" in describe_border("only", {"ci_low": 0.4})
+    assert "is not known" in describe_border("only", {"ci_low": 0.4})
     assert "compare with a study that keeps them" in describe_border("blank", {"ci_low": 0.4})
-    assert describe_border("only", {"ci_low": None}) == ""
+    assert "is not known" in describe_border("only", {"ci_low": None})
