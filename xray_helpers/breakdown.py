@@ -47,8 +47,8 @@ def judge_subgroups(
     -------
     DataFrame
         column, value, n, n_groups, n_effective (Kish), fractured, and for AUROC, recall and specificity: value, ``_low``,
-        ``_high`` (95 %, by groups), ``_reason`` where it, or its interval, is not defined. The first row, column ``all``, is
-        the whole.
+        ``_high`` (95 %, by groups), ``_reason`` where it, or its interval, is not defined. The first row, column ``all``,
+        is the whole.
     """
     table = predictions.merge(manifest[["path", *columns]], on="path", how="left", validate="one_to_one")
     rows = [_judge(table, threshold, seed) | {"column": "all", "value": "all images"}]
