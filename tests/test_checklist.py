@@ -72,3 +72,28 @@ def test_how_pictures_are_fitted_is_told_as_it_was(tmp_path):
     settings = build_settings(name="s", resize="pad")
     write_json(tmp_path / "study.json", {"settings": shareable(settings), **provenance()})
     assert "padded to 224 x 224" in collect_facts(tmp_path)["preprocessing"]
+
+
+def test_what_chose_epochs_and_threshold_is_told_of_each_model(folder):
+    from xray_helpers.checklist import _facts_of_choices
+    from xray_helpers.studies import read_json
+
+    few = {"threshold": 0.3, "rule": "youden", "chosen_on": "train and validation, out of fold", "sources": 80,
+           "validation_sources": 14}  # fmt: skip
+    for name, chosen in (("A", few), ("B", few), ("C", few | {"chosen_on": "validation"})):
+        write_json(folder / name / "threshold.json", chosen)
+        write_json(folder / name / "training.json", {"epochs_by": "The median over folds of train."})
+    record = read_json(folder / "study.json")
+    facts = _facts_of_choices(folder, ["A", "B"], record)
+    assert "on train and validation, out of fold (80 independent sources" in facts["threshold"]
+    assert "on validation" not in facts["threshold"]
+    assert facts["selection"].startswith("The median over folds of train. Among models")
+    mixed = _facts_of_choices(folder, ["A", "B", "C"], record)["threshold"]
+    assert "A, B: It was chosen on train and validation" in mixed
+    assert "C: It was chosen on validation, and is uncertain" in mixed
+
+
+def test_class_weights_are_told(tmp_path):
+    settings = shareable(build_settings(name="w", class_weight="balanced"))
+    write_json(tmp_path / "w" / "study.json", {"settings": settings, **provenance()})
+    assert "Each class counts alike" in collect_facts(tmp_path / "w")["imbalance"]

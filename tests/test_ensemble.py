@@ -58,3 +58,24 @@ def test_the_stack_learns_nothing_from_test(tmp_path):
     for name in scores:
         assert flipped[name]["threshold"] == scores[name]["threshold"]
         assert flipped[name]["auroc"]["value"] == pytest.approx(1 - scores[name]["auroc"]["value"])
+
+
+def test_an_ensemble_chooses_its_threshold_on_what_its_models_did(tmp_path):
+    chosen = {"rule": "sensitivity", "target_sensitivity": 0.9, "chosen_on": "train and validation, out of fold",
+              "sensitivity": {"value": 0.123, "ci_low": 0.1, "ci_high": 0.2}}  # fmt: skip
+    for seed, name in enumerate(("A", "B")):
+        write(tmp_path, name, 1.2, seed)
+        base = pd.read_csv(tmp_path / name / "predictions_val.csv")
+        more = base.assign(path="t" + base["path"], group="t" + base["group"].astype(str), y_prob=base["y_prob"] / 2)
+        write_csv(
+            tmp_path / name / "predictions_threshold.csv", pd.concat([base.assign(y_prob=base["y_prob"] / 2), more])
+        )
+    _, scores = build_ensembles(tmp_path, ["A", "B"], chosen)
+    for entry in scores.values():
+        assert "train and validation, out of fold" in entry["threshold_rule"]
+        assert "0.12" not in entry["threshold_rule"]
+    assert scores["Ensemble (mean)"]["threshold"] < 0.25  # of scores that were halved
+    (tmp_path / "B" / "predictions_threshold.csv").unlink()  # as where one model was fine-tuned
+    write_csv(tmp_path / "B" / "predictions_threshold.csv", pd.read_csv(tmp_path / "B" / "predictions_val.csv"))
+    _, scores = build_ensembles(tmp_path, ["A", "B"], chosen)
+    assert scores["Ensemble (mean)"]["threshold_rule"].startswith("sensitivity of 0.9 on validation")

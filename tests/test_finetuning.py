@@ -154,3 +154,28 @@ np.testing.assert_allclose(*losses, rtol=2e-2)
 """
     done = run(root, code)
     assert done.wait() == 0, done.stderr.read()
+
+
+def test_class_weights_reach_fine_tuning(root):
+    """With one class weighted to nothing but its share, losses and what is learned differ; the same call resumes alike."""
+    from xray_helpers.finetuning import fine_tune
+
+    losses = {}
+    for weight in ("none", "balanced"):
+        model, history, train, validation, settings = made(fine_tune_epochs=1, class_weight=weight)
+        rare = np.r_[np.arange(0, 32, 2), 1, 3]  # 16 of one class, 2 of the other
+        some = type(train)(train.pixels[rare], train.contents[rare], train.y_true[rare])
+        table = fine_tune(model, history.assign(val_loss=9.0), some, validation, settings, key="k")
+        losses[weight] = table["loss"].iloc[-1]
+        assert table["best"].iloc[-1]
+    assert losses["balanced"] != pytest.approx(losses["none"], rel=0.01)
+
+
+def test_fine_tuning_is_compared_with_the_epoch_of_the_head_that_is_kept(root):
+    """After a schedule the head's last epoch is kept, not that of the lowest validation loss."""
+    from xray_helpers.finetuning import fine_tune
+
+    model, history, train, validation, settings = made(fine_tune_epochs=1)
+    history = pd.concat([history.assign(val_loss=1e-9, best=False), history.assign(epoch=2, val_loss=9.0)])
+    table = fine_tune(model, history, train, validation, settings, key="k")
+    assert table["best"].tolist() == [False, False, True]

@@ -94,3 +94,43 @@ def test_nothing_repeated_is_said(study):
     summary = summarise(seeds, out, {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95})
     assert len(summary) == 1
     assert describe_spread(summary) == "Nothing was repeated: the spread is not known."
+
+
+def test_few_validation_sources_leave_the_epochs_to_folds_of_train(study):
+    from xray_helpers.repeats import choose_schedule, describe_schedule
+    from xray_helpers.training import train_head
+
+    x, table = study
+    settings = build_settings(epochs=12, patience=2, learning_rate=0.01)
+    train, few, many = table.iloc[:100], table.iloc[100:], table.assign(group=table["path"])
+    assert few["group"].nunique() == 25
+    schedule = choose_schedule([x[:100]], train, few, settings)
+    flipped = choose_schedule([x[:100]], train, few.assign(y_true=1 - few["y_true"]), settings)
+    assert schedule.tolist() == flipped.tolist()  # validation is not looked at
+    best = []
+    for fold in range(5):
+        mine = (train["fold"] == fold).to_numpy()
+        y = train["y_true"].to_numpy()
+        _, history = train_head(([x[:100][~mine]], y[~mine]), (x[:100][mine], y[mine]), settings)
+        best.append(int(history.loc[history["best"], "epoch"].iloc[0]))
+    assert len(schedule) == np.median(best)
+    assert "fewer than 50" in describe_schedule(schedule, few)
+    assert choose_schedule([x[:100]], train, many, settings) is None
+    assert describe_schedule(None, many) == "The epoch kept is the best on validation."
+    assert choose_schedule([x[:100]], train.assign(fold=0), few, settings) is None  # nothing to train on
+    assert "uncertain" in describe_schedule(None, few)
+
+
+def test_with_a_schedule_two_folds_are_enough_and_seeds_keep_to_it(study):
+    from xray_helpers.repeats import cross_validate, repeat_seeds
+
+    x, table = study
+    schedule, settings = [0.001] * 6, build_settings(epochs=2, repeats=1)
+    out = cross_validate([x], table.assign(fold=table["fold"] % 2), settings, schedule)
+    assert len(out) == len(table)
+    assert roc_auc_score(out["y_true"], out["y_prob"]) > 0.85
+    y = table["y_true"].to_numpy()
+    parts = {"validation": (x[80:110], y[80:110]), "test": (x[110:], y[110:])}
+    flipped = parts | {"validation": (x[80:110], 1 - y[80:110])}
+    one, other = (repeat_seeds(([x[:80]], y[:80]), p, settings, schedule) for p in (parts, flipped))
+    assert one["auroc_test"].tolist() == other["auroc_test"].tolist()

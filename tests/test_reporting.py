@@ -43,3 +43,37 @@ def test_a_border_that_predicts_the_label_is_called_a_shortcut():
     assert "is not known" in describe_border("only", {"ci_low": 0.4})
     assert "compare with a study that keeps them" in describe_border("blank", {"ci_low": 0.4})
     assert "is not known" in describe_border("only", {"ci_low": None})
+
+
+def test_what_training_rests_on_is_told():
+    from xray_helpers.reporting import describe_training
+    from xray_helpers.settings import build_settings
+
+    history = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.5, 0.6], "best": [False, True], "phase": "head"})
+    chosen = {"threshold": 0.3, "rule": "youden", "target_sensitivity": 0.95, "sources": 80, "validation_sources": 14,
+              "chosen_on": "train and validation, out of fold"}  # fmt: skip
+    by = "The number of epochs, 2, is the median of the best ones over folds of train."
+    text = describe_training("VGG16", history, build_settings(epochs=50), chosen, by)
+    assert "trained for 2 of at most 50 epochs; epoch 2 is kept" in text
+    assert by in text
+    assert "from P = 0.300 upwards (Youden's J on train and validation, out of fold)" in text
+    assert "on validation" not in text
+    assert "on validation" in describe_training(
+        "VGG16", history, build_settings(), chosen | {"chosen_on": "validation"}, by
+    )
+
+
+def test_few_effective_patients_are_told_though_there_are_many_images():
+    """Ten patients of a class, one with most of the images: worth hardly more than one."""
+    rows = [("giant" if i < 100 else f"p{i}", "Fractured") for i in range(110)] + [
+        (f"n{i}", "Non-Fractured") for i in range(60)
+    ]
+    table = pd.DataFrame(rows, columns=["group", "label"]).assign(split="test", status="used")
+    table["path"] = [f"{i}.png" for i in range(len(table))]
+    told = [
+        text for _, text in study_banners({"settings": {"weights": "imagenet", "normalization": "imagenet"}}, table)
+    ]
+    assert any(
+        "test part has few sources or patients (11 of Fractured, worth 1.2, 60 of Non-Fractured)" in text
+        for text in told
+    )

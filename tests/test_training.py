@@ -111,3 +111,43 @@ def test_transfer_learning_on_real_radiographs(root, shared, tmp_path):
     half = np.arange(len(y)) % 2 == 0
     model = LogisticRegression(C=0.01, max_iter=2000).fit(x[half], y[half])
     assert roc_auc_score(y[~half], model.decision_function(x[~half])) > 0.7
+
+
+def test_a_schedule_is_kept_to_and_validation_decides_nothing(separable):
+    from xray_helpers.training import predict_head, train_head
+
+    x, y = separable
+    schedule, settings = [0.01, 0.005, 0.001], build_settings(epochs=40, patience=1)
+    one, history = train_head((x, y), (x[0, :60], y[:60]), settings, schedule=schedule)
+    assert history["learning_rate"].tolist() == pytest.approx(schedule)
+    assert history["best"].tolist() == [False, False, True]
+    other, _ = train_head((x, y), (x[0, :60], 1 - y[:60]), settings, schedule=schedule)
+    third, unwatched = train_head((x, y), None, settings, one, schedule=schedule)
+    assert "val_loss" not in unwatched
+    assert predict_head(other, x[0]) == pytest.approx(predict_head(third, x[0]), abs=1e-6)
+
+
+def test_class_weights_find_the_rare_class():
+    from xray_helpers.training import class_weights, predict_head, train_head
+
+    rng = np.random.default_rng(1)
+    y = (np.arange(440) % 11 == 0).astype(int)
+    x = (rng.normal(0, 1, (440, 12)) + 0.35 * y[:, None]).astype("float32")
+    settings = build_settings(epochs=15, patience=15)
+    balanced = settings.model_copy(update={"class_weight": "balanced"})
+    assert class_weights(y, settings) is None
+    weights = class_weights(y, balanced)
+    assert weights[1] * y.sum() == pytest.approx(weights[0] * (1 - y).sum())
+    assert weights[y].sum() == pytest.approx(len(y))
+    parts, found, shares = (([x[:330]], y[:330]), (x[330:], y[330:])), {}, {}
+    for chosen in (settings, balanced):
+        head, history = train_head(*parts, chosen)
+        p = predict_head(head, x[330:])
+        found[chosen.class_weight], shares[chosen.class_weight] = (p[y[330:] == 1] >= 0.5).mean(), p.mean()
+        if chosen is balanced:  # the loss that is watched is weighted too
+            w = class_weights(y[:330], chosen)[y[330:]]
+            loss = np.average(-np.log(np.where(y[330:] == 1, p, 1 - p)), weights=w)
+            assert history.loc[history["best"], "val_loss"].iloc[0] == pytest.approx(loss, rel=0.02)
+    assert found["balanced"] > found["none"] + 0.3
+    assert shares["none"] == pytest.approx(1 / 11, abs=0.05)  # and these stay calibrated
+    assert shares["balanced"] > 0.2

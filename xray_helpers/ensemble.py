@@ -8,10 +8,11 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-from xray_helpers.metrics import choose_threshold, judge
+from xray_helpers.metrics import judge
 from xray_helpers.operating import OUT_OF_FOLD, VALIDATION
 from xray_helpers.paired import ALPHA, MARGIN, compare_pairs
 from xray_helpers.studies import read_csv
+from xray_helpers.thresholds import choose_threshold, judge_sensitivity
 
 _EDGE = 1e-6
 MEAN = "Ensemble (mean)"
@@ -56,8 +57,10 @@ def build_ensembles(
             base[0].assign(y_prob=p, y_pred=(p >= threshold).astype(int))
             for base, p in ((validation, p_validation), (test, p_test))
         ]
-        predictions[name] = tables[1]
-        scores[name] = judge(tables[1], tables[0], chosen | {"threshold": threshold}, leak=leak, seed=seed)
+        predictions[name], own = tables[1], chosen | {"threshold": threshold}
+        if chosen["rule"] == "sensitivity":  # the models' own is not the ensemble's
+            own["sensitivity"] = judge_sensitivity(basis[0].assign(y_prob=p_basis), threshold)
+        scores[name] = judge(tables[1], tables[0], own, leak=leak, seed=seed)
     return predictions, scores
 
 

@@ -1,4 +1,4 @@
-"""What a test part can show, before any training: how wide intervals will be, and what narrower ones would take."""
+"""What the parts can show, before any training: how wide intervals will be, what narrower ones take, uneven parts."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from scipy import optimize, stats
 from scipy.special import expit, logit
 
 from xray_helpers.intervals import LEVEL, MIN_GROUPS, effective_groups
-from xray_helpers.settings import class_names
-from xray_helpers.splits import class_balance, used_part
+from xray_helpers.settings import SPLITS, class_names
+from xray_helpers.splits import TEST_SHARE, VALIDATION_SHARE, class_balance, used_part
 
 ASSUMED = {"sensitivity": 0.90, "specificity": 0.90, "AUROC": 0.85}  # the wider the interval, the nearer to 0.5
 GOAL = 0.05  # half width that a reader can do something with
@@ -167,3 +167,42 @@ def _describe_lack(more: pd.Series, manifest: pd.DataFrame) -> str:
         f"To know all within ± {GOAL:g}, the test part would need more images of other patients: {', '.join(lacking)}; as it "
         f"takes {share:.0%} of the images judged, that is about {int(np.ceil(test / share))} more in the set."
     )
+
+
+def find_uneven_parts(manifest: pd.DataFrame) -> list[str]:
+    """Return a sentence for each part that is far from the share asked for, or has another prevalence than train.
+
+    A patient or source with very many images goes to one side whole, and so can leave a part too small or too large. The
+    share counts what is judged (a source once); it is far off beyond a third of what was asked for and more than two
+    images. Parts that the set's own folders give were not asked for, so that theirs is not judged. A prevalence is another
+    one where Fisher's exact test says so at 5 %, and the odds differ by half or more: with very many images any
+    difference is beyond chance.
+    """
+    balance = class_balance(manifest).set_index("split")
+    if not set(SPLITS) <= set(balance.index):
+        return []
+    n = balance["n"]
+    rest = n["train"] + n["validation"]
+    asked = {
+        "test": (TEST_SHARE, n.sum(), "the images judged"),
+        "validation": (VALIDATION_SHARE, rest, "the images judged that are not in test"),
+    }
+    used, told = manifest[manifest["status"] == "used"], []
+    for part, (share, among, words) in asked.items():
+        own = "folder_split" in used and ((used["folder_split"] == part) & (used["split"] == part)).sum()
+        drawn = not own or own < (used["split"] == part).sum()
+        off = abs(n[part] - share * among)
+        if drawn and off > 2 and off > share * among / 3:
+            told.append(
+                f"The {part} part holds {n[part] / among:.0%} of {words} ({n[part]}), where {share:.0%} were asked "
+                "for: a patient or source with very many images stays on one side."
+            )
+        table = balance.loc[[part, "train"], ["fractured", "non_fractured"]].to_numpy()
+        odds = (table[0] + 0.5) / (table[1] + 0.5)
+        if stats.fisher_exact(table).pvalue < 0.05 and abs(np.log(odds[0] / odds[1])) > np.log(1.5):
+            told.append(
+                f"{balance.loc[part, 'prevalence']:.0%} of the {part} part are {class_names()[1]}, and "
+                f"{balance.loc['train', 'prevalence']:.0%} of train, which is beyond chance: probabilities"
+                f"{', the threshold' if part == 'validation' else ''} and predictive values do not carry over."
+            )
+    return told

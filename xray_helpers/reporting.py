@@ -14,10 +14,11 @@ from xray_helpers.intervals import effective_groups
 from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.operating import describe_choice
+from xray_helpers.planning import find_uneven_parts
 from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings, class_names
 from xray_helpers.shortcut_verdicts import describe_controls, judge_border
-from xray_helpers.splits import class_balance, describe_leak, find_uneven_parts, measure_leak
+from xray_helpers.splits import class_balance, describe_leak, measure_leak
 from xray_helpers.thresholds import describe_rule
 
 HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
