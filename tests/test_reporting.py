@@ -33,6 +33,7 @@ def test_banners_tell_leaks_random_weights_and_failures(leaky):
     assert "The split leaks" in show_banner("imagenet", manifest=leaky).data
     clean = leaky.assign(group=np.arange(4).astype(str))
     assert show_banner("imagenet", manifest=clean) is None
+    assert "Control study: &lt;x&gt;" in show_banner("imagenet", manifest=clean, control="Control study: <x>").data
 
 
 def test_a_border_that_predicts_the_label_is_called_a_shortcut():
