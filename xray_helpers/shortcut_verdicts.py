@@ -137,9 +137,7 @@ def judge_measures(table: pd.DataFrame) -> Finding:
         best = deciding[np.array(states) == SHOWN].iloc[:4]
         single = _shown_singles(table).head(1)
         named = ", ".join(_told(row) for _, row in pd.concat([best, single]).iterrows())
-        return Finding(
-            SHOWN, f"What is no anatomy predicts the label, out of fold by source: {named} ({n}). {REMEDIES}"
-        )
+        return Finding(SHOWN, f"What is no anatomy predicts the label: AUROC out of fold of {named}; {n}. {REMEDIES}")
     if all_low:
         told = f"do not predict the label by more than {MARGIN:g} above chance"
         return Finding(RULED_OUT, f"Size, storage, exposure and corners of the files {told}: {together} ({n}).")
@@ -284,12 +282,13 @@ def _describe_reaching(model: str, reaching: list[tuple[str, dict[str, Any]]], w
 
 def describe_weighed(weighed: Weighed) -> str:
     """Return both verdicts, and the banner where there is one, as sentences."""
-    return " ".join(filter(None, (weighed.banner, weighed.border.sentence, weighed.surface.sentence)))
+    return " ".join(filter(None, (weighed.banner, record_of(weighed)["verdict"])))
 
 
 def record_of(weighed: Weighed) -> dict[str, str]:
     """Return the content of ``shortcuts_verdict.json``: border and surface (states), verdict, banner (sentences)."""
     told = f"{weighed.border.sentence} {weighed.surface.sentence}"
+    told = told.replace(f" {REMEDIES}", "") if weighed.banner else told  # the banner names them
     return {"border": weighed.border.state, "surface": weighed.surface.state, "verdict": told, "banner": weighed.banner}
 
 
