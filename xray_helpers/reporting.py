@@ -38,9 +38,19 @@ def show_text(text: str) -> Markdown:
     return Markdown(text)
 
 
-def show_banner(*weights: str, manifest: pd.DataFrame | None = None) -> HTML | None:
-    """Return the warnings a notebook opens with: a split that leaks or is uneven, random weights; None where there are none."""
-    texts = []
+def show_banner(*weights: str, manifest: pd.DataFrame | None = None, control: str = "") -> HTML | None:
+    """Return the warnings a notebook opens with; None where there are none.
+
+    Parameters
+    ----------
+    *weights : str
+        ``random`` is warned of.
+    manifest : DataFrame, optional
+        A split that leaks, or is uneven, is warned of.
+    control : str
+        Of `shortcut_verdicts.describe_controls`.
+    """
+    texts = [("warn", "#fff1d6", control)] if control else []
     if manifest is not None and (leak := measure_leak(manifest, manifest["split"]))["groups"]:
         texts.append(("bad", "#fde7e7", describe_leak(leak)))
     if manifest is not None:

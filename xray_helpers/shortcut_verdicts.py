@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from xray_helpers.metrics import compute_metrics, describe
 from xray_helpers.paired import compare_pairs
@@ -24,6 +25,7 @@ REMEDIES = (
     "Remedies: bring all files to one size and one encoding, from the originals; crop what is no body part, markers and "
     "borders first; match the classes on what tells them apart, or judge within one size and source."
 )
+_STRETCH = stats.norm.ppf(1 - 0.025 / (1 + len(FAMILIES))) / stats.norm.ppf(0.975)  # Bonferroni's, of a half interval
 _CONTROLS = {
     ("border", "only"): "the network is shown border and corners alone",
     ("border", "blank"): "border and corners are blanked",
@@ -115,7 +117,8 @@ def judge_border(entry: Mapping[str, Any] | None) -> Finding:
 def judge_measures(table: pd.DataFrame) -> Finding:
     """Return whether what is measured of files and corners predicts the label.
 
-    All measures together and their families decide; single measures only say what it is, as the best of many is lucky.
+    All measures together and their families decide, at a level that allows for how many they are (Bonferroni); single
+    measures only say what it is, as the best of many is lucky.
 
     Parameters
     ----------
@@ -126,21 +129,27 @@ def judge_measures(table: pd.DataFrame) -> Finding:
     if deciding.empty:
         told = "Whether size, storage, exposure or corners of the files predict the label is not known: it was not measured"
         return Finding(UNKNOWN, f"{told} (shortcuts = off, or too few folds with both classes).")
-    states = [judge_alone(_entry(row)) for _, row in deciding.iterrows()]
+    states = [judge_alone(_widen(_entry(row))) for _, row in deciding.iterrows()]
+    all_low = {judge_alone(_entry(row)) for _, row in deciding.iterrows()} == {RULED_OUT}
     n = f"n = {deciding['n'].iloc[0]} images of {deciding['n_groups'].iloc[0]} groups"
     together = _told(deciding.iloc[0])
     if SHOWN in states:
         best = deciding[np.array(states) == SHOWN].iloc[:4]
         single = _shown_singles(table).head(1)
         named = ", ".join(_told(row) for _, row in pd.concat([best, single]).iterrows())
-        return Finding(
-            SHOWN, f"What is no anatomy predicts the label, out of fold by source: {named} ({n}). {REMEDIES}"
-        )
-    if set(states) == {RULED_OUT}:
+        return Finding(SHOWN, f"What is no anatomy predicts the label: AUROC out of fold of {named}; {n}. {REMEDIES}")
+    if all_low:
         told = f"do not predict the label by more than {MARGIN:g} above chance"
         return Finding(RULED_OUT, f"Size, storage, exposure and corners of the files {told}: {together} ({n}).")
     told = "Whether size, storage, exposure or corners of the files predict the label is not known"
     return Finding(UNKNOWN, f"{told}: AUROC out of fold of {together}; {n}.")
+
+
+def _widen(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with its lower end as far away as one of five intervals that hold together at 95 %."""
+    if entry["ci_low"] is None:
+        return entry
+    return entry | {"ci_low": entry["value"] - _STRETCH * (entry["value"] - entry["ci_low"])}
 
 
 def _shown_singles(table: pd.DataFrame) -> pd.DataFrame:
@@ -273,12 +282,13 @@ def _describe_reaching(model: str, reaching: list[tuple[str, dict[str, Any]]], w
 
 def describe_weighed(weighed: Weighed) -> str:
     """Return both verdicts, and the banner where there is one, as sentences."""
-    return " ".join(filter(None, (weighed.banner, weighed.border.sentence, weighed.surface.sentence)))
+    return " ".join(filter(None, (weighed.banner, record_of(weighed)["verdict"])))
 
 
 def record_of(weighed: Weighed) -> dict[str, str]:
     """Return the content of ``shortcuts_verdict.json``: border and surface (states), verdict, banner (sentences)."""
     told = f"{weighed.border.sentence} {weighed.surface.sentence}"
+    told = told.replace(f" {REMEDIES}", "") if weighed.banner else told  # the banner names them
     return {"border": weighed.border.state, "surface": weighed.surface.state, "verdict": told, "banner": weighed.banner}
 
 

@@ -33,7 +33,7 @@ _BLACK = 8  # grey level, 0-255, up to which a pixel is black
 _MOST = 10_000  # images measured; more narrow the interval by less than 0.01
 ALL = "all measures together"
 FAMILIES = {
-    "size": ("width", "height", "aspect", "other_size"),
+    "size": ("other_size", "width", "height", "aspect"),
     "storage": ("mode", "suffix", "bytes", "bytes_a_pixel"),
     "exposure": ("mean_grey", "black_share"),
     "corners": tuple(
@@ -175,7 +175,8 @@ def predict_by_surface(surface: pd.DataFrame, table: pd.DataFrame, seed: int = 0
 
 def _families(surface: pd.DataFrame) -> dict[str, list[str]]:
     by_name = {name: [column for column in columns if column in surface] for name, columns in FAMILIES.items()}
-    return {ALL: [column for columns in by_name.values() for column in columns]} | by_name
+    every = {ALL: [column for columns in by_name.values() for column in columns]} | by_name
+    return {name: columns for name, columns in every.items() if columns}
 
 
 def _list_measures(surface: pd.DataFrame) -> list[tuple[str, str]]:

@@ -31,6 +31,8 @@ def test_every_file_of_the_contract_is_there(study):
         "study.json",
         "manifest.csv",
         "links.csv",
+        "shortcuts.csv",
+        "predictions_shortcuts.csv",
         "comparison.csv",
         "inflation.csv",
         "pairs.csv",
@@ -44,7 +46,8 @@ def test_every_file_of_the_contract_is_there(study):
     expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
     for model in models:
         own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json",
-               "predictions_oof.csv", "repeats.csv", "familiarity.npz", "spread.csv", "calibration.csv", "reliability.csv",
+               "predictions_oof.csv", "predictions_border.csv", "shortcuts.csv", "shortcuts_verdict.json", "repeats.csv",
+               "familiarity.npz", "spread.csv", "calibration.csv", "reliability.csv",
                "decision_curve.csv", "subgroups.csv", "failures.csv", "model_card.md", "model_card.html")  # fmt: skip
         expected |= {f"{model}/{file}" for file in own}
         expected |= {
