@@ -6,8 +6,9 @@ words     settings · studies · records · tables · labels · cache
 images    decoders · dicom_values · dicoms · deep_pictures · radiographs · anatomy · phantoms
 data      boxes · listed_tables · listing · manifest · pixels · signatures · alignment · duplicates · splits
 learning  weights · backbones · engines · features · training · prediction · finetuning
-judging   delong · intervals · influence · thresholds · metrics · repeats · calibration · breakdown · signflips · paired ·
-          ensemble · comparison · decisions · gaps · readers · inflation · explain · localization
+judging   delong · intervals · planning · influence · thresholds · metrics · repeats · operating · calibration · breakdown ·
+          signflips · paired · ensemble · comparison · decisions · gaps · readers · inflation · shortcuts ·
+          shortcut_verdicts · explain · map_places · localization
 showing   plots · plots_evaluation · viewing · widgets_data · widgets · reading_room · reporting · checklist · render · pages ·
           sharing · audit
 running   steps · execution · executors · scheduling · series · sweeps · app · cli

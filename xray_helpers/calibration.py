@@ -318,7 +318,8 @@ def describe_calibration(scores: dict[str, Any], curve: pd.DataFrame) -> str:
     if not 0.06 < scores["temperature"] < 19:
         text += "No temperature fits validation: scaling cannot mend it. "
     else:
-        text += f"Scaled by the temperature {describe(temperature)} from validation, it is {after['value']:.2f} off. "
+        told = describe(temperature) if temperature["ci_low"] is not None else f"{temperature['value']:.2f}"
+        text += f"Scaled by the temperature {told} from validation, it is {after['value']:.2f} off. "
     return text + _describe_gain(curve)
 
 
@@ -348,4 +349,4 @@ def _describe_gain(curve: pd.DataFrame) -> str:
         return f"Of the threshold probabilities {asked}, at {which} acting on the model is worth more than treating all or none."
     if (at["gain_high"] < WORTH).all():
         return f"At no threshold probability of {asked}, is acting on the model worth {WORTH:g} more than treating all or none."
-    return f"That acting on the model is worth more than treating all or none is not shown at threshold probabilities {asked}."
+    return f"Nothing is shown to be gained over treating all or none alike at threshold probabilities of {asked}."

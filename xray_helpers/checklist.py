@@ -13,8 +13,11 @@ from xray_helpers.comparison import choose_primary, conclude, flatten_metrics
 from xray_helpers.duplicates import find_label_conflicts
 from xray_helpers.manifest import count_flow
 from xray_helpers.metrics import METRIC_TITLES, METRICS, describe
+from xray_helpers.operating import describe_choice
+from xray_helpers.planning import describe_plan, plan_test
 from xray_helpers.reporting import describe_engine, escape, study_banners
 from xray_helpers.settings import VALIDATION, InputError, nearest
+from xray_helpers.shortcut_verdicts import describe_controls, read_shortcuts
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 from xray_helpers.studies import ANSWERS, read_class_names, read_csv, read_json
 
@@ -138,38 +141,47 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
     }
     rules = {"youden": "Youden's J at its largest", "fixed": "fixed at 0.5",
              "sensitivity": f"a sensitivity of {s['target_sensitivity']:g}"}  # fmt: skip
+    fixed = s["threshold_rule"] == "fixed"
+    weighted = "Each image counts alike in the loss"
+    if s.get("class_weight", "none") == "balanced":
+        weighted = (
+            "Each class counts alike in the loss, so that probabilities are those of a set with as many of either"
+        )
     own = "each backbone's own preprocessing" if s["normalization"] == "imagenet" else "[0, 1] for all backbones"
     fitted = "padded to" if s.get("resize") == "pad" else "stretched to"
     border = {"keep": "", "blank": " Border and corners were blanked.", "only": " Only border and corners were kept."}
+    control = f"{describe_controls(s)} " if describe_controls(s) else ""
     return {
-        "approach": f"Deep learning: transfer learning with convolutional networks ({models}).",
+        "approach": f"{control}Deep learning: transfer learning with convolutional networks ({models}).",
         "task": f"Tell {positive} (positive class) from {negative} in single radiographs; develop and compare {models}.",
         "data": "Synthetic radiographs made by the software (phantoms), no patients." if s["data"] == "phantoms" else "",
         "preprocessing": f"Grey, 8 bits, {fitted} {size} pixels, repeated to three channels, {own}.{border[s['border']]}",
         "subset": f"A share of {s['use_subset']:g} of the groups' images was used." if s["use_subset"] < 1 else "All were used.",
         "privacy": "What is sent (html STUDY) holds no path of the machine; patients are salted hashes, other columns are sent "
                    "only where they make subgroups, and --anonymous puts numbers in the place of file names.",
-        "imbalance": "No class weights, no resampling; parts are stratified by label.",
+        "imbalance": f"{weighted}; no resampling; parts are stratified by label.",
         "architecture": f"{models}, each without its top layers, global average pooling, and a head: dropout "
                         f"{s['dropout_rate']:g}, a dense layer, dropout, one sigmoid; grey pixels in, P({positive}) out.",
         "software": ", ".join(f"{name} {version}" for name, version in record["versions"].items()) + ".",
         "hardware": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}.",
         "weights": weights.get(s["weights"], "Backbones: ImageNet weights from a local copy.") + " Heads: Glorot uniform.",
         "training": f"Adam, learning rate {s['learning_rate']:g}, batch {s['batch_size']}, binary cross-entropy, up to "
-                    f"{s['epochs']} epochs on the features of the frozen backbone, stopped after {s['patience']} without a "
-                    f"better validation loss, learning rate times {s['lr_factor']:g} on plateaus down to {s['min_lr']:g}{tuned}.",
+                    f"{s['epochs']} epochs on the features of the frozen backbone, stopped after {s['patience']} "
+                    f"without a better loss on images aside, learning rate times {s['lr_factor']:g} on plateaus down to "
+                    f"{s['min_lr']:g}{tuned}.",
         "augmentation": f"{s['augment_views']} augmented views of each training image beside itself, one an epoch."
                         if s["augment_views"] else "None: frozen features did not gain by it in measurements of this software.",
         "seed": f"Seed {s['seed']} of sampling, splits, augmentation and training.",
-        "selection": "The epoch with the lowest validation loss is kept; among models, the highest AUROC on validation. "
-                     "Test images informed neither.",
-        "threshold": f"Output is P({positive}); an image is called {positive} from a threshold upwards, chosen on validation "
-                     f"alone by {rules[s['threshold_rule']]}, before test was predicted.",
+        "selection": "Among models, the highest AUROC on validation. Test images informed nothing.",
+        "threshold": f"Output is P({positive}); an image is called {positive} from a threshold upwards, "
+                     f"{'' if fixed else 'chosen without test by '}{rules[s['threshold_rule']]}, before test was predicted.",
         "metrics": ", ".join(METRIC_TITLES[name] for name in METRICS) + "; reliability, decision curve.",
-        "uncertainty": "95 % intervals that count images of one source or patient together (group bootstrap, or Wilson at the "
-                       "effective sample size); paired group bootstrap, DeLong and McNemar with Holm's correction.",
+        "uncertainty": "95 % intervals that count images of one source or patient together (jackknife of groups, Student's t, or "
+                       "Wilson at the effective sample size; none below 8 effective groups of a class); paired test by swaps "
+                       "of whole groups, and McNemar or its form for groups, with Holm's correction.",
         "explanations": "Grad-CAM at the last convolution; checked by occlusion, by permuting the weights and, where boxes are "
-                        "known, by pointing game and energy beside a centred blob." if s.get("maps") else "No maps were made.",
+                        "known, by pointing game and energy beside the box's share of the picture, a centred blob and the "
+                        "maps of other images." if s.get("maps") else "No maps were made.",
         "blind": "The model is given the pixels alone, no clinical information and no label.",
         "predictors": "The pixels; nothing else, and nothing was selected by hand.",
         "adverse": "Not applicable: existing images were analysed.",
@@ -209,8 +221,9 @@ def _facts_of_data(manifest: pd.DataFrame, settings: dict[str, Any]) -> dict[str
         "conflicts": f"{len(conflicts)} sources carry both labels." if len(conflicts) else "No source carries both labels.",
         "partitions": f"{'; '.join(parts)}; {how}.",
         "disjoint": describe_leak(leak) if leak["groups"] else f"No group on two sides: disjoint at {level}.",
-        "size": f"{int((used['split'] == 'test').sum())} test images in "
-                f"{used.loc[used['split'] == 'test', 'group'].nunique()} groups; intervals show what that carries.",
+        "size": f"{balance.set_index('split').loc['test', 'n']} test images in "
+                f"{balance.set_index('split').loc['test', 'groups']} groups, as many as the set gave. "
+                f"{describe_plan(plan_test(manifest), manifest)}",
         "characteristics": "; ".join(parts) + (f". All parts: {more}" if more else "") + ".",
     }  # fmt: skip
 
@@ -229,7 +242,7 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
     )
     best = choose_primary(table, named)
     top, how = scores[best], "named beforehand" if best == named else "preferred by validation"
-    manifest = read_csv(folder / "manifest.csv")
+    manifest, found = read_csv(folder / "manifest.csv"), read_shortcuts(folder, models)
     baseline = max(top["prevalence"], 1 - top["prevalence"])
     facts = {
         "performance": "AUROC on test (validation): " + "; ".join(
@@ -241,10 +254,11 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
                  f"negatives at the threshold {top['threshold']:.2f} ({top['threshold_rule']}).",
         "internal": f"Held-out test part beside validation; {best} has AUROC {describe(top['auroc'])} on test and "
                     f"{describe(top['validation']['auroc'])} on validation.",
-        "limits": " ".join([text for _, text in study_banners(record, manifest)] or ["None that the run could see."]),
-        "ensembles": "The mean of all models' probabilities, and a logistic stack of their log-odds fitted on validation "
-                     "(ensembles.csv)." if len(models) > 1 else "Not applicable: one model.",
+        "limits": " ".join([text for _, text in study_banners(record, manifest, found)] or ["None that the run could see."]),
+        "ensembles": "The mean of all models' probabilities, and a logistic stack of their log-odds, fitted on "
+                     "what their thresholds were chosen on (ensembles.csv)." if len(models) > 1 else "Not applicable: one model.",
     }  # fmt: skip
+    facts |= _facts_of_choices(folder, models, record)
     own = {name: folder / best / f"{name}.csv" for name in ("subgroups", "failures", "decision_curve", "calibration")}
     if all(path.exists() for path in own.values()):
         facts |= judged_facts(folder, best)
@@ -254,13 +268,32 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
     return facts
 
 
+def _facts_of_choices(folder: Path, models: list[str], record: dict[str, Any]) -> dict[str, str]:
+    """Return what decided each model's epochs and threshold; models of which the same is true stand together."""
+    epochs, thresholds = {}, {}
+    for model in models:
+        by = read_json(folder / model / "training.json").get("epochs_by", "The epoch kept is the best on validation.")
+        epochs.setdefault(by, []).append(model)
+        chosen = read_json(folder / model / "threshold.json")
+        thresholds.setdefault(describe_choice(chosen), []).append(model)
+    known = _facts_of_settings(record, *read_class_names(folder))
+
+    def join(told: dict[str, list[str]]) -> str:
+        return " ".join(told) if len(told) == 1 else " ".join(f"{', '.join(of)}: {text}" for text, of in told.items())
+
+    return {
+        "selection": f"{join(epochs)} {known['selection']}",
+        "threshold": f"{known['threshold']} {join(thresholds)}",
+    }
+
+
 def judged_facts(folder: Path, model: str) -> dict[str, str]:
     """Return what is known of one model's subgroups, failures and calibration, a few sentences each."""
     tables = {name: read_csv(folder / model / f"{name}.csv") for name in ("subgroups", "failures", "decision_curve")}
     flat = read_csv(folder / model / "calibration.csv").iloc[0].to_dict()
-    nested = {"temperature": flat["temperature"]}
+    nested = {name: value for name, value in flat.items() if "." not in name}
     for when in ("before", "after"):
-        nested[when] = {"calibration_error": flat[f"{when}.calibration_error"]}
+        nested[when] = {name.split(".")[1]: value for name, value in flat.items() if name.startswith(f"{when}.")}
     errors = tables["failures"].query("kind == 'confident error'")
     return {
         "subgroups": f"{model}: {describe_subgroups(tables['subgroups'])}",

@@ -1,4 +1,4 @@
-"""All models together: the mean of their probabilities, and a stack of them fitted on validation."""
+"""All models together: the mean of their probabilities, and a stack of them fitted on what chose their thresholds."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from xray_helpers.metrics import choose_threshold, judge
+from xray_helpers.operating import OUT_OF_FOLD, VALIDATION
 from xray_helpers.paired import ALPHA, MARGIN, compare_pairs
 from xray_helpers.studies import read_csv
 
@@ -27,7 +28,8 @@ def build_ensembles(
     models : list of str
         Whose predictions are there.
     chosen : dict
-        A model's ``threshold.json``: by its rule and target_sensitivity each ensemble's own threshold is chosen on validation.
+        A model's ``threshold.json``: by its rule and target_sensitivity each ensemble's own threshold is chosen, on the
+        predictions that the models' thresholds were chosen on (validation where these differ).
     leak, seed
         As for `metrics.judge`.
 
@@ -43,26 +45,47 @@ def build_ensembles(
     validation, test = (
         [read_csv(study / name / f"predictions_{part}.csv") for name in models] for part in ("val", "test")
     )
-    joined = {MEAN: tuple(np.mean([t["y_prob"] for t in tables], axis=0) for tables in (validation, test)),
-              "Ensemble (stacked)": _stack(validation, test)}  # fmt: skip
-    predictions, scores = {}, {}
-    for name, (p_validation, p_test) in joined.items():
-        tables = [base[0].assign(y_prob=p) for base, p in ((validation, p_validation), (test, p_test))]
-        rule = chosen["rule"], chosen["target_sensitivity"]
-        threshold = choose_threshold(tables[0]["y_true"], p_validation, *rule, tables[0]["group"])
-        tables = [table.assign(y_pred=(table["y_prob"] >= threshold).astype(int)) for table in tables]
+    basis = read_basis(study, models) or validation
+    chosen = chosen | {"chosen_on": OUT_OF_FOLD if _are_others(basis, validation) else VALIDATION}
+    mean = tuple(np.mean([t["y_prob"] for t in tables], axis=0) for tables in (basis, validation, test))
+    joined = {MEAN: mean, "Ensemble (stacked)": _stack(basis, validation, test)}
+    predictions, scores, rule = {}, {}, (chosen["rule"], chosen["target_sensitivity"])
+    for name, (p_basis, p_validation, p_test) in joined.items():
+        threshold = choose_threshold(basis[0]["y_true"], p_basis, *rule, basis[0]["group"])
+        tables = [
+            base[0].assign(y_prob=p, y_pred=(p >= threshold).astype(int))
+            for base, p in ((validation, p_validation), (test, p_test))
+        ]
         predictions[name] = tables[1]
         scores[name] = judge(tables[1], tables[0], chosen | {"threshold": threshold}, leak=leak, seed=seed)
     return predictions, scores
 
 
-def _stack(validation: list[pd.DataFrame], test: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regression on the models' log-odds, fitted on validation; for validation itself, out of fold by groups."""
-    x, x_test = (
+def read_basis(study: Path, models: list[str]) -> list[pd.DataFrame]:
+    """Return the predictions on which the models' thresholds were chosen; none where these are not of the same images."""
+    paths = [study / name / "predictions_threshold.csv" for name in models]
+    if not all(path.exists() for path in paths):
+        return []
+    tables = [read_csv(path) for path in paths]
+    return [] if any(_are_others(tables[:1], [table]) for table in tables) else tables
+
+
+def _are_others(some: list[pd.DataFrame], others: list[pd.DataFrame]) -> bool:
+    return some[0]["path"].tolist() != others[0]["path"].tolist()
+
+
+def _stack(
+    basis: list[pd.DataFrame], validation: list[pd.DataFrame], test: list[pd.DataFrame]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logistic regression on the models' log-odds, fitted on the basis; for the basis itself, out of fold by groups.
+
+    For validation it is fitted without the groups of validation.
+    """
+    x, x_validation, x_test = (
         np.stack([logit(np.clip(t["y_prob"], _EDGE, 1 - _EDGE)) for t in tables], axis=1)
-        for tables in (validation, test)
+        for tables in (basis, validation, test)
     )
-    y, groups = validation[0]["y_true"].to_numpy(), validation[0]["group"].to_numpy()
+    y, groups = basis[0]["y_true"].to_numpy(), basis[0]["group"].to_numpy()
     model = LogisticRegression(C=0.1)
     folds = min(5, *(len(np.unique(groups[y == c])) for c in (0, 1)))
     if folds < 2:
@@ -70,7 +93,10 @@ def _stack(validation: list[pd.DataFrame], test: list[pd.DataFrame]) -> tuple[np
     else:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
         p = cross_val_predict(model, x, y, groups=groups, cv=splitter, method="predict_proba")[:, 1]
-    return p, model.fit(x, y).predict_proba(x_test)[:, 1]
+    p_validation, rest = p, ~np.isin(groups, validation[0]["group"])
+    if _are_others(basis, validation):
+        p_validation = model.fit(x[rest], y[rest]).predict_proba(x_validation)[:, 1]
+    return p, p_validation, model.fit(x, y).predict_proba(x_test)[:, 1]
 
 
 def compare_ensemble(joined: dict, model: str, alone: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from xray_helpers.engines import ForwardPass
 from xray_helpers.pixels import augment, load_pixels
 from xray_helpers.settings import InputError, Settings, nearest
 from xray_helpers.studies import hash_of, read_json, write_json, write_whole
+from xray_helpers.training import class_weights
 
 if TYPE_CHECKING:
     import keras
@@ -98,7 +99,7 @@ def fine_tune(
         Of `training.train_head`.
     train, validation : Images
     settings : Settings
-        Of them, those that begin with `fine_tune`, `batch_size`, `patience` and `seed`.
+        Of them, those that begin with `fine_tune`, `batch_size`, `class_weight`, `patience` and `seed`.
     key : str
         Of the features, and so of the backbone.
     devices : list of str, optional
@@ -114,6 +115,7 @@ def fine_tune(
     history = history.assign(phase="head")
     if not settings.fine_tune_epochs:
         return history
+    head_loss = float(history.loc[history["best"], "val_loss"].iloc[0])
     layers = trained_layers(model, settings.fine_tune_from)
     run = _run_key(key, layers, train, validation, settings)
     with hold(f"finetuning-{run}"), _strategy(devices).scope():  # two points of a sweep may train the very same
@@ -123,7 +125,7 @@ def fine_tune(
         with tqdm(
             total=settings.fine_tune_epochs, initial=len(rows), desc="fine-tuning", unit="epoch", leave=False
         ) as bar:
-            while not _ended(rows, history, settings):
+            while not _ended(rows, head_loss, settings):
                 rows.append(_train_epoch(copy, len(rows), train, validation, settings))
                 store.save(copy, rows)
                 bar.set_postfix_str(f"loss {rows[-1]['loss']:.3f}, val_loss {rows[-1]['val_loss']:.3f}", refresh=False)
@@ -131,7 +133,7 @@ def fine_tune(
                 if on_epoch is not None:
                     on_epoch(rows[-1])
     best = _find_best(rows)
-    better = rows[best]["val_loss"] < history["val_loss"].min()
+    better = rows[best]["val_loss"] < head_loss
     if better:
         model.set_weights(store.best)
     added = pd.DataFrame(rows).assign(phase="fine-tuning", best=[better and i == best for i in range(len(rows))])
@@ -152,14 +154,14 @@ def run_images(images: Images, forward: ForwardPass, block: int = 512) -> np.nda
 
 def _run_key(key: str, layers: list[str], train: Images, validation: Images, settings: Settings) -> str:
     names = ("seed", "batch_size", "dropout_rate", "fine_tune_epochs", "fine_tune_learning_rate", "learning_rate",
-             "epochs", "patience", "lr_factor", "min_lr")  # fmt: skip
+             "epochs", "patience", "lr_factor", "min_lr", "class_weight")  # fmt: skip
     chosen = [getattr(settings, name) for name in names]
     return hash_of("fine-tuning", _VERSION, key, layers, *(x.tolist() for x in (*train[1:], *validation[1:])), chosen)
 
 
-def _ended(rows: list[dict], history: pd.DataFrame, settings: Settings) -> bool:
+def _ended(rows: list[dict], head_loss: float, settings: Settings) -> bool:
     """Whether all epochs are done, or the last `patience` of them brought nothing; what is on disk decides."""
-    losses = [history["val_loss"].min(), *(row["val_loss"] for row in rows)]
+    losses = [head_loss, *(row["val_loss"] for row in rows)]
     in_vain = len(losses) - 1 - int(np.argmin(losses))
     return len(rows) >= settings.fine_tune_epochs or in_vain >= max(1, settings.patience)
 
@@ -212,9 +214,10 @@ def _train_epoch(copy: "keras.Model", epoch: int, train: Images, validation: Ima
     for layer in copy.layers:
         if isinstance(layer, keras.layers.Dropout) and layer.rate:  # an epoch does not depend on the ones before
             layer.seed_generator.state.assign(np.array([settings.seed, epoch], "uint32"))
+    weights = class_weights(train.y_true, settings)
     log = copy.fit(
-        _dataset(train, settings, epoch),
-        validation_data=_dataset(validation, settings, None),
+        _dataset(train, settings, epoch, weights),
+        validation_data=_dataset(validation, settings, None, weights),
         shuffle=False,  # the order is drawn here
         verbose=0,
     )
@@ -222,24 +225,27 @@ def _train_epoch(copy: "keras.Model", epoch: int, train: Images, validation: Ima
     return row | {"learning_rate": settings.fine_tune_learning_rate}
 
 
-def _dataset(images: Images, settings: Settings, epoch: int | None) -> "tf.data.Dataset":
+def _dataset(
+    images: Images, settings: Settings, epoch: int | None, weights: np.ndarray | None = None
+) -> "tf.data.Dataset":
     """Return batches in the order of an epoch, or as they are, prepared while the network computes."""
     import tensorflow as tf
 
     n = len(images.y_true)
     order = np.arange(n) if epoch is None else np.random.default_rng([settings.seed, 3, epoch]).permutation(n)
 
-    def samples() -> Iterator[tuple[np.ndarray, float]]:
+    def samples() -> Iterator[tuple]:
         for start in range(0, n, 64):
             rows = order[start : start + 64]
             pictures = images.pixels[rows]
             if epoch is not None:
                 pictures = augment(pictures, images.contents[rows], _FIRST_VIEW + epoch)
             for picture, label in zip(pictures, images.y_true[rows], strict=True):
-                yield picture[..., None].astype(np.float32), float(label)
+                sample = (picture[..., None].astype(np.float32), float(label))
+                yield sample if weights is None else (*sample, float(weights[label]))
 
-    shape = (*images.pixels.shape[1:], 1)
-    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((), tf.float32))
+    one = tf.TensorSpec((), tf.float32)
+    signature = (tf.TensorSpec((*images.pixels.shape[1:], 1), tf.float32), *[one] * (1 if weights is None else 2))
     data = tf.data.Dataset.from_generator(samples, output_signature=signature)
     data = data.apply(tf.data.experimental.assert_cardinality(n))
     return data.batch(settings.batch_size if epoch is not None else 32).prefetch(2)

@@ -201,7 +201,7 @@ def plot_roc(predictions: pd.DataFrame, *, model: str, threshold: float, rule: s
         called = predictions["y_prob"].to_numpy() >= threshold
         ax.plot((called & (y_true == 0)).sum() / (y_true == 0).sum(), (called & (y_true == 1)).sum() / y_true.sum(),
                 _MODEL_MARKERS.get(model, "o"), color=model_color(model), ms=9, mec="white",
-                label=f"threshold {threshold:.2f}" + (f":\n{rule}" if rule else ""))  # fmt: skip
+                label=f"threshold {threshold:.2f}" + (f":\n{rule.replace(' on ', chr(10) + 'on ')}" if rule else ""))  # fmt: skip
     ax.set(xlabel="1 - specificity", ylabel="sensitivity (recall)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
            aspect="equal", title=f"{model}: ROC, {split}, n = {len(y_true)}")  # fmt: skip
     ax.legend(loc="lower right")
@@ -229,8 +229,8 @@ def plot_metrics(table: pd.DataFrame, *, title: str, baseline: float | None = No
     """Draw scores with 95 % intervals, a line a row; columns metric, value, ci_low, ci_high."""
     ax = new_axes(ax, figsize=(6.4, 3.6))
     rows = table.dropna(subset=["value"]).reset_index(drop=True)
-    low = (rows["value"] - rows["ci_low"].fillna(rows["value"])).clip(lower=0)
-    high = (rows["ci_high"].fillna(rows["value"]) - rows["value"]).clip(lower=0)
+    low = (rows["value"] - rows["ci_low"].astype(float).fillna(rows["value"])).clip(lower=0)
+    high = (rows["ci_high"].astype(float).fillna(rows["value"]) - rows["value"]).clip(lower=0)
     ax.errorbar(rows["value"], rows.index, xerr=[low, high], fmt="o", color="#2f4858", capsize=3)
     ax.set_yticks(rows.index, [METRIC_TITLES.get(name, name) for name in rows["metric"]])
     if baseline is not None:

@@ -157,7 +157,7 @@ class Reader:
     model : keras.Model
     threshold : float
     uncertain : (float, float)
-        Between which the threshold would lie with other validation images.
+        Between which the threshold would lie, were it chosen on other images.
     settings : dict
         Of the study.
     class_names : (str, str)

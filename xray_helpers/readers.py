@@ -11,7 +11,7 @@ from xray_helpers import influence
 from xray_helpers.intervals import LEVEL, MIN_GROUPS, TOO_FEW, describe, describe_p, encode_groups, has_few_groups
 from xray_helpers.labels import read_label
 from xray_helpers.settings import POSITIVE, InputError
-from xray_helpers.studies import build_table
+from xray_helpers.studies import build_table, from_root
 from xray_helpers.tables import read_user_table
 
 MARGIN = 0.05  # a difference below which a model may count as good as readers
@@ -148,6 +148,23 @@ def _test_readers(difference: np.ndarray, covariance: np.ndarray, groups: int) -
     total = between + readers * shared
     freedom = total**2 / (between**2 / (readers - 1)) if between > 0 else groups - 1
     return float(np.sqrt(total / readers)), float(min(freedom, groups - 1))
+
+
+def compare_if_any(readers: str, test: pd.DataFrame, model: str) -> tuple[pd.DataFrame, str]:
+    """Return `compare_with_readers` and `describe_readers` of a table of reads; an empty table and text without one.
+
+    Parameters
+    ----------
+    readers : str
+        The study's parameter: a CSV, relative to the repository's root, or an empty text.
+    test : DataFrame
+        ``predictions_test.csv`` of the model.
+    model : str
+    """
+    if not readers:
+        return build_table([], _COLUMNS), ""
+    compared = compare_with_readers(test, load_reads(from_root(readers), test["path"]))
+    return compared, describe_readers(compared, model)
 
 
 def readers_table(compared: pd.DataFrame) -> list[dict[str, str]]:

@@ -120,7 +120,7 @@ def describe_rule(study: Path, model: str) -> str:
     low, high = chosen.get("uncertain", (chosen["threshold"],) * 2)
     within = read_csv(study / model / "predictions_test.csv")["y_prob"].between(low, high).sum()
     band = (
-        f"From {low:.3f} to {high:.3f} it abstains: with other validation images the threshold could lie there. "
+        f"From {low:.3f} to {high:.3f} it abstains: chosen on other images the threshold could lie there. "
         f"Of the {scores['n']} test images it would abstain on {within}, which both shares count as decided."
     )
     return (

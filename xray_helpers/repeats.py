@@ -1,7 +1,7 @@
-"""How much of a score is luck: heads trained again with other seeds, and on other folds, on cached features."""
+"""Heads trained again on cached features, with other seeds and on folds: how long to train, and how much is luck."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,89 @@ from xray_helpers.settings import Settings
 from xray_helpers.studies import derive_seed
 from xray_helpers.training import Views, predict_head, train_head
 
+if TYPE_CHECKING:
+    import keras
+
+MIN_VALIDATION = 50  # independent sources of validation below which folds of train say how long to train
 ALL_IMAGES = "all images, each out of fold, 95 % interval of groups"
 
 
-def repeat_seeds(train: tuple[Views, np.ndarray], parts: dict[str, tuple], settings: Settings) -> pd.DataFrame:
+def choose_schedule(
+    views: Views, train: pd.DataFrame, validation: pd.DataFrame, settings: Settings
+) -> np.ndarray | None:
+    """Return the learning rate of each epoch that the head is to be trained for; None where validation can decide it.
+
+    Early stopping on a few sources stops by chance. With fewer than `MIN_VALIDATION` of them, a head is trained on all
+    folds of train but one and stopped by that one, for each fold in turn; the number of epochs is the median of the best
+    ones (the lower middle of an even number), the rate of each epoch the median of those folds that reached it. Neither
+    validation nor test is looked at.
+
+    Parameters
+    ----------
+    views : sequence of ndarray, shape (n, d)
+        Features of the train part; the first as they are.
+    train, validation : DataFrame
+        Of `splits.used_part`: group, y_true, fold, and in train counted.
+    settings : Settings
+
+    Returns
+    -------
+    ndarray of float, shape (epochs,), or None
+        Also None where fewer than two folds of train hold both classes.
+    """
+    if validation["group"].nunique() >= MIN_VALIDATION:
+        return None
+    histories = [history for _, _, history in _train_folds(views, train, settings, stopped_by="own fold")]
+    if len(histories) < 2:
+        return None
+    best = sorted(int(history.loc[history["best"], "epoch"].iloc[0]) for history in histories)
+    epochs = best[(len(best) - 1) // 2]
+    rates = pd.concat(histories).groupby("epoch")["learning_rate"].median()
+    return rates.to_numpy()[:epochs]
+
+
+def join_views(features: dict[str, Views], parts: Sequence[str]) -> list[np.ndarray]:
+    """Return the views of several parts in one array each; a part with fewer views gives its pictures as they are instead.
+
+    Parameters
+    ----------
+    features : dict
+        Of each part its views, each of shape (n, d); the first as they are.
+    parts : sequence of str
+        Which, in what order.
+    """
+    count = max(len(features[part]) for part in parts)
+    views = [[features[part][view if view < len(features[part]) else 0] for part in parts] for view in range(count)]
+    return [np.concatenate([np.asarray(part[:]) for part in view]) for view in views]
+
+
+def describe_schedule(schedule: Sequence[float] | None, validation: pd.DataFrame) -> str:
+    """Return in a sentence what decided how long the head was trained.
+
+    Parameters
+    ----------
+    schedule : sequence of float or None
+        Of `choose_schedule`.
+    validation : DataFrame
+        group.
+    """
+    sources = validation["group"].nunique()
+    few = f"validation holds {sources} independent sources, fewer than {MIN_VALIDATION}"
+    if schedule is not None:
+        return (
+            f"The number of epochs, {len(schedule)}, is the median of the best ones over folds of train, because {few}."
+        )
+    if sources < MIN_VALIDATION:
+        return f"The epoch kept is the best on validation, which is uncertain: {few}, and train has no two folds."
+    return "The epoch kept is the best on validation."
+
+
+def repeat_seeds(
+    train: tuple[Views, np.ndarray],
+    parts: dict[str, tuple],
+    settings: Settings,
+    schedule: Sequence[float] | None = None,
+) -> pd.DataFrame:
     """Train the head again with other seeds on the same images.
 
     Parameters
@@ -27,6 +106,8 @@ def repeat_seeds(train: tuple[Views, np.ndarray], parts: dict[str, tuple], setti
         ``validation`` and ``test`` to (features (n, d), y_true).
     settings : Settings
         `repeats` says how often.
+    schedule : sequence of float, optional
+        As for `training.train_head`.
 
     Returns
     -------
@@ -36,45 +117,66 @@ def repeat_seeds(train: tuple[Views, np.ndarray], parts: dict[str, tuple], setti
     rows, head = [], None
     for repeat in range(settings.repeats):
         other = settings.model_copy(update={"seed": derive_seed(settings.seed, "repeat", repeat)})
-        head, _ = train_head(train, parts["validation"], other, head)
+        head, _ = train_head(train, parts["validation"], other, head, schedule=schedule)
         scores = {f"auroc_{name}": _auroc(y, predict_head(head, x)) for name, (x, y) in parts.items()}
         rows.append({"seed": other.seed} | scores)
     return pd.DataFrame(rows)
 
 
-def cross_validate(views: Views, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Predict every image by a head that saw neither it nor its group.
+def cross_validate(
+    views: Views, table: pd.DataFrame, settings: Settings, schedule: Sequence[float] | None = None
+) -> pd.DataFrame:
+    """Predict every image of a table by a head that saw neither it nor its group; what is not in the table takes no part.
 
-    Each fold is tested once; the next one serves as its validation, the rest trains. None with `repeats` 0 or fewer than
-    three folds.
+    Each fold is tested once. With a schedule the rest trains; without, the next fold is its validation, which takes three
+    folds at least. A fold without which a class is missing is passed over.
 
     Parameters
     ----------
     views : sequence of ndarray, shape (n, d)
-        Features of all images used; the first as they are.
+        Features of the table's images; the first as they are.
     table : DataFrame
         path, group, y_true, fold, counted (copies of a source are trained on, never judged).
     settings : Settings
+    schedule : sequence of float, optional
+        As for `training.train_head`.
 
     Returns
     -------
     DataFrame
         path, group, y_true, y_prob, fold.
     """
+    stopped_by = "next fold" if schedule is None else "schedule"
+    y_prob = np.full(len(table), np.nan)
+    for judged, head, _ in _train_folds(views, table, settings, stopped_by, schedule):
+        y_prob[judged] = predict_head(head, np.asarray(views[0][:])[judged])
+    predicted = table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=table["fold"].to_numpy(int))
+    return predicted.dropna(subset=["y_prob"])
+
+
+def _train_folds(
+    views: Views, table: pd.DataFrame, settings: Settings, stopped_by: str, schedule: Sequence[float] | None = None
+) -> Iterator[tuple[np.ndarray, "keras.Model", pd.DataFrame]]:
+    """For each fold yield which images it judges, the head that the others trained, and the history of its training.
+
+    The head is the same object each time, trained anew: it is to be used before the next fold.
+    """
     y, fold = table["y_true"].to_numpy(), table["fold"].to_numpy(int)
     counted = table["counted"].astype(bool).to_numpy() if "counted" in table else np.ones(len(table), bool)
-    count = fold.max() + 1
-    y_prob = np.full(len(y), np.nan)
-    views = [np.asarray(view) for view in views]
-    head = None
-    for test in range(count if count > 2 and settings.repeats else 0):
-        aside, judged = counted & (fold == (test + 1) % count), counted & (fold == test)
-        rest = (fold != test) & (fold != (test + 1) % count)
-        if len(set(y[rest])) < 2 or len(set(y[aside])) < 2:
+    views = [np.asarray(view[:]) for view in views]
+    folds, head = np.unique(fold), None
+    for test, following in zip(folds, np.roll(folds, -1), strict=True):
+        judged, rest = counted & (fold == test), fold != test
+        aside = {"own fold": judged, "next fold": counted & (fold == following), "schedule": None}[stopped_by]
+        if stopped_by == "next fold":
+            rest = rest & (fold != following)
+        if len(set(y[rest])) < 2 or (aside is not None and len(set(y[aside])) < 2):
             continue
-        head, _ = train_head(([view[rest] for view in views], y[rest]), (views[0][aside], y[aside]), settings, head)
-        y_prob[judged] = predict_head(head, views[0][judged])
-    return table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=fold).dropna(subset=["y_prob"])
+        watched = None if aside is None else (views[0][aside], y[aside])
+        head, history = train_head(
+            ([view[rest] for view in views], y[rest]), watched, settings, head, schedule=schedule
+        )
+        yield judged, head, history
 
 
 def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str, Any], seed: int = 0) -> pd.DataFrame:
@@ -101,7 +203,7 @@ def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str,
         together = score_out_of_fold(out_of_fold, seed)
         rows.append({"source": ALL_IMAGES, "auroc": together["value"], "low": together["ci_low"],
                      "high": together["ci_high"], "runs": 1})  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({name: float for name in ("auroc", "low", "high")})
 
 
 def score_out_of_fold(out_of_fold: pd.DataFrame, seed: int = 0) -> dict[str, Any]:

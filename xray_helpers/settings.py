@@ -71,7 +71,7 @@ class Settings(BaseModel):
     )
     folds: int = Field(5, ge=2, le=50, description="group-aware parts for cross-validation")
     repeats: int = Field(
-        3, ge=0, le=1000, description="heads trained again with other seeds; 0: no cross-validation either"
+        3, ge=0, le=1000, description="heads trained again with other seeds; 0: none, nor on folds of all images"
     )
     models: tuple[str, ...] = Field(
         ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"), description="the backbones"
@@ -83,6 +83,9 @@ class Settings(BaseModel):
     border: Literal["keep", "blank", "only"] = Field(
         "keep", description="look for a shortcut: 'blank' the border and corners, or keep them 'only'"
     )
+    shortcuts: Literal["on", "off"] = Field(
+        "on", description="whether border and corners, and the files' size and storage, are judged alone as well"
+    )
     augment_views: int = Field(0, ge=0, le=64, description="augmented views of each training image, beside itself")
     engine: Literal["auto", "tensorflow", "openvino"] = Field(
         "auto", description="what computes features: the fastest, 'tensorflow' or 'openvino'"
@@ -93,6 +96,9 @@ class Settings(BaseModel):
     batch_size: int = Field(16, ge=1, le=4096, description="images a step of the head's training")
     epochs: int = Field(3, ge=1, le=10_000, description="passes over the training images, at most")
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's")
+    class_weight: Literal["none", "balanced"] = Field(
+        "none", description="'none': each image counts alike in the loss; 'balanced': each class does"
+    )
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the dense layer; 0.6 of it after")
     patience: int = Field(2, ge=0, description="epochs without a better validation loss before stopping")
     lr_factor: float = Field(0.5, gt=0, lt=1, description="learning-rate reduction on a plateau")
@@ -103,7 +109,7 @@ class Settings(BaseModel):
     )
     fine_tune_learning_rate: float = Field(1e-5, gt=0, le=1, description="Adam's, for fine-tuning")
     threshold_rule: Literal["youden", "sensitivity", "fixed"] = Field(
-        "youden", description="operating threshold, chosen on validation: 'youden', 'sensitivity', or 'fixed' at 0.5"
+        "youden", description="operating threshold, chosen without test: 'youden', 'sensitivity', or 'fixed' at 0.5"
     )
     target_sensitivity: float = Field(0.95, gt=0, le=1, description="what threshold_rule 'sensitivity' reaches")
     maps: int = Field(

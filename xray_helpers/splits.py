@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import fisher_exact
 from sklearn.model_selection import train_test_split
 
-from xray_helpers.settings import FEW, POSITIVE, SPLITS, InputError, Settings
+from xray_helpers.settings import FEW, POSITIVE, SPLITS, InputError, Settings, class_names
 from xray_helpers.studies import derive_seed
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.15
@@ -315,6 +316,44 @@ def check_parts(manifest: pd.DataFrame) -> None:
             )
 
 
+def find_uneven_parts(manifest: pd.DataFrame) -> list[str]:
+    """Return a sentence for each part that is far from the share asked for, or has another prevalence than train.
+
+    A patient or source with very many images goes to one side whole, and so can leave a part too small or too large. The
+    share counts what is judged (a source once); it is far off beyond a third of what was asked for and more than two
+    images. Parts that the set's own folders give were not asked for, so that theirs is not judged. A prevalence is another
+    one where Fisher's exact test says so at 5 %, and the odds differ by half or more: with very many images any
+    difference is beyond chance.
+    """
+    balance = class_balance(manifest).set_index("split")
+    if not set(SPLITS) <= set(balance.index):
+        return []
+    n = balance["n"]
+    asked = {
+        "test": (TEST_SHARE, n.sum(), "all"),
+        "validation": (VALIDATION_SHARE, n.sum() - n["test"], "those not in test"),
+    }
+    used, told = manifest[manifest["status"] == "used"], []
+    for part, (share, among, words) in asked.items():
+        own = "folder_split" in used and ((used["folder_split"] == part) & (used["split"] == part)).sum()
+        drawn = not own or own < (used["split"] == part).sum()
+        off = abs(n[part] - share * among)
+        if drawn and off > 2 and off > share * among / 3:
+            told.append(
+                f"The {part} part holds {n[part] / among:.0%} of {words} images judged ({n[part]}), where {share:.0%} were asked "
+                "for: a patient or source with very many images stays on one side."
+            )
+        table = balance.loc[[part, "train"], ["fractured", "non_fractured"]].to_numpy()
+        odds = (table[0] + 0.5) / (table[1] + 0.5)
+        if fisher_exact(table).pvalue < 0.05 and abs(np.log(odds[0] / odds[1])) > np.log(1.5):
+            told.append(
+                f"{balance.loc[part, 'prevalence']:.0%} of the {part} part are {class_names()[1]}, and "
+                f"{balance.loc['train', 'prevalence']:.0%} of train, which is beyond chance: probabilities"
+                f"{', the threshold' if part == 'validation' else ''} and predictive values do not carry over."
+            )
+    return told
+
+
 def class_balance(manifest: pd.DataFrame) -> pd.DataFrame:
     """Count the images that are judged, or would be, one row per part.
 
@@ -346,6 +385,18 @@ def class_balance(manifest: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def weigh_copies(manifest: pd.DataFrame, split: str) -> np.ndarray | None:
+    """Return 1 / the number of judged files of each row's source, in the order of `used_part`; None where each is judged once.
+
+    Copies are judged with ``count = files`` only.
+    """
+    part = used_part(manifest, split)
+    files = (
+        part.groupby("source_group")["path"].transform("size") if "source_group" in part else pd.Series(1, part.index)
+    )
+    return None if (files == 1).all() else (1 / files).to_numpy()
 
 
 def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def check_predictions(y_true: Any, y_prob: Any) -> tuple[np.ndarray, np.ndarray]
 def choose_threshold(
     y_true: np.ndarray, y_prob: np.ndarray, rule: str, target: float = 0.95, group: Any = None
 ) -> float:
-    """Choose the operating threshold; to be called with validation data only.
+    """Choose the operating threshold; to be called with predictions that test had no part in.
 
     Parameters
     ----------
@@ -106,8 +106,9 @@ def judge_sensitivity(validation: pd.DataFrame, threshold: float) -> dict[str, A
 
 def describe_rule(chosen: dict[str, Any]) -> str:
     """Return how the threshold was chosen, in a few words; of ``threshold.json``, with ``sensitivity`` where it is told."""
-    words = {"fixed": "fixed", "youden": "Youden's J on validation",
-             "sensitivity": f"sensitivity of {chosen['target_sensitivity']:g} on validation"}  # fmt: skip
+    where = chosen.get("chosen_on", "validation")
+    words = {"fixed": "fixed", "youden": f"Youden's J on {where}",
+             "sensitivity": f"sensitivity of {chosen['target_sensitivity']:g} on {where}"}  # fmt: skip
     text, reached = words[chosen["rule"]], chosen.get("sensitivity")
     if chosen["rule"] != "sensitivity" or not reached:
         return text
@@ -117,7 +118,9 @@ def describe_rule(chosen: dict[str, Any]) -> str:
     return f"{text}, which is not sure to be reached: {describe(reached)} there"
 
 
-def threshold_band(validation: pd.DataFrame, rule: str, target: float = 0.95, *, seed: int = 0) -> tuple[float, float]:
+def threshold_band(
+    validation: pd.DataFrame, rule: str, target: float = 0.95, *, seed: int = 0, resamples: int = 0
+) -> tuple[float, float]:
     """Return between what values the threshold would lie if it were chosen on all images there could be.
 
     A 95 % confidence set: for the rule ``sensitivity`` the thresholds whose interval of sensitivity holds the target; for
@@ -130,7 +133,7 @@ def threshold_band(validation: pd.DataFrame, rule: str, target: float = 0.95, *,
         y_true, y_prob, group.
     rule, target
         As for `choose_threshold`.
-    seed : int
+    seed, resamples : int
         Not used: nothing is drawn at random. Kept for those who call it.
     """
     if rule == "fixed":

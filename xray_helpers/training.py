@@ -71,33 +71,55 @@ def build_head(features: int, settings: Settings) -> "keras.Model":
     )
 
 
+def class_weights(y_true: np.ndarray, settings: Settings) -> np.ndarray | None:
+    """Return what an image of either class counts in the loss, float64 of shape (2,); None where all count alike.
+
+    With ``class_weight = balanced`` both classes weigh the same in all: n / (2 n_class), as in scikit-learn.
+
+    Parameters
+    ----------
+    y_true : ndarray of int, shape (n,)
+        Of the training images, both classes.
+    settings : Settings
+    """
+    if settings.class_weight == "none":
+        return None
+    counts = np.bincount(y_true, minlength=2)
+    return len(y_true) / (2 * np.maximum(counts, 1))
+
+
 def train_head(
     train: tuple[Views, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray] | None,
     settings: Settings,
     head: "keras.Model | None" = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    schedule: Sequence[float] | None = None,
 ) -> tuple["keras.Model", pd.DataFrame]:
-    """Train the head; early stopping, learning-rate reduction and the best epoch look at validation only.
+    """Train the head; early stopping, learning-rate reduction and the best epoch look at validation only, or at nothing.
 
     Parameters
     ----------
     train : (features, y_true)
         Shapes (n, d) in each of a list of views, and (n,): each epoch draws one view of each image.
-    validation : (features, y_true)
-        Shapes (n, d) and (n,).
+    validation : (features, y_true), optional
+        Shapes (n, d) and (n,). May be left out where there is a schedule.
     settings : Settings
     head : keras.Model, optional
         One that this function returned, for the same kind of features: it begins anew, which spares Keras a second.
     on_epoch : callable, optional
         Is told of each epoch as it ends: loss, accuracy, val_loss, val_accuracy.
+    schedule : sequence of float, optional
+        The learning rate of each epoch: so many epochs are trained, and the last is kept. Validation is computed, where
+        it is given, but decides nothing.
 
     Returns
     -------
     head : keras.Model
-        With the weights of the epoch of the lowest validation loss.
+        With the weights of the epoch of the lowest validation loss, or of the last of the schedule.
     history : DataFrame
-        epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, best (the epoch kept).
+        epoch (from 1), loss, accuracy, val_loss, val_accuracy (with validation), learning_rate, best (the epoch kept).
+        With class weights both losses are weighted by them.
     """
     import keras
 
@@ -113,38 +135,52 @@ def train_head(
         )
     else:
         _begin_anew(head, fresh, settings)
-    with tqdm(total=settings.epochs, desc="training", unit="epoch", mininterval=0, leave=False) as bar:
+    weights = class_weights(train[1], settings)
+    epochs = settings.epochs if schedule is None else len(schedule)
+    with tqdm(total=epochs, desc="training", unit="epoch", mininterval=0, leave=False) as bar:
 
         def show(epoch: int, logs: dict) -> None:
-            bar.set_postfix_str(f"loss {logs['loss']:.3f}, val_loss {logs['val_loss']:.3f}", refresh=False)
+            losses = [f"{name} {logs[name]:.3f}" for name in ("loss", "val_loss") if name in logs]
+            bar.set_postfix_str(", ".join(losses), refresh=False)
             bar.update()
             if on_epoch is not None:
                 on_epoch(logs)
 
         log = head.fit(
-            _view_batches(*train, settings),
-            validation_data=(np.asarray(validation[0]), validation[1].astype("float32")),
+            _view_batches(*train, settings, weights),
+            validation_data=_weighted(validation, weights),
             validation_batch_size=1024,
-            epochs=settings.epochs,
+            epochs=epochs,
             verbose=0,
-            callbacks=[
-                keras.callbacks.EarlyStopping(
-                    "val_loss", patience=max(1, settings.patience), restore_best_weights=True
-                ),
-                keras.callbacks.ReduceLROnPlateau(
-                    "val_loss",
-                    factor=settings.lr_factor,
-                    patience=max(1, settings.patience // 2),
-                    min_lr=settings.min_lr,
-                ),
-                keras.callbacks.LambdaCallback(on_epoch_end=show),
-            ],
+            callbacks=[*_epoch_rules(settings, schedule), keras.callbacks.LambdaCallback(on_epoch_end=show)],
         )
     history = pd.DataFrame(log.history).astype(float)
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
-    history["best"] = history["val_loss"] == history["val_loss"].min()
-    history["best"] &= ~history["best"].cumsum().gt(1)  # Keras keeps the first of equals
+    kept = len(history) - 1 if schedule is not None else history["val_loss"].argmin()  # the first of equals, as Keras
+    history["best"] = np.arange(len(history)) == kept
     return head, history
+
+
+def _epoch_rules(settings: Settings, schedule: Sequence[float] | None) -> list["keras.callbacks.Callback"]:
+    """Return what decides how long is trained and at what rate: the validation loss, or a schedule."""
+    import keras
+
+    if schedule is not None:
+        return [keras.callbacks.LearningRateScheduler(lambda epoch: float(schedule[epoch]))]
+    return [
+        keras.callbacks.EarlyStopping("val_loss", patience=max(1, settings.patience), restore_best_weights=True),
+        keras.callbacks.ReduceLROnPlateau(
+            "val_loss", factor=settings.lr_factor, patience=max(1, settings.patience // 2), min_lr=settings.min_lr
+        ),
+    ]
+
+
+def _weighted(part: tuple[np.ndarray, np.ndarray] | None, weights: np.ndarray | None) -> tuple[np.ndarray, ...] | None:
+    """Return features and labels as Keras takes them, with a weight an image where classes have weights."""
+    if part is None:
+        return None
+    x, y = np.asarray(part[0]), part[1].astype("float32")
+    return (x, y) if weights is None else (x, y, weights[part[1]].astype("float32"))
 
 
 def _begin_anew(head: "keras.Model", fresh: "keras.Model", settings: Settings) -> None:
@@ -158,7 +194,9 @@ def _begin_anew(head: "keras.Model", fresh: "keras.Model", settings: Settings) -
     head.optimizer.learning_rate = settings.learning_rate
 
 
-def _view_batches(features: Views, y_true: np.ndarray, settings: Settings) -> "keras.utils.PyDataset":
+def _view_batches(
+    features: Views, y_true: np.ndarray, settings: Settings, weights: np.ndarray | None = None
+) -> "keras.utils.PyDataset":
     import keras
 
     class ViewBatches(keras.utils.PyDataset):
@@ -172,10 +210,10 @@ def _view_batches(features: Views, y_true: np.ndarray, settings: Settings) -> "k
         def __len__(self) -> int:
             return int(np.ceil(len(y_true) / settings.batch_size))
 
-        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
             rows = self.order[index * settings.batch_size : (index + 1) * settings.batch_size]
             drawn = [features[view][row] for view, row in zip(self.views[rows], rows, strict=True)]
-            return np.stack(drawn), y_true[rows].astype("float32")
+            return _weighted((np.stack(drawn), y_true[rows]), weights)
 
         def on_epoch_end(self) -> None:
             self.order = self.rng.permutation(len(y_true))
