@@ -126,8 +126,8 @@ def measure_leak(manifest: pd.DataFrame, split: pd.Series, by: str = "group") ->
         ``examples``: up to three pairs of paths, test first.
     """
     table = manifest[["path", by]].assign(split=split).dropna()
-    sides = table.groupby(by)["split"].agg(set)
-    shared = sides.index[sides.map(len) > 1]
+    sides = table.groupby(by)["split"].nunique()
+    shared = sides.index[sides > 1]
     test = table[table["split"] == "test"]
     outside = set(table.loc[table["split"] != "test", by])
     leaked = test[test[by].isin(outside)]
