@@ -16,6 +16,7 @@ TABLES = {  # words of the header, and how many rows at least
     "reading": ("files a second", 2),
     "same_source": ("residual leak", 1),
     "scale": ("images a second", 1),
+    "shortcuts": ("ruled out", 1),
     "small_sets": ("exit status", 1),
     "speed": ("images a second", 6),
     "steps": ("kernel and HTML", 4),

@@ -76,3 +76,11 @@ def test_measures_make_no_subgroups():
     manifest.loc[30:, "box_left"] = None
     assert "box_left" not in subgroup_columns(manifest)
     assert "few" in subgroup_columns(manifest)
+
+
+def test_from_few_sources_nothing_is_said_to_be_worse_or_not():
+    predictions, manifest = made()
+    predictions["group"] = np.arange(200) % 7
+    manifest["group"] = predictions["group"]
+    text = describe_subgroups(judge_subgroups(predictions, manifest, 0.5, ["view"]))
+    assert text.endswith("None has an interval of AUROC, so whether it is worse in one of them is not known.")

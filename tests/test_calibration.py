@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
+from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, log_loss
 
 from xray_helpers.calibration import (
     calibration_error,
     decision_curve,
     describe_calibration,
+    fit_slope,
     fit_temperature,
+    fit_temperature_interval,
     judge_calibration,
     reliability_table,
     scale_probabilities,
@@ -87,3 +90,68 @@ def test_any_predictions_give_bins_that_hold_all_images(rows):
     assert np.average(found["fractured"], weights=found["n"]) == pytest.approx(table["y_true"].mean())
     assert 0 <= calibration_error(found) <= 1
     assert np.isfinite(fit_temperature(table["y_true"], table["y_prob"]))
+
+
+def study(seed, kind, groups=60, images=4):
+    """A study with groups: scores that are noise, or from which the labels are drawn, so that they are calibrated."""
+    rng = np.random.default_rng([3, seed])
+    group = np.repeat(np.arange(groups), images)
+
+    def shared():
+        return rng.normal(size=groups)[group] * 0.9 + rng.normal(size=len(group)) * np.sqrt(0.19)
+
+    p = expit(1.5 * shared())
+    y = (rng.random(groups) < 0.5)[group] if kind == "noise" else norm.cdf(shared()) < p
+    return pd.DataFrame({"y_true": y.astype(int), "y_prob": p, "group": group})
+
+
+@pytest.mark.parametrize(("groups", "images"), [(60, 4), (40, 1)])
+def test_verdicts_on_perfect_and_on_noise_scores_are_false_in_at_most_five_percent(groups, images):
+    """200 studies each; 19 are what chance leaves of 5 % (binomial, 99.9 %)."""
+    wrong, worth, excess = 0, 0, 0
+    for seed in range(200):
+        perfect, noise = (study(seed, kind, groups, images) for kind in ("perfect", "noise"))
+        scores, _ = judge_calibration(study(seed + 1000, "perfect", groups, images), perfect)
+        text = describe_calibration(scores, decision_curve(perfect, points=9))
+        wrong += "is too sure of itself (" in text or "is less sure than it could be" in text
+        excess += scores["before"]["calibration_error_low"] > 0
+        scores, _ = judge_calibration(noise, noise)
+        worth += "acting on the model is worth more" in describe_calibration(scores, decision_curve(noise, points=9))
+    assert max(wrong, worth, excess) <= 19, (wrong, worth, excess)
+
+
+def test_slope_and_temperature_are_found_with_their_intervals():
+    table = drawn(4000, 2.0)
+    lines, temperature = fit_slope(table), fit_temperature_interval(table)
+    for entry, truth in ((lines["slope"], 0.5), (lines["intercept"], 0.0), (temperature, 2.0)):
+        assert entry["ci_low"] < truth < entry["ci_high"]
+        assert entry["ci_high"] - entry["ci_low"] < 0.4
+    scores, _ = judge_calibration(table, table)
+    assert "is too sure of itself (calibration slope 0.5" in describe_calibration(scores, decision_curve(table))
+    right = drawn(20_000)
+    scores, _ = judge_calibration(right, right)
+    assert "is as sure as it should be" in describe_calibration(scores, decision_curve(right))
+
+
+def test_few_groups_and_one_class_have_no_verdict():
+    parted = pd.DataFrame({"y_true": [0, 1] * 20, "y_prob": [0.2, 0.8] * 20, "group": range(40)})
+    few = drawn(100).assign(group=np.arange(100) % 6)
+    one = drawn(100).assign(y_true=1)
+    judge_calibration(parted, parted)  # Firth's score has an end there
+    for table in (few, one):
+        scores, _ = judge_calibration(table, table)
+        text = describe_calibration(scores, decision_curve(table))
+        assert "whether the model is too sure of itself is not known" in text
+    assert "is not known: too few groups" in text
+
+
+def test_a_good_model_is_worth_acting_on_at_thresholds_fixed_in_advance():
+    table = drawn(3000, 1.0)
+    curve = decision_curve(table)
+    assert (curve["gain_low"] <= curve["gain"]).all()
+    assert (curve["gain"] <= curve["gain_high"]).all()
+    assert curve["claimed_low"].notna().sum() == 9
+    better = curve["model"] - curve[["treat_all", "treat_none"]].max(axis=1)
+    assert curve["gain"].to_numpy() == pytest.approx(better.to_numpy())
+    scores, _ = judge_calibration(table, table)
+    assert "fixed in advance, at 0.2, 0.3" in describe_calibration(scores, curve)

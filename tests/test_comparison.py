@@ -2,14 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.comparison import compare_models, conclude, evaluated_models
+from xray_helpers.comparison import choose_primary, compare_models, conclude, evaluated_models
 from xray_helpers.metrics import judge
 from xray_helpers.paired import compare_accuracies, compare_pairs, describe_pairs, pairs_table
 from xray_helpers.plots import plot_evaluation_grid
 from xray_helpers.plots_evaluation import plot_cost, plot_ranking
 from xray_helpers.reporting import headline_table
 from xray_helpers.settings import InputError
-from xray_helpers.studies import read_csv, write_csv, write_json
+from xray_helpers.studies import read_csv, read_json, write_csv, write_json
 
 
 def write_model(study, name, strength, *, seed=0, paths=None):
@@ -35,9 +35,7 @@ def test_ranked_by_auroc_with_intervals(tmp_path):
     assert table["rank"].tolist() == [1, 2]
     assert (table["auroc_low"] <= table["auroc"]).all()
     assert (table["auroc"] <= table["auroc_high"]).all()
-    text = conclude(table, 0.5)
-    assert text.startswith("ResNet50 ranks first with AUROC")
-    assert "the paired test says" in text
+    assert conclude(table, 0.5).startswith("ResNet50, the model that validation prefers, has AUROC")
     told = conclude(
         table, 0.5, compare_pairs({name: read_csv(tmp_path / name / "predictions_test.csv") for name in models})
     )
@@ -47,7 +45,9 @@ def test_ranked_by_auroc_with_intervals(tmp_path):
 def test_conclusion_tells_chance_and_ties(tmp_path):
     write_model(tmp_path, "VGG16", 0.0, seed=1)
     chance = conclude(compare_models(tmp_path, ["VGG16"]), 0.5)
-    assert chance.endswith("Its interval includes 0.5: that it is better than chance is not shown on these images.")
+    assert chance.endswith(
+        "The interval of AUROC includes 0.5: that it is better than chance is not shown on these images."
+    )
     write_model(tmp_path, "VGG16", 2.0, seed=1)
     write_model(tmp_path, "ResNet50", 2.1, seed=3)
     pairs = compare_pairs({name: read_csv(tmp_path / name / "predictions_test.csv") for name in ("VGG16", "ResNet50")})
@@ -98,3 +98,39 @@ def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
     costs = pd.DataFrame({"model": ["VGG16", "ResNet50"], "latency_ms": [9.0, 5.0], "parameters": [1e7, 2e7]})
     plot_cost(table, costs)
     plot_evaluation_grid(table)
+
+
+def test_the_headline_is_validations_choice_whatever_test_says(tmp_path):
+    write_model(tmp_path, "VGG16", 3.0, seed=1)
+    write_model(tmp_path, "ResNet50", 1.0, seed=2)
+    scores = {name: read_json(tmp_path / name / "metrics.json") for name in ("VGG16", "ResNet50")}
+    validation = [scores[name]["validation"] for name in ("ResNet50", "VGG16")]  # as if it preferred the other
+    for (name, entry), other in zip(scores.items(), validation, strict=True):
+        write_json(tmp_path / name / "metrics.json", entry | {"validation": other})
+    table = compare_models(tmp_path, ["VGG16", "ResNet50"])
+    assert table["model"].iloc[0] == "VGG16"  # of the ranking by test
+    assert choose_primary(table) == "ResNet50"
+    assert conclude(table, 0.5).startswith("ResNet50, the model that validation prefers, has AUROC")
+    named = conclude(table, 0.5, primary="recall", model="VGG16")
+    assert named.startswith("VGG16, named beforehand, has Recall (sensitivity)")
+    assert "AUROC" in named
+    assert choose_primary(table, "MobileNetV2") == "ResNet50"  # named, but not judged
+
+
+def test_intervals_that_overlap_do_not_contradict_a_paired_test(tmp_path):
+    """Two models of the same images whose scores nearly agree: intervals overlap by far, and yet one is better."""
+    rng, y = np.random.default_rng(0), np.arange(300) % 2
+    own = 1.5 * y + rng.normal(0, 1, 300)
+    for name, shift in (("VGG16", 0.0), ("ResNet50", 0.35)):
+        p = 1 / (1 + np.exp(-(own + shift * y + rng.normal(0, 0.02, 300))))
+        rows = pd.DataFrame({"path": [f"{i}.png" for i in range(300)], "group": np.arange(300), "y_true": y, "y_prob": p,
+                             "y_pred": (p >= 0.5).astype(int)})  # fmt: skip
+        write_csv(tmp_path / name / "predictions_test.csv", rows)
+        rule = {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95}
+        write_json(tmp_path / name / "metrics.json", judge(rows, rows, rule))
+    table = compare_models(tmp_path, ["VGG16", "ResNet50"])
+    assert table["auroc_high"].min() > table["auroc_low"].max()
+    pairs = compare_pairs({name: read_csv(tmp_path / name / "predictions_test.csv") for name in ("VGG16", "ResNet50")})
+    told = conclude(table, 0.5, pairs)
+    assert "ResNet50 is told apart from VGG16 by AUROC" in told
+    assert "overlap" not in told

@@ -13,6 +13,7 @@ from xray_helpers.explain import (
     seen_size,
 )
 from xray_helpers.localization import (
+    MIN_GROUPS,
     Judged,
     choose_controlled,
     choose_shown,
@@ -148,7 +149,12 @@ def test_pointing_game_and_energy_by_hand():
     assert 0 <= cam.hit_low < 0.5 < cam.hit_high <= 1
     assert blob.energy == pytest.approx(0.25)  # a centred blob has a quarter of itself in a quarter
     assert less.energy == pytest.approx(cam.energy - blob.energy)
-    assert places_table(places)["map"].tolist() == ["Grad-CAM", "centred blob", "Grad-CAM less blob"]
+    assert cam.over_area == pytest.approx(0.375 - 0.25)
+    assert cam.over_others == pytest.approx(0)  # the other image's map lies as well on the same box, in the mean
+    assert np.isnan(less.over_area)
+    shown = places_table(places)
+    assert shown["map"].tolist() == ["Grad-CAM", "centred blob", "Grad-CAM less blob"]
+    assert shown["more than by chance"].tolist()[2] == ""
 
 
 def test_a_map_of_nothing_points_nowhere_and_no_boxes_measure_nothing():
@@ -158,9 +164,10 @@ def test_a_map_of_nothing_points_nowhere_and_no_boxes_measure_nothing():
     assert judge_places(empty, part, [np.zeros((0, 4))], SIZE).empty
 
 
-def sanity(correlation, n=5, empty=0):
+def sanity(correlation, n=12, empty=0):
     return pd.DataFrame([{"permuted": "all layers", "layers": 9, "correlation": correlation, "ci_low": correlation - 0.1,
-                          "ci_high": correlation + 0.1, "n": n, "empty": empty}])  # fmt: skip
+                          "ci_high": correlation + 0.1, "n": n, "empty": empty, "n_groups": n, "permutations": 3,
+                          "emptied": 0.0}])  # fmt: skip
 
 
 AGREEMENT = {"value": 0.4, "ci_low": 0.3, "ci_high": 0.5, "n": 5, "empty": 0}
@@ -171,8 +178,8 @@ AGREEMENT = {"value": 0.4, "ci_low": 0.3, "ci_high": 0.5, "n": 5, "empty": 0}
     [
         (0.9, "there", "must not be believed**: they stay"),
         (0.1, "there", "may be believed as hints"),
-        (0.45, "there", "is not known**: on 5 maps it is not shown that they change"),
-        (0.55, "there", "is not known**: on 5 maps it is not shown that they change"),
+        (0.45, "there", "is not known**: on 12 images of 12 groups it is not shown that they change"),
+        (0.55, "there", "is not known**: on 12 images of 12 groups it is not shown that they change"),
         (0.1, "elsewhere", "must not be believed**: less of them lies"),
         (0.55, "elsewhere", "must not be believed**: less of them lies"),
         (0.1, None, "is not known"),
@@ -181,10 +188,14 @@ AGREEMENT = {"value": 0.4, "ci_low": 0.3, "ci_high": 0.5, "n": 5, "empty": 0}
 def test_the_sentence_says_whether_maps_may_be_believed(correlation, seen, words):
     rng = np.random.default_rng(0)
     part = pd.DataFrame({"path": range(30), "group": range(30)})
-    there = np.zeros(SIZE, np.float32)
-    there[1, 1] = 1
-    maps = {i: (there if seen == "there" else there[::-1]) + 0.01 * rng.random(SIZE) for i in range(30)}
-    boxes = [np.array([[0.0, 0, 3, 3]]) if seen else np.zeros((0, 4))] * 30
+    corners = [(1, 1), (1, 6), (6, 1), (6, 6)]
+    maps, boxes = {}, []
+    for i in range(30):
+        maps[i] = 0.01 * rng.random(SIZE).astype(np.float32)
+        row, column = corners[i % 4]
+        maps[i][row if seen == "there" else 7 - row, column] = 1
+        box = np.array([[column - 1.0, row - 1, column + 2, row + 2]])
+        boxes.append(box if seen else np.zeros((0, 4)))
     places = judge_places(maps, part, boxes, SIZE)
     told = describe_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(correlation))
     verdict = weigh_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(correlation))
@@ -195,16 +206,68 @@ def test_the_sentence_says_whether_maps_may_be_believed(correlation, seen, words
     assert "n = 5: they agree" in told
 
 
-def test_one_image_or_an_interval_across_0_shows_nothing_either_way():
+def test_an_interval_across_the_margin_shows_nothing_either_way():
     here, elsewhere = np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32)
     here[1, 1] = elsewhere[6, 6] = 1
-    box = np.array([[0.0, 0, 4, 4]])  # of which a centred blob has a quarter, and so have the maps in the mean
-    for count in (1, 12):
-        maps = {i: elsewhere if i % 4 else here for i in range(count)}
-        places = judge_places(maps, pd.DataFrame({"path": range(count), "group": range(count)}), [box] * count, SIZE)
-        told = describe_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(0.1))
-        assert f"on {count} images of {count} groups it is not shown" in told
-        assert "must not be believed" not in told
+    box = np.array([[0.0, 0, 4, 4]])  # of which chance has a quarter, and so have the maps in the mean
+    maps = {i: elsewhere if i % 4 else here for i in range(12)}
+    places = judge_places(maps, pd.DataFrame({"path": range(12), "group": range(12)}), [box] * 12, SIZE)
+    told = weigh_maps(Judged(maps, {}, places, AGREEMENT, SIZE), sanity(0.1))
+    assert told.believed is None
+    assert "on 12 images of 12 groups it is not shown" in told.sentence
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, MIN_GROUPS - 1])
+def test_few_groups_are_no_evidence_however_many_images(count):
+    """Perfect maps, ten images a group; neither the places nor the control say anything from so few."""
+    maps, boxes = draw_study(np.random.default_rng(0), "true", 10 * count)
+    part = pd.DataFrame({"path": range(10 * count), "group": np.arange(10 * count) % count})
+    places = judge_places(maps, part, boxes, FRAME)
+    verdict = weigh_maps(Judged(maps, {}, places, AGREEMENT, FRAME), sanity(0.1))
+    assert verdict.believed is None
+    assert f"of {count} groups, where {MIN_GROUPS} groups are needed" in verdict.sentence
+    many, boxes = draw_study(np.random.default_rng(0), "true", 30)
+    places = judge_places(many, pd.DataFrame({"path": range(30), "group": range(30)}), boxes, FRAME)
+    for correlation in (0.1, 0.9):
+        verdict = weigh_maps(Judged(many, {}, places, AGREEMENT, FRAME), sanity(correlation, count))
+        assert verdict.believed is None
+
+
+FRAME = (28, 28)
+
+
+def draw_study(rng, kind, count):
+    """Return maps of 7 x 7 places by path, and boxes in `FRAME`: where fractures lie, mostly right above the middle."""
+    maps, boxes = {}, []
+    y, x = (np.mgrid[:7, :7] + 0.5) * 4
+    for number in range(count):
+        across, down = np.clip(rng.normal((18, 10), 4), 4, 24)
+        boxes.append(np.array([[across - 4, down - 3, across + 4, down + 3]]))
+        noise = rng.gamma(1.0, size=(7, 7))
+        maps[number] = {
+            "noise": noise,
+            "sparse noise": np.where(rng.random((7, 7)) < 0.15, noise, 0),
+            "nearly uniform": 1 + 1e-3 * noise,
+            "uniform": np.full((7, 7), 0.3),
+            "blob": np.exp(-((x - 14) ** 2 + (y - 14) ** 2) / 60) + 0.01 * noise,
+            "where fractures mostly are": np.exp(-((x - 18) ** 2 + (y - 10) ** 2) / 60) + 0.01 * noise,
+            "true": np.exp(-((x - across) ** 2 + (y - down) ** 2) / 40) + 0.1 * noise,
+        }[kind].astype(np.float32)
+    return maps, boxes
+
+
+@pytest.mark.parametrize("kind", ["noise", "sparse noise", "nearly uniform", "uniform", "blob",
+                                  "where fractures mostly are", "true"])  # fmt: skip
+def test_maps_that_know_nothing_are_not_believed_and_true_ones_are(kind):
+    """200 studies of 24 images of 12 to 24 patients, with a control that could not be better."""
+    believed, studies = 0, 200
+    for study in range(studies):
+        rng = np.random.default_rng([study, 1])
+        maps, boxes = draw_study(rng, kind, 24)
+        part = pd.DataFrame({"path": range(24), "group": np.arange(24) % (24 if study % 2 else 12)})
+        places = judge_places(maps, part, boxes, FRAME, study)
+        believed += weigh_maps(Judged(maps, {}, places, AGREEMENT, FRAME), sanity(0.1)).believed is True
+    assert believed >= 0.95 * studies if kind == "true" else believed <= 0.05 * studies
 
 
 def test_empty_maps_prove_nothing_and_are_counted():
@@ -235,7 +298,7 @@ def test_the_control_is_told_by_stage_with_interval_and_numbers():
     words = told["rank correlation"].tolist()
     assert "0.90 (0.80 to 1.00)" in words[0]
     assert "no map with anything in it" in words[1]
-    assert told[["n", "empty"]].to_numpy().tolist() == [[5, 0], [0, 5]]
+    assert told[["n", "empty"]].to_numpy().tolist() == [[12, 0], [0, 5]]
     assert sanity_table(sanity(0.1).iloc[:0]).empty
 
 
@@ -351,7 +414,7 @@ def test_permuting_weights_changes_the_map_and_leaves_the_model_as_it_was():
     model = small_model()
     pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
     cam, before = GradCam(model), model.get_weights()
-    table, after = permute_weights(model, cam, pictures, np.arange(12))
+    table, after = permute_weights(model, cam, pictures, np.arange(12), permutations=1)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert table["layers"].tolist() == [2, 2, 4]
     assert table["correlation"].iloc[-1] < 0.9
@@ -371,7 +434,7 @@ def test_all_kinds_of_maps_are_kept_and_readers_take_grad_cam_alone():
     maps, told = explain_images(model, lambda p: p.mean(axis=(1, 2)) / 255, part, lambda rows: pictures[rows.index])
     stages = [f"permuted: {name}" for name in told["permuted"]]
     counts = maps["method"].value_counts().to_dict()
-    assert counts == {"Grad-CAM": 12, "occlusion": 4} | dict.fromkeys(stages, 8)
+    assert counts == {"Grad-CAM": 12, "occlusion": 4} | dict.fromkeys(stages, 12)
     cams = read_maps(maps)
     assert np.allclose(np.stack(list(cams.values())), GradCam(model)(pictures), rtol=1e-3)
     assert not np.allclose(read_maps(maps, stages[-1])["a"], cams["a"], rtol=1e-2)
@@ -415,6 +478,45 @@ def test_on_phantoms_imagenet_maps_follow_the_weights_and_the_pointing_game_has_
     assert cam.hit_low <= cam.hit <= cam.hit_high
     assert cam.energy > cam.area  # more than by chance; a 4 x 4 map need not beat a blob in the middle, and is told so
     follows = sanity["ci_high"].iloc[-1] < 0.5
-    assert ("may be believed as hints" in told) == (less.energy_low > 0 and follows)
+    margin = cam.area / 10
+    beats = min(cam.over_area_low, less.energy_low, cam.over_others_low) > margin
+    assert ("may be believed as hints" in told) == (beats and follows and sanity["n_groups"].iloc[-1] >= MIN_GROUPS)
     assert "Pointing game: hits" in told
     assert f"{cam.hit:.2f} ({cam.hit_low:.2f} to {cam.hit_high:.2f})" in told
+
+
+@pytest.mark.slow
+def test_maps_that_are_empty_after_permuting_count_for_no_correlation():
+    """A model whose maps vanish with some permutations: those that stay full alone make the correlation."""
+    from xray_helpers.explain import GradCam, is_flat, permute_weights
+
+    model = small_model()
+    pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
+    cam = GradCam(model)
+    table, after = permute_weights(model, cam, pictures, np.arange(12), seed=3, permutations=4)
+    assert table["permutations"].tolist() == [4, 4, 4]
+    assert (table["n_groups"] == table["n"]).all()
+    for name, row in zip(after, table.itertuples(), strict=True):
+        one, first = permute_weights(model, cam, pictures, np.arange(12), seed=3, permutations=1)
+        assert np.array_equal(first[name], after[name])  # the maps shown are those of the first
+        single = one[one["permuted"] == name].iloc[0]
+        full = ~is_flat(cam(pictures)) & ~is_flat(first[name])
+        assert single["n"] == full.sum()
+        if full.any():
+            told = [rank_agreement(cam(pictures)[i : i + 1], first[name][i : i + 1])[0] for i in np.flatnonzero(full)]
+            assert single["correlation"] == pytest.approx(np.mean(told))
+        assert 0 <= row.emptied <= 1
+    assert table["emptied"].max() > 0  # the case is there
+
+
+def test_permuted_maps_that_vanish_are_kept_apart():
+    from xray_helpers.explain import _compare_permuted
+
+    before = np.random.default_rng(0).random((10, 3, 3)).astype(np.float32)
+    vanished, same = np.zeros_like(before), before.copy()
+    told = _compare_permuted(before, [vanished, same], np.arange(10) % 9, 0)
+    assert told["correlation"] == pytest.approx(1)  # not 0.5: what vanished is not compared
+    assert (told["n"], told["n_groups"], told["emptied"], told["empty"]) == (10, 9, 0.5, 0)
+    told = _compare_permuted(before, [vanished, vanished], np.arange(10), 0)
+    assert told["correlation"] is None
+    assert (told["n"], told["emptied"]) == (0, 1.0)

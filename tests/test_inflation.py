@@ -1,7 +1,8 @@
 import numpy as np
 import pandas as pd
+import pytest
 
-from xray_helpers.inflation import describe_inflation, measure_inflation
+from xray_helpers.inflation import _shuffle_labels, describe_inflation, measure_inflation, source_p
 
 
 def copies(n_sources=40, n_copies=6, signal=0.0, seed=0):
@@ -28,11 +29,13 @@ def test_without_features_it_says_that_nothing_was_measured():
 
 
 def test_copies_inflate_files_and_folders_but_not_groups():
-    table = measure_inflation(*copies(), seed=1).set_index(["split", "labels"])["auroc"]
+    measured = measure_inflation(*copies(), seed=1)
+    assert "what is learned there is the source" in describe_inflation(measured)
+    table = measured.set_index(["split", "labels"])["auroc"]
     assert table["random files", "true"] > 0.95
     assert table["the set's own folders", "true"] > 0.95
     assert abs(table["kept apart by group", "true"] - 0.5) < 0.25
-    assert table["random files", "shuffled"] > 0.95  # labels that mean nothing: the source is learned
+    assert table["random files", "shuffled"] > 0.9  # labels that mean nothing: the source is learned
     assert abs(table["kept apart by group", "shuffled"] - 0.5) < 0.25
 
 
@@ -44,7 +47,7 @@ def test_without_copies_nothing_is_inflated():
     auroc = table.set_index(["split", "labels"])["auroc"]
     assert abs(auroc["random files", "true"] - auroc["kept apart by group", "true"]) < 0.05
     assert abs(auroc["random files", "shuffled"] - 0.5) < 0.15
-    assert "little is to be gained" in describe_inflation(table)
+    assert "that sources are recognised is not shown" in describe_inflation(table)
 
 
 def test_the_same_seed_gives_the_same_table():
@@ -58,3 +61,39 @@ def test_the_largest_seed_is_as_good_as_any():
     features = rng.normal(size=(60, 4)) + y[:, None]
     result = measure_inflation(features, table, seed=2**32 - 1, repeats=3)
     assert (result["folds"] == 15).any()
+
+
+def test_patients_with_an_injured_and_a_whole_limb_are_measured():
+    """Every group holds both labels: each label stays as frequent, and nothing stops for want of a class."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"y_true": np.arange(120) % 2, "group": np.repeat(np.arange(60), 2).astype(str), "folder_split": None}
+    )
+    x = rng.normal(0, 1, (120, 20)) + 2.0 * np.outer(table["y_true"], np.arange(20) == 0)
+    for rows in (table, table.assign(group=np.where(np.arange(120) < 60, table["group"], np.arange(120).astype(str)))):
+        shuffled = _shuffle_labels(rows, np.random.default_rng(1))
+        assert 0.4 < shuffled.mean() < 0.6
+        measured = measure_inflation(x, rows, seed=1)
+        assert set(measured["labels"]) == {"true", "shuffled"}
+        assert "AUROC" in describe_inflation(measured)
+
+
+def test_missing_rows_are_said_and_not_stumbled_over():
+    measured = measure_inflation(*copies(), seed=1)
+    assert "too few groups" in describe_inflation(measured[measured["split"] == "the set's own folders"])
+    assert "was not tested" in describe_inflation(measured[measured["labels"] == "true"])
+    few = measure_inflation(*copies(n_sources=2), seed=1)
+    assert "was not measured" in describe_inflation(few) or "was not tested" in describe_inflation(few)
+
+
+@pytest.mark.parametrize("copies_of_each", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_the_source_is_found_in_at_most_five_percent_where_nothing_leaks(copies_of_each):
+    """200 sets whose features tell the label, and nothing of the source: 19 are what chance leaves of 5 % (99.9 %)."""
+    found = 0
+    for study in range(200):
+        rng = np.random.default_rng([8, study])
+        y = np.repeat(np.arange(40) % 2, copies_of_each)
+        x = rng.normal(0, 1, (len(y), 15)) + 1.5 * np.outer(y, np.arange(15) == 0)
+        table = pd.DataFrame({"y_true": y, "group": np.repeat(np.arange(40), copies_of_each)})
+        found += source_p(x, table, study) <= 0.05
+    assert found <= 19

@@ -16,7 +16,15 @@ from xray_helpers.intervals import (
     grouped_proportion,
     predictive_values,
 )
-from xray_helpers.metrics import METRICS, choose_threshold, compute_metrics, describe, threshold_band
+from xray_helpers.metrics import (
+    METRICS,
+    choose_threshold,
+    compute_metrics,
+    describe,
+    judge,
+    metrics_table,
+    threshold_band,
+)
 from xray_helpers.settings import InputError
 
 Y = np.array([1, 1, 1, 0, 0, 0, 0, 1])
@@ -292,3 +300,14 @@ def test_of_a_class_with_few_groups_no_band_and_no_interval_is_told():
         assert (scores["auroc"]["ci_low"] is not None) == known
         band = threshold_band(pd.DataFrame({"y_true": y, "y_prob": p, "group": group}), "youden")
         assert (band != (0.0, 1.0)) == known
+
+
+def test_scores_of_copies_stand_beside_those_of_sources():
+    test = pd.DataFrame(
+        {"y_true": [1, 1, 1, 1, 0, 0], "y_prob": [0.9, 0.9, 0.9, 0.1, 0.2, 0.3], "group": list("aaabcd")}
+    )
+    rule = {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95}
+    scores = judge(test, test, rule, weight=np.array([1 / 3] * 3 + [1.0] * 3))
+    assert scores["recall"]["value"] == 0.75
+    assert scores["weighted"]["recall"]["value"] == pytest.approx(0.5)
+    assert metrics_table(scores).set_index("metric").loc["Recall (sensitivity)", "each source once"].startswith("0.50")

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from xray_helpers.prediction import Familiar, Reader, feature_distance, measure_familiarity
+from xray_helpers.prediction import Familiar, Reader, feature_distance, guard_formulas, measure_familiarity
 from xray_helpers.radiographs import Radiograph, UnreadableError, note_oddities
 from xray_helpers.settings import CLASS_NAMES, InputError
 
@@ -106,3 +106,8 @@ def test_what_is_no_radiograph_is_unlike_real_radiographs(root, shared):
     unlike = feature_distance(x[250:], found.features) > found.limit
     assert unlike[-len(others) :].all()
     assert unlike[: -len(others)].mean() < 0.1
+
+
+def test_names_that_a_spreadsheet_would_take_for_formulas_are_quoted_off():
+    assert guard_formulas(["=1+1.png", "+a", "-a", "@a", "\ta", "a=b.png", ""]) == [
+        "'=1+1.png", "'+a", "'-a", "'@a", "'\ta", "a=b.png", ""]  # fmt: skip

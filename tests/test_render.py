@@ -5,7 +5,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from xray_helpers.render import changed_parameters, clean_html, clean_notebook, clean_table, last_of_line, write_html
 from xray_helpers.settings import build_settings
-from xray_helpers.studies import shareable, write_json
+from xray_helpers.studies import provenance, shareable, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -152,3 +152,19 @@ def test_what_tensorflow_says_at_its_start_is_in_no_report():
         "WARNING: mine\n"
     )
     assert last_of_line(text) == "WARNING: mine\n"
+
+
+def test_a_report_of_ones_own_names_the_model_not_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    study = tmp_path / "reports" / "s"
+    write_json(study / "study.json", {"settings": shareable(build_settings(name="s", data="phantoms")), **provenance()})
+    own = new_code_cell('model = "MobileNetV2"  # the backbone', metadata={"tags": ["parameters"]})
+    injected = new_code_cell('# Parameters\nmodel = "VGG16"\n', metadata={"tags": ["injected-parameters"]})
+    (study / "lab").mkdir()
+    for name, cells, model in (("03_evaluate_model", [own, injected], "s · VGG16"), ("04_compare_models", [], "s")):
+        nbformat.write(
+            new_notebook(cells=[new_markdown_cell("# A question?"), *cells]), study / "lab" / f"{name}.ipynb"
+        )
+        page = write_html(study / "lab" / f"{name}.ipynb").read_text()
+        assert f"A question? · {model}</title>" in page
+        assert "· lab" not in page

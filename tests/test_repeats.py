@@ -5,7 +5,14 @@ from sklearn.metrics import roc_auc_score
 
 from xray_helpers.settings import build_settings
 
-pytestmark = pytest.mark.slow
+
+def test_one_repeat_is_told_as_one_and_what_does_not_vary_as_one_number():
+    from xray_helpers.repeats import describe_spread, summarise
+
+    one = pd.DataFrame({"seed": [1], "auroc_test": [0.61]})
+    assert describe_spread(summarise(one, pd.DataFrame(), {"value": 0.6, "ci_low": None, "ci_high": None})) == (
+        "With one other seed AUROC on test is 0.61."
+    )
 
 
 @pytest.fixture
@@ -18,6 +25,7 @@ def study():
     return x, table
 
 
+@pytest.mark.slow
 def test_a_head_that_begins_anew_is_a_new_head(study):
     from xray_helpers.training import predict_head, train_head
 
@@ -33,6 +41,7 @@ def test_a_head_that_begins_anew_is_a_new_head(study):
     assert predict_head(head, x) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_seeds_and_folds_show_the_spread(study):
     from xray_helpers.repeats import cross_validate, describe_spread, repeat_seeds, summarise
 
@@ -57,6 +66,7 @@ def test_seeds_and_folds_show_the_spread(study):
     assert f"out of fold: {together['auroc']:.2f}" in text
 
 
+@pytest.mark.slow
 def test_no_image_is_predicted_by_a_head_that_saw_its_group(study):
     """Features that only name the group: out of fold they are worth nothing."""
     from xray_helpers.repeats import cross_validate
@@ -70,6 +80,7 @@ def test_no_image_is_predicted_by_a_head_that_saw_its_group(study):
     assert roc_auc_score(out["y_true"], out["y_prob"]) < 0.7
 
 
+@pytest.mark.slow
 def test_nothing_repeated_is_said(study):
     from xray_helpers.repeats import cross_validate, describe_spread, repeat_seeds, summarise
 

@@ -369,3 +369,12 @@ def test_studies_of_a_sweep_share_what_is_the_same(study):
 def test_a_kernel_whose_step_is_gone_already_ends_at_once():
     code = "import time; from xray_helpers.execution import follow; follow(1); time.sleep(60)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 1
+
+
+def test_braces_in_a_path_are_no_places_for_parameters():
+    from papermill.parameterize import parameterize_path
+
+    from xray_helpers.execution import _escape_braces
+
+    for path in ("/x/a{b}/c.ipynb", "/x/run_{seed}/{{c}}.ipynb", "/plain.ipynb"):
+        assert parameterize_path(_escape_braces(path), {"seed": 1}) == path

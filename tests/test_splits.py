@@ -18,6 +18,7 @@ from xray_helpers.splits import (
     mark_counted,
     measure_leak,
     used_part,
+    weigh_copies,
 )
 
 
@@ -254,3 +255,14 @@ def test_parts_and_folds_are_drawn_by_sources_not_by_files():
         assert sources.groupby("fold").size().between(36, 44).all()
     few = assign_splits(table, build_settings(use_subset=0.02))
     assert few[few["status"] == "used"].drop_duplicates("source_group")["label"].value_counts().min() == 100
+
+
+def test_files_that_are_copies_weigh_less_where_they_are_judged():
+    table = pd.concat([with_copies(40, 2, POSITIVE), with_copies(40, 0, NEGATIVE)], ignore_index=True)
+    split = assign_splits(table, build_settings(use_subset=1))
+    assert weigh_copies(mark_counted(split, table["corners"], "sources"), "test") is None
+    every = mark_counted(split, table["corners"], "files")
+    weight = weigh_copies(every, "test")
+    part = used_part(every, "test")
+    assert weight[part["label"] == POSITIVE] == pytest.approx(1 / 3)
+    assert weight[part["label"] == NEGATIVE] == pytest.approx(1)

@@ -7,7 +7,8 @@ images    decoders · dicom_values · dicoms · deep_pictures · radiographs · 
 data      boxes · listed_tables · listing · manifest · pixels · signatures · alignment · duplicates · splits
 learning  weights · backbones · engines · features · training · prediction · finetuning
 judging   delong · intervals · planning · influence · thresholds · metrics · repeats · operating · calibration · breakdown ·
-          signflips · paired · ensemble · comparison · inflation · explain · localization
+          signflips · paired · ensemble · comparison · decisions · gaps · readers · inflation · shortcuts ·
+          shortcut_verdicts · explain · map_places · localization
 showing   plots · plots_evaluation · viewing · widgets_data · widgets · reading_room · reporting · checklist · render · pages ·
           sharing · audit
 running   steps · execution · executors · scheduling · series · sweeps · app · cli

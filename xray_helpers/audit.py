@@ -107,7 +107,7 @@ def _facts(
 def _strips(table: pd.DataFrame, folder: ImageFolder) -> list[dict[str, Any]]:
     """The largest groups as pictures: title, picture (a data address), alternative text, paths."""
     set_theme()
-    groups = list(iterate_groups(table))[:SHOWN]
+    groups = list(iterate_groups(table, most=SHOWN))
     strips = []
     for group in groups:
         relabelled = group.assign(label=group["folder_split"].fillna(group["label"]))

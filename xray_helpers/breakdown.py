@@ -6,20 +6,21 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.listed_tables import COLUMNS
+from xray_helpers.manifest import MOST_VALUES, find_label_columns
 from xray_helpers.metrics import compute_metrics
 
 SHOWN = ("auroc", "recall", "specificity")
-MOST_VALUES = 12  # of a column that makes subgroups
 _OWN = {*COLUMNS, "y_true"} - {"mode"}  # of the manifest: what makes no subgroup
 
 
-def subgroup_columns(part: pd.DataFrame) -> list[str]:
+def subgroup_columns(part: pd.DataFrame, manifest: pd.DataFrame | None = None) -> list[str]:
     """Return the columns of a manifest's part that make subgroups: the user's own and how files are stored.
 
-    They have 2 to 12 values, and at least three images a value on average: measures such as coordinates make none.
+    They have 2 to 12 values, and at least three images a value on average: measures such as coordinates make none, nor does
+    a column that tells the label in the whole `manifest`, such as a count of fractures.
     """
-    found = []
-    for column in part.columns.difference(list(_OWN), sort=False):
+    found, telling = [], set() if manifest is None else set(find_label_columns(manifest))
+    for column in part.columns.difference([*_OWN, *telling], sort=False):
         values = part[column].dropna().astype(str)
         if 2 <= values.nunique() <= min(MOST_VALUES, len(values) / 3):
             found.append(column)
@@ -45,8 +46,9 @@ def judge_subgroups(
     Returns
     -------
     DataFrame
-        column, value, n, n_groups, fractured, and for AUROC, recall and specificity: value, ``_low``, ``_high`` (95 %,
-        by groups), ``_reason`` where it is not defined. The first row, column ``all``, is the whole.
+        column, value, n, n_groups, n_effective (Kish), fractured, and for AUROC, recall and specificity: value, ``_low``,
+        ``_high`` (95 %, by groups), ``_reason`` where it, or its interval, is not defined. The first row, column ``all``,
+        is the whole.
     """
     table = predictions.merge(manifest[["path", *columns]], on="path", how="left", validate="one_to_one")
     rows = [_judge(table, threshold, seed) | {"column": "all", "value": "all images"}]
@@ -60,11 +62,17 @@ def judge_subgroups(
 
 def _judge(part: pd.DataFrame, threshold: float, seed: int) -> dict[str, Any]:
     scores = compute_metrics(part["y_true"], part["y_prob"], threshold, part["group"], seed=seed)
-    row = {"n": scores["n"], "n_groups": scores["n_groups"], "fractured": scores["tp"] + scores["fn"]}
+    row = {
+        "n": scores["n"],
+        "n_groups": scores["n_groups"],
+        "n_effective": scores["n_effective"],
+        "fractured": scores["tp"] + scores["fn"],
+    }
     for name in SHOWN:
         entry = scores[name]
-        row |= {name: entry["value"], f"{name}_low": entry["ci_low"], f"{name}_high": entry["ci_high"],
-                f"{name}_reason": entry.get("reason", "")}  # fmt: skip
+        known = {name: entry["value"], f"{name}_low": entry["ci_low"], f"{name}_high": entry["ci_high"]}
+        row |= {key: np.nan if value is None else value for key, value in known.items()}
+        row[f"{name}_reason"] = entry.get("reason", "")
     return row
 
 
@@ -78,12 +86,18 @@ def describe_subgroups(subgroups: pd.DataFrame) -> str:
     smallest = parts.loc[parts["n"].idxmin()]
     text = (f"The smallest of {len(parts)} subgroups, {smallest['column']} = {smallest['value']}, has {smallest['n']} images "
             f"of {smallest['n_groups']} groups. ")  # fmt: skip
+    known = parts["auroc_high"].notna()
     worse = parts[parts["auroc_high"] < whole["auroc"]]
     undefined = parts[parts["auroc"].isna()]
     if len(undefined):
         text += f"In {len(undefined)} of them AUROC is not defined, because they hold one class only. "
+    if not known.any():
+        return text + "None has an interval of AUROC, so whether it is worse in one of them is not known."
     if worse.empty:
-        return text + f"In none does the interval of AUROC lie wholly below the {whole['auroc']:.2f} of all images."
+        return text + (
+            f"That AUROC is below the {whole['auroc']:.2f} of all images is shown for none of the {known.sum()} with an "
+            "interval; in small ones it may be all the same."
+        )
     names = "; ".join(f"{row.column} = {row.value} ({row.auroc:.2f}, n = {row.n})" for row in worse.itertuples())
     return text + f"Below the {whole['auroc']:.2f} of all images, interval and all: {names}."
 

@@ -92,8 +92,8 @@ def judge_calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> dict
     """Return the expected calibration error with its interval, and what perfect probabilities would show by chance.
 
     The error of perfectly calibrated probabilities is not 0: in each bin chance alone leaves a distance. Its expectation
-    there follows from the spread over groups (of a half-normal distance); the interval rests on the distances less that
-    spread, and on the error with one group left out at a time.
+    there follows from the spread over groups (the mean of half-normal distances); the interval is about the error less
+    that, and as wide as the error with one group left out at a time tells.
 
     Parameters
     ----------
@@ -115,16 +115,17 @@ def judge_calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> dict
     members = np.zeros_like(by_group)
     np.add.at(members, (codes, place), 1)
     residual = by_group - members * (sums / members.sum(axis=0))  # about each bin's own mean
-    spread = (residual**2).sum(axis=0)
+    present = (members > 0).sum(axis=0)
+    spread = (residual**2).sum(axis=0) * present / np.maximum(present - 1, 1)
     value = float(np.abs(sums).sum() / n)
     by_chance = float(np.sqrt(2 * spread / np.pi).sum() / n)
     if has_few_groups(predictions["y_true"], codes):
         return no_interval(value, f"fewer than {MIN_GROUPS} effective groups of a class") | {"by_chance": by_chance}
     left_out = np.abs(sums - by_group).sum(axis=1) / np.maximum(n - sizes, 1)
     variance = ((left_out - left_out.mean()) ** 2).sum() * (groups - 1) / groups
+    variance = max(variance, (1 - 2 / np.pi) * spread.sum() / n**2)  # at least that of distances by chance
     half = stats.t.ppf((1 + LEVEL) / 2, max(kish(sizes) - 1, 1)) * np.sqrt(variance)
-    less_chance = float(np.sqrt(np.maximum(sums**2 - spread, 0)).sum() / n)
-    ends = max(0.0, less_chance - half), max(value, less_chance + half)
+    ends = max(0.0, value - by_chance - half), max(value, value - by_chance + half)
     return {"value": value, "ci_low": ends[0], "ci_high": ends[1], "method": "jackknife of groups, less chance",
             "by_chance": by_chance}  # fmt: skip
 
@@ -142,7 +143,6 @@ def fit_slope(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
     dict
         ``slope`` of the logistic regression of the truth on the log-odds (1 is right; less: too sure) and ``intercept``
         with the slope held at 1 (0 is right; less: probabilities too high): value, ci_low, ci_high, method or reason.
-        The interval of the slope is that of its logarithm where the slope is above 0.
     """
     y, z = predictions["y_true"].to_numpy(float), _logit(predictions["y_prob"])
     codes = encode_groups(predictions["group"])
@@ -157,7 +157,7 @@ def fit_slope(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
     elif few:
         slope = no_interval(float(line[1]), f"fewer than {MIN_GROUPS} effective groups of a class")
     else:
-        slope = _positive_interval(float(line[1]), spreads[1])
+        slope = _slope_interval(float(line[1]), spreads[1])
     if level is None:
         return {"slope": slope, "intercept": no_interval(None, "the fit has no end")}
     told = f"fewer than {MIN_GROUPS} effective groups of a class"
@@ -165,28 +165,31 @@ def fit_slope(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {"slope": slope, "intercept": intercept}
 
 
-def _positive_interval(value: float, spread: Spread) -> dict[str, Any]:
-    """Return the interval of a slope, t on its logarithm where that is surely defined."""
-    if value <= 0 or np.sqrt(spread.variance) > value / 2:
-        return mean_interval(value, spread)
-    entry = mean_interval(np.log(value), spread._replace(variance=spread.variance / value**2))
-    if entry["ci_low"] is None:
-        return entry | {"value": value}
-    ends = {key: float(np.exp(entry[key])) for key in ("ci_low", "ci_high")}
-    return {"value": value, **ends, "method": "jackknife of groups, t on the logarithm"}
+def _slope_interval(value: float, spread: Spread) -> dict[str, Any]:
+    """Return the wider of Student's interval of a slope and that of its logarithm, end by end: few groups leave it skewed."""
+    entry = mean_interval(value, spread)
+    if entry["ci_low"] is None or value <= 0:
+        return entry
+    grown = value * np.exp(min((entry["ci_high"] - value) / value, 3.0))
+    return entry | {"ci_high": float(max(entry["ci_high"], grown))}
 
 
 def _fit_logistic(
     x: np.ndarray, y: np.ndarray, offset: np.ndarray, codes: np.ndarray
 ) -> tuple[np.ndarray | None, list[Spread]]:
-    """Return the coefficients of a logistic regression by Newton's method and the spread of each; None without an end."""
+    """Return the coefficients of a logistic regression and the spread of each; Nones where the fit has no end.
+
+    Newton's method on Firth's score (1993), which takes off most of the bias away from 0 that few images bring.
+    """
     beta = np.zeros(x.shape[1])
     for _ in range(50):
         mean = expit(x @ beta + offset)
-        information = x.T @ (x * (mean * (1 - mean))[:, None])
+        weighted = x * (mean * (1 - mean))[:, None]
+        information = x.T @ weighted
         if np.linalg.cond(information) > 1e12:
             return None, []
-        step = np.linalg.solve(information, x.T @ (y - mean))
+        leverage = np.einsum("ij,jk,ik->i", weighted, np.linalg.inv(information), x)
+        step = np.linalg.solve(information, x.T @ (y - mean + leverage * (0.5 - mean)))
         beta = beta + np.clip(step, -2, 2)
         if np.abs(beta).max() > 100:
             return None, []
@@ -212,7 +215,7 @@ def fit_temperature_interval(validation: pd.DataFrame) -> dict[str, Any]:
     slope, spreads = _fit_logistic(z[:, None], y, np.zeros(len(y)), codes)
     if slope is None or slope[0] <= 0:
         return no_interval(value, "no temperature fits")
-    entry = _positive_interval(float(slope[0]), spreads[0])
+    entry = _slope_interval(float(slope[0]), spreads[0])
     if entry["ci_low"] is None or entry["ci_low"] <= 0:
         return no_interval(value, "too wide to be told")
     ends = sorted([1 / entry["ci_low"], 1 / entry["ci_high"]])
@@ -315,7 +318,8 @@ def describe_calibration(scores: dict[str, Any], curve: pd.DataFrame) -> str:
     if not 0.06 < scores["temperature"] < 19:
         text += "No temperature fits validation: scaling cannot mend it. "
     else:
-        text += f"Scaled by the temperature {describe(temperature)} from validation, it is {after['value']:.2f} off. "
+        told = describe(temperature) if temperature["ci_low"] is not None else f"{temperature['value']:.2f}"
+        text += f"Scaled by the temperature {told} from validation, it is {after['value']:.2f} off. "
     return text + _describe_gain(curve)
 
 
@@ -345,4 +349,4 @@ def _describe_gain(curve: pd.DataFrame) -> str:
         return f"Of the threshold probabilities {asked}, at {which} acting on the model is worth more than treating all or none."
     if (at["gain_high"] < WORTH).all():
         return f"At no threshold probability of {asked}, is acting on the model worth {WORTH:g} more than treating all or none."
-    return f"That acting on the model is worth more than treating all or none is not shown at threshold probabilities {asked}."
+    return f"Nothing is shown to be gained over treating all or none alike at threshold probabilities of {asked}."

@@ -9,14 +9,15 @@ import yaml
 
 from xray_helpers.breakdown import describe_failures, describe_subgroups
 from xray_helpers.calibration import describe_calibration
-from xray_helpers.comparison import conclude
+from xray_helpers.comparison import choose_primary, conclude, flatten_metrics
 from xray_helpers.duplicates import find_label_conflicts
 from xray_helpers.manifest import count_flow
 from xray_helpers.metrics import METRIC_TITLES, METRICS, describe
 from xray_helpers.operating import describe_choice
 from xray_helpers.planning import describe_plan, plan_test
 from xray_helpers.reporting import describe_engine, escape, study_banners
-from xray_helpers.settings import InputError, nearest
+from xray_helpers.settings import VALIDATION, InputError, nearest
+from xray_helpers.shortcut_verdicts import describe_controls, read_shortcuts
 from xray_helpers.splits import class_balance, describe_leak, measure_leak
 from xray_helpers.studies import ANSWERS, read_class_names, read_csv, read_json
 
@@ -149,8 +150,9 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
     own = "each backbone's own preprocessing" if s["normalization"] == "imagenet" else "[0, 1] for all backbones"
     fitted = "padded to" if s.get("resize") == "pad" else "stretched to"
     border = {"keep": "", "blank": " Border and corners were blanked.", "only": " Only border and corners were kept."}
+    control = f"{describe_controls(s)} " if describe_controls(s) else ""
     return {
-        "approach": f"Deep learning: transfer learning with convolutional networks ({models}).",
+        "approach": f"{control}Deep learning: transfer learning with convolutional networks ({models}).",
         "task": f"Tell {positive} (positive class) from {negative} in single radiographs; develop and compare {models}.",
         "data": "Synthetic radiographs made by the software (phantoms), no patients." if s["data"] == "phantoms" else "",
         "preprocessing": f"Grey, 8 bits, {fitted} {size} pixels, repeated to three channels, {own}.{border[s['border']]}",
@@ -174,10 +176,12 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
         "threshold": f"Output is P({positive}); an image is called {positive} from a threshold upwards, "
                      f"{'' if fixed else 'chosen without test by '}{rules[s['threshold_rule']]}, before test was predicted.",
         "metrics": ", ".join(METRIC_TITLES[name] for name in METRICS) + "; reliability, decision curve.",
-        "uncertainty": "95 % intervals that count images of one source or patient together (group bootstrap, or Wilson at the "
-                       "effective sample size); paired group bootstrap, DeLong and McNemar with Holm's correction.",
+        "uncertainty": "95 % intervals that count images of one source or patient together (jackknife of groups, Student's t, or "
+                       "Wilson at the effective sample size; none below 8 effective groups of a class); paired test by swaps "
+                       "of whole groups, and McNemar or its form for groups, with Holm's correction.",
         "explanations": "Grad-CAM at the last convolution; checked by occlusion, by permuting the weights and, where boxes are "
-                        "known, by pointing game and energy beside a centred blob." if s.get("maps") else "No maps were made.",
+                        "known, by pointing game and energy beside the box's share of the picture, a centred blob and the "
+                        "maps of other images." if s.get("maps") else "No maps were made.",
         "blind": "The model is given the pixels alone, no clinical information and no label.",
         "predictors": "The pixels; nothing else, and nothing was selected by hand.",
         "adverse": "Not applicable: existing images were analysed.",
@@ -232,21 +236,25 @@ def _shares(values: pd.Series) -> str:
 
 def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) -> dict[str, str]:
     scores = {name: read_json(folder / name / "metrics.json") for name in models}
-    best = max(models, key=lambda name: scores[name]["validation"]["auroc"]["value"] or 0)
-    top = scores[best]
-    manifest = read_csv(folder / "manifest.csv")
+    table = pd.DataFrame([{"model": name} | flatten_metrics(entry) for name, entry in scores.items()])
+    primary, named = (
+        record["settings"].get(key, word) for key, word in (("primary", "auroc"), ("primary_model", VALIDATION))
+    )
+    best = choose_primary(table, named)
+    top, how = scores[best], "named beforehand" if best == named else "preferred by validation"
+    manifest, found = read_csv(folder / "manifest.csv"), read_shortcuts(folder, models)
     baseline = max(top["prevalence"], 1 - top["prevalence"])
     facts = {
         "performance": "AUROC on test (validation): " + "; ".join(
             f"{name} {describe(s['auroc'])} ({describe(s['validation']['auroc'])})" for name, s in scores.items()) + ".",
-        "accuracy": f"{best}, preferred by validation, on {top['n']} test images: " + "; ".join(
+        "accuracy": f"{best}, {how}, on {top['n']} test images: " + "; ".join(
             f"{METRIC_TITLES[name]} {describe(top[name])}" for name in ("recall", "specificity", "precision", "npv", "accuracy")
         ) + f"; majority class {baseline:.2f}.",
         "table": f"{best} on test: {top['tp']} true and {top['fp']} false positives, {top['tn']} true and {top['fn']} false "
                  f"negatives at the threshold {top['threshold']:.2f} ({top['threshold_rule']}).",
         "internal": f"Held-out test part beside validation; {best} has AUROC {describe(top['auroc'])} on test and "
                     f"{describe(top['validation']['auroc'])} on validation.",
-        "limits": " ".join([text for _, text in study_banners(record, manifest)] or ["None that the run could see."]),
+        "limits": " ".join([text for _, text in study_banners(record, manifest, found)] or ["None that the run could see."]),
         "ensembles": "The mean of all models' probabilities, and a logistic stack of their log-odds, fitted on "
                      "what their thresholds were chosen on (ensembles.csv)." if len(models) > 1 else "Not applicable: one model.",
     }  # fmt: skip
@@ -255,7 +263,8 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
     if all(path.exists() for path in own.values()):
         facts |= judged_facts(folder, best)
     if (folder / "comparison.csv").exists():
-        facts["verdict"] = conclude(read_csv(folder / "comparison.csv"), baseline)
+        pairs = read_csv(folder / "pairs.csv") if (folder / "pairs.csv").exists() else None
+        facts["verdict"] = conclude(read_csv(folder / "comparison.csv"), baseline, pairs, primary=primary, model=named)
     return facts
 
 
@@ -282,9 +291,9 @@ def judged_facts(folder: Path, model: str) -> dict[str, str]:
     """Return what is known of one model's subgroups, failures and calibration, a few sentences each."""
     tables = {name: read_csv(folder / model / f"{name}.csv") for name in ("subgroups", "failures", "decision_curve")}
     flat = read_csv(folder / model / "calibration.csv").iloc[0].to_dict()
-    nested = {"temperature": flat["temperature"]}
+    nested = {name: value for name, value in flat.items() if "." not in name}
     for when in ("before", "after"):
-        nested[when] = {"calibration_error": flat[f"{when}.calibration_error"]}
+        nested[when] = {name.split(".")[1]: value for name, value in flat.items() if name.startswith(f"{when}.")}
     errors = tables["failures"].query("kind == 'confident error'")
     return {
         "subgroups": f"{model}: {describe_subgroups(tables['subgroups'])}",

@@ -177,8 +177,10 @@ def list_() -> None:
     """List the studies and their state."""
     from xray_helpers.pages import list_studies
 
-    shown = ("study", "state", "steps", "models", "created")
+    shown = ("study", "state", "steps", "models", "created", "control")
     rows = [{key: row[key] for key in shown} for row in list_studies()]
+    if not any(row["control"] for row in rows):
+        rows = [{key: row[key] for key in shown[:-1]} for row in rows]
     if not rows:
         click.echo("No studies under reports/ yet: start with `python -m xray_helpers demo`.")
         return

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.intervals import describe
-from xray_helpers.metrics import METRICS
+from xray_helpers.metrics import METRIC_TITLES, METRICS
 from xray_helpers.paired import describe_pairs
-from xray_helpers.settings import InputError
+from xray_helpers.settings import VALIDATION, InputError
 from xray_helpers.studies import read_csv, read_json
 
 
@@ -105,8 +105,31 @@ def find_disagreements(predictions: dict[str, pd.DataFrame], count: int = 8) -> 
     return ordered.head(count).reset_index(drop=True)
 
 
-def conclude(table: pd.DataFrame, baseline: float, pairs: pd.DataFrame | None = None) -> str:
-    """Return what the scores of the first model of the table mean, and whether others differ from it.
+def choose_primary(table: pd.DataFrame, model: str = VALIDATION) -> str:
+    """Return the model that a study's primary endpoint is of: the one named, or the one with the best AUROC on validation.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `compare_models`.
+    model : str
+        A model's name, or ``validation``; a model that could not be judged gives way to validation's choice.
+    """
+    if model in set(table["model"]):
+        return model
+    ordered = table.sort_values(["validation_auroc", "model"], ascending=[False, True], na_position="last")
+    return str(ordered["model"].iloc[0])
+
+
+def conclude(
+    table: pd.DataFrame,
+    baseline: float,
+    pairs: pd.DataFrame | None = None,
+    *,
+    primary: str = "auroc",
+    model: str = VALIDATION,
+) -> str:
+    """Return what a study found: the primary endpoint of the model that was fixed before test, and whether others differ.
 
     Parameters
     ----------
@@ -116,26 +139,40 @@ def conclude(table: pd.DataFrame, baseline: float, pairs: pd.DataFrame | None = 
         Accuracy of always naming the commoner class of the test part.
     pairs : DataFrame, optional
         Of `paired.compare_pairs`: what alone decides whether others differ. Intervals that overlap decide nothing.
+    primary : str
+        The metric that was named as primary endpoint.
+    model : str
+        As for `choose_primary`.
     """
-    best = table.iloc[0]
-    if pd.isna(best["auroc"]):
-        return "AUROC is not defined for any model on this test part."
-    known = pd.notna(best["auroc_low"])
-    auroc = describe({"value": best["auroc"], "ci_low": best["auroc_low"], "ci_high": best["auroc_high"]})
-    auroc = auroc.replace(" (", " (95 % interval ", 1) if known else auroc
-    text = (
-        f"{best['model']} {'ranks first with' if len(table) > 1 else 'reaches'} AUROC {auroc} on {best['n']} test images of "
-        f"{best['n_groups']} groups, and accuracy {best['accuracy']:.2f} where the majority class alone gives "
-        f"{baseline:.2f}. "
+    chosen = choose_primary(table, model)
+    row = table[table["model"] == chosen].iloc[0]
+    if pd.isna(row["auroc"]):
+        return f"AUROC of {chosen} is not defined on this test part: it holds one class only."
+    known = pd.notna(row["auroc_low"])
+    how = (
+        "" if len(table) == 1 else ", the model that validation prefers," if chosen != model else ", named beforehand,"
     )
-    if best["leak"]:
-        return text + f"But {best['leak']:.0%} of the test images have a sibling in train: the scores are inflated."
+    text = f"{chosen}{how} has {METRIC_TITLES[primary]} {_describe(row, primary)} on {row['n']} test images of "
+    text += f"{row['n_groups']} groups"
+    text += f" ({row['n_effective']:.0f} effective)" if _is_uneven(row) else ""
+    if primary != "auroc":
+        text += f", AUROC {_describe(row, 'auroc')}"
+    text += f", and accuracy {row['accuracy']:.2f} where the majority class alone gives {baseline:.2f}. "
+    if row["leak"]:
+        return text + f"But {row['leak']:.0%} of the test images have a sibling in train: the scores are inflated."
     if not known:
         return text + "From so few sources or patients nothing follows for others."
-    if best["auroc_low"] <= 0.5:
-        text += "Its interval includes 0.5: that it is better than chance is not shown on these images. "
-    if len(table) > 1 and pairs is None:
-        text += "Whether the others differ from it, the paired test says, not whether intervals overlap."
-    elif len(table) > 1:
-        text += describe_pairs(pairs, best["model"])
+    if row["auroc_low"] <= 0.5:
+        text += "The interval of AUROC includes 0.5: that it is better than chance is not shown on these images. "
+    if len(table) > 1 and pairs is not None:
+        text += describe_pairs(pairs, chosen)
     return text.strip()
+
+
+def _describe(row: pd.Series, metric: str) -> str:
+    entry = {"value": row[metric], "ci_low": row[f"{metric}_low"], "ci_high": row[f"{metric}_high"]}
+    return describe(entry).replace(" (", " (95 % interval ", 1) if pd.notna(entry["ci_low"]) else describe(entry)
+
+
+def _is_uneven(row: pd.Series) -> bool:
+    return pd.notna(row.get("n_effective")) and row["n_effective"] < 0.9 * row["n_groups"]

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     import keras
 
 _BATCH = 16
-OCCLUDED = 8  # images of which there is an occlusion map too, and on which weights are permuted
+OCCLUDED = 8  # images of which there is an occlusion map too, at most
+CONTROLLED = 16  # images on which weights are permuted, as far as there are maps with anything in them
+PERMUTATIONS = 3  # of the weights: one alone may leave the maps alike, or empty, by chance
 _LEAST = 4  # occlusion maps at least, where there are so many images: as many as are shown
 GRID = 6  # occluded places a side
 PERMUTED = "permuted: "  # before what was permuted, a method of the table of maps
-_SANITY = ("permuted", "layers", "correlation", "ci_low", "ci_high", "n", "empty")
+_SANITY = (
+    "permuted", "layers", "correlation", "ci_low", "ci_high", "n", "empty", "n_groups", "permutations", "emptied",
+)  # fmt: skip
 
 
 def find_layer(model: "keras.Model", name: str = "") -> str:
@@ -136,12 +140,13 @@ def _log_odds(p: np.ndarray) -> np.ndarray:
 
 
 def permute_weights(
-    model: "keras.Model", cam: GradCam, pixels: np.ndarray, group: Any, seed: int = 0
+    model: "keras.Model", cam: GradCam, pixels: np.ndarray, group: Any, seed: int = 0, permutations: int = PERMUTATIONS
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Permute the weights of more and more layers from the top, and compare the maps with those of the model.
 
     Each weight array keeps its values and loses their order; the model is as before afterwards. A map that stays the
-    same shows the picture's edges, not what was learned. An empty map shows nothing that could change: it is left out.
+    same shows the picture's edges, not what was learned. An empty map shows nothing that could change, and one that is
+    empty afterwards nothing that could be compared: either is left out and counted, and counts for no correlation.
 
     Parameters
     ----------
@@ -151,37 +156,59 @@ def permute_weights(
     pixels : ndarray of uint8, shape (n, height, width)
     group : sequence, shape (n,)
     seed : int
+    permutations : int
+        How often it is done, each time in another order; an image's correlation is its mean over them.
 
     Returns
     -------
     sanity : DataFrame
         permuted (what), layers (how many), correlation, ci_low, ci_high (mean Spearman correlation with the maps of
-        the model as it is, and its 95 % interval over groups; missing where all those are empty), n (maps compared),
-        empty (maps left out because there is nothing in them).
+        the model as it is, and its 95 % interval over groups; missing where there is nothing to compare), n (images
+        compared), empty (left out because there is nothing in their map), n_groups (of n), permutations, emptied (share
+        of the maps after permuting that are empty, of those with something in them before).
     after : dict
-        What was permuted to the maps after it, float32 of shape (n, rows, columns).
+        What was permuted to the maps after it the first time, float32 of shape (n, rows, columns).
     """
     kept, layers = model.get_weights(), [layer for layer in reversed(model.layers) if layer.weights]
     head = [layer for layer in layers if layer.name in ("p_fractured", "dense")]
-    before, rng, rows, after = cam(pixels), np.random.default_rng([seed, 7]), [], {}
-    full = ~is_flat(before)
-    counts = {"n": int(full.sum()), "empty": int((~full).sum())}
     stages = {"the head": len(head), "and the upper half": len(layers) // 2, "all layers": len(layers)}
+    before, found = cam(pixels), {name: [] for name in stages}
     try:
-        done = 0
-        for name, count in stages.items():
-            for layer in layers[done:count]:
-                layer.set_weights(
-                    [rng.permutation(w.ravel()).reshape(w.shape) if w.ndim else w for w in layer.get_weights()]
-                )
-            done = max(done, count)
-            after[name] = np.nan_to_num(cam(pixels), posinf=0)
-            entry = agree(before, after[name], full, group, seed)
-            rows.append({"permuted": name, "layers": done, "correlation": entry["value"], "ci_low": entry["ci_low"],
-                         "ci_high": entry["ci_high"]} | counts)  # fmt: skip
+        for number in range(permutations):
+            rng, done = np.random.default_rng([seed, 7, number]), 0
+            for name, count in stages.items():
+                _permute(layers[done:count], rng)
+                done = max(done, count)
+                found[name].append(np.nan_to_num(cam(pixels), posinf=0))
+            model.set_weights(kept)
     finally:
         model.set_weights(kept)
-    return pd.DataFrame(rows), after
+    rows, at = [], 0
+    for name, count in stages.items():
+        at = max(at, count)
+        rows.append({"permuted": name, "layers": at} | _compare_permuted(before, found[name], group, seed))
+    return pd.DataFrame(rows)[list(_SANITY)], {name: each[0] for name, each in found.items()}
+
+
+def _permute(layers: list["keras.layers.Layer"], rng: np.random.Generator) -> None:
+    for layer in layers:
+        layer.set_weights([rng.permutation(w.ravel()).reshape(w.shape) if w.ndim else w for w in layer.get_weights()])
+
+
+def _compare_permuted(before: np.ndarray, after: list[np.ndarray], group: Any, seed: int) -> dict[str, Any]:
+    """Return the mean over permutations of each image's rank agreement, flat maps apart, and over images with interval."""
+    full = ~is_flat(before)
+    told = np.array([full & ~is_flat(maps) for maps in after])
+    values = np.array([rank_agreement(before, maps) for maps in after])
+    compared = told.any(axis=0)
+    names = np.asarray(group, dtype=object)[compared]
+    counts = {"n": int(compared.sum()), "empty": int((~full).sum()), "n_groups": len(set(names.tolist())),
+              "permutations": len(after), "emptied": float(1 - told[:, full].mean()) if full.any() else np.nan}  # fmt: skip
+    if not compared.any():
+        return {"correlation": None, "ci_low": None, "ci_high": None} | counts
+    means = np.where(told, values, 0).sum(axis=0)[compared] / told.sum(axis=0)[compared]
+    entry = grouped_mean(means, names, seed)
+    return {"correlation": entry["value"], "ci_low": entry["ci_low"], "ci_high": entry["ci_high"]} | counts
 
 
 def agree(maps: Any, others: Any, counted: np.ndarray, group: Any, seed: int = 0) -> dict[str, Any]:
@@ -270,8 +297,9 @@ def explain_images(
     predict : callable
         As for `occlude`; the same model, by the fastest way.
     part : DataFrame
-        Rows of the manifest. Of all there is a Grad-CAM map; on the first `OCCLUDED` weights are permuted, and of those,
-        or of a twelfth (at least 4) where there are few, there is an occlusion map as well, which takes longer.
+        Rows of the manifest. Of all there is a Grad-CAM map; on the first `CONTROLLED` whose map is not empty, as far as
+        there are so many, weights are permuted, and of at most `OCCLUDED` of them, or of a twelfth of all (at least 4) where
+        there are few, there is an occlusion map as well, which takes longer.
     load : callable
         Of such rows, uint8 pictures (n, height, width).
     seed : int
@@ -285,10 +313,11 @@ def explain_images(
     if part.empty:
         return build_maps([], "Grad-CAM", np.zeros((0, 1, 1)), (1, 1)), pd.DataFrame(columns=_SANITY)
     pictures, cam = load(part), GradCam(model)
-    few = min(OCCLUDED, max(_LEAST, len(part) // 12), len(part))
-    first, paths = np.asarray(pictures[:OCCLUDED]), part["path"][:OCCLUDED]
-    sanity, after = permute_weights(model, cam, first, part["group"][:OCCLUDED], seed)
-    made = [(part["path"], "Grad-CAM", cam(pictures)), (paths[:few], "occlusion", occlude(predict, first[:few]))]
+    few, maps = min(OCCLUDED, max(_LEAST, len(part) // 12), len(part)), cam(pictures)
+    at = np.sort(np.argsort(is_flat(maps), kind="stable")[:CONTROLLED])  # empty maps have nothing that could change
+    first, paths, group = np.asarray(pictures[at]), part["path"].iloc[at], part["group"].iloc[at]
+    sanity, after = permute_weights(model, cam, first, group, seed)
+    made = [(part["path"], "Grad-CAM", maps), (paths[:few], "occlusion", occlude(predict, first[:few]))]
     made += [(paths, PERMUTED + name, grids) for name, grids in after.items()]
     return pd.concat([build_maps(*each, first.shape[1:]) for each in made], ignore_index=True), sanity
 

@@ -1,7 +1,8 @@
 """Whether maps point at fractures, and what may be believed of them.
 
 The pointing game (Zhang et al. 2018) asks whether a map's highest place lies in the fracture's box; the energy in the
-box (Wang et al. 2020) which share of the map does. Both stand beside a blob in the middle that knows nothing.
+box (Wang et al. 2020) which share of the map does. Both stand beside what knows nothing of the image: the box's share of
+the picture, a blob in the middle, and the maps of other images laid over this one.
 """
 
 from typing import Any, NamedTuple
@@ -10,22 +11,28 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.boxes import read_boxes
-from xray_helpers.explain import PERMUTED, agree, is_flat, read_maps, scale_map, seen_size
-from xray_helpers.intervals import grouped_mean, grouped_proportion
+from xray_helpers.explain import PERMUTED, agree, is_flat, read_maps, seen_size
 from xray_helpers.manifest import read_pictures
+from xray_helpers.map_places import Boxes, judge_places
 from xray_helpers.metrics import describe
 from xray_helpers.pixels import resize
 from xray_helpers.radiographs import ImageFolder
+from xray_helpers.settings import FEW
 
-_BLOB = 0.2  # standard deviation of the centred blob, as a share of the side
 _ALIKE = 0.5  # mean rank correlation from which maps count as the same
+_MARGIN = (
+    0.1  # of the boxes' share of the picture: as much more energy than by chance must lie in them to be worth a word
+)
+MIN_GROUPS = max(FEW, 8)  # groups at least for any answer: of fewer, an interval of a mean covers too seldom
 _SIDE = 224  # pixels of the longer side at which maps and boxes are laid over each other; maps are much coarser
-_PLACES = ["map", "hit", "hit_low", "hit_high", "energy", "energy_low", "energy_high", "n", "n_groups", "area"]
 _NOT = "**The maps must not be believed**"
 _UNKNOWN = "Whether the maps may be believed **is not known**: "
+_RIVALS = {  # what knows nothing of the image: the row and columns of the difference, and how it is told
+    "area": (0, "over_area", "than by chance, which is the boxes' share of the picture"),
+    "blob": (2, "energy", "than of a blob in the middle"),
+    "others": (0, "over_others", "than of the maps of other images"),
+}
 _PHANTOM_BOX = ["box_left", "box_top", "box_right", "box_bottom"]
-
-Boxes = list[np.ndarray]
 
 
 class Judged(NamedTuple):
@@ -164,100 +171,31 @@ def find_boxes(part: pd.DataFrame, size: tuple[int, int], resize: str = "stretch
     return found
 
 
-def judge_places(
-    maps: dict[str, np.ndarray], part: pd.DataFrame, boxes: Boxes, size: tuple[int, int], seed: int = 0
-) -> pd.DataFrame:
-    """Measure whether maps point at the fractures, beside a blob in the picture's middle that knows nothing.
-
-    Parameters
-    ----------
-    maps : dict
-        Of `read_maps`.
-    part : DataFrame
-        Rows of the manifest with path and group.
-    boxes : list
-        Of `find_boxes`, for the same rows.
-    size : (int, int)
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        map (Grad-CAM, centred blob, Grad-CAM less blob), then for hit (the share of images whose highest place lies
-        in a box) and energy (the share of the map's sum in boxes) the value, _low and _high (95 %, groups together),
-        n, n_groups, area (mean share of the picture that is box). No row where no image has both map and box.
-    """
-    blob = _centred_blob(size)
-    rows = []
-    for path, group, known in zip(part["path"], part["group"], boxes, strict=True):
-        if len(known) and path in maps:
-            mask = _mask(known, size)
-            measured = [_hit_and_energy(grid, mask) for grid in (scale_map(maps[path], size), blob)]
-            rows.append([group, mask.mean(), *measured[0], *measured[1]])
-    table = pd.DataFrame(rows, columns=["group", "area", "hit", "energy", "blob_hit", "blob_energy"])
-    if table.empty:
-        return pd.DataFrame(columns=_PLACES)
-    shared = {"n": len(table), "n_groups": table["group"].nunique(), "area": float(table["area"].mean())}
-    result = []
-    for name, hit, energy in (
-        ("Grad-CAM", table["hit"], table["energy"]),
-        ("centred blob", table["blob_hit"], table["blob_energy"]),
-        ("Grad-CAM less blob", table["hit"] - table["blob_hit"], table["energy"] - table["blob_energy"]),
-    ):
-        difference = name.endswith("less blob")
-        entries = {
-            "hit": grouped_mean(hit, table["group"], seed) if difference else grouped_proportion(hit, table["group"]),
-            "energy": grouped_mean(energy, table["group"], seed),
-        }
-        row = {"map": name}
-        for key, entry in entries.items():
-            row |= {key: entry["value"], f"{key}_low": entry["ci_low"], f"{key}_high": entry["ci_high"]}
-        result.append(row | shared)
-    return pd.DataFrame(result)
-
-
-def _mask(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return which pixels, by their centres, lie in a box; at least the nearest one."""
-    y, x = np.mgrid[: size[0], : size[1]] + 0.5
-    mask = np.zeros(size, bool)
-    for left, top, right, bottom in boxes:
-        mask |= (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
-        mask[min(size[0] - 1, max(0, int((top + bottom) / 2))), min(size[1] - 1, max(0, int((left + right) / 2)))] = (
-            True
-        )
-    return mask
-
-
-def _hit_and_energy(grid: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    total = float(grid.sum())
-    if total <= 0:
-        return 0.0, 0.0  # a map of nothing points nowhere
-    return float(mask.ravel()[int(np.argmax(grid))]), float(grid[mask].sum()) / total
-
-
-def _centred_blob(size: tuple[int, int]) -> np.ndarray:
-    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in size)
-    return np.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * _BLOB**2)).astype(np.float32)
-
-
 def places_table(places: pd.DataFrame) -> pd.DataFrame:
-    """Return `judge_places`'s table as text: map, pointing game, energy in box, n."""
+    """Return `judge_places`'s table as text: map, pointing game, energy in box, what of it is above chance, n."""
 
-    def text(row: Any, key: str) -> str:
-        entry = {name: getattr(row, f"{key}{ending}") for name, ending in
-                 (("value", ""), ("ci_low", "_low"), ("ci_high", "_high"))}  # fmt: skip
-        return describe({k: None if pd.isna(v) else v for k, v in entry.items()})
+    def text(row: pd.Series, key: str) -> str:
+        ends = {"value": key, "ci_low": f"{key}_low", "ci_high": f"{key}_high"}
+        entry = {name: None if pd.isna(row.get(column)) else float(row[column]) for name, column in ends.items()}
+        return "" if entry["value"] is None else describe(entry)
 
-    rows = [{"map": row.map, "pointing game (hits)": text(row, "hit"), "energy in the box": text(row, "energy"),
-             "n": f"{row.n} images of {row.n_groups} groups"} for row in places.itertuples()]  # fmt: skip
+    told = {"pointing game (hits)": "hit", "energy in the box": "energy", "more than by chance": "over_area",
+            "more than maps of other images": "over_others"}  # fmt: skip
+    rows = [{"map": row["map"]} | {words: text(row, key) for words, key in told.items()}
+            | {"n": f"{row['n']} images of {row['n_groups']} groups"} for _, row in places.iterrows()]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def sanity_table(sanity: pd.DataFrame) -> pd.DataFrame:
-    """Return ``sanity.csv`` as text: permuted, layers, rank correlation (with the maps before), n, empty."""
+    """Return ``sanity.csv`` as text: permuted, layers, rank correlation (with the maps before), n, empty, emptied.
+
+    Columns that a table of an older study lacks stay blank.
+    """
+    share = sanity.reindex(columns=["emptied"])["emptied"].to_numpy()
     rows = [{"permuted": row["permuted"], "layers": int(row["layers"]),
              "rank correlation": describe(_entry(row)), "n": int(row["n"]),
-             "empty": int(row["empty"])} for _, row in sanity.iterrows()]  # fmt: skip
+             "empty": int(row["empty"]), "empty afterwards": "" if pd.isna(share[at]) else f"{share[at]:.0%}"}
+            for at, row in sanity.reset_index(drop=True).iterrows()]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -300,11 +238,13 @@ def describe_maps(judged: Judged, sanity: pd.DataFrame) -> str:
         words.append(f"{empty} of the {len(judged.maps)} maps are empty: in them nothing speaks for a fracture.")
     if not places.empty:
         shown = places_table(places).set_index("map")
-        hits = shown["pointing game (hits)"]
+        hits, cam = shown["pointing game (hits)"], shown.loc["Grad-CAM"]
         words.append(
             f"Pointing game: hits {hits['Grad-CAM']}, a centred blob {hits['centred blob']}; energy in the box "
-            f"{shown.loc['Grad-CAM', 'energy in the box']}, blob {shown.loc['centred blob', 'energy in the box']}; "
-            f"n = {shown.loc['Grad-CAM', 'n']}; boxes cover {places['area'].iloc[0]:.0%} of a picture."
+            f"{shown.loc['Grad-CAM', 'energy in the box']}, blob {shown.loc['centred blob', 'energy in the box']}"
+            f"; n = {shown.loc['Grad-CAM', 'n']}; boxes cover {places['area'].iloc[0]:.0%} of a picture. Energy above that "
+            f"share: {cam['more than by chance']}; above the maps of other images: "
+            f"{cam['more than maps of other images'] or 'not known, as all are of one group'}."
         )
     words.append(
         f"Rank correlation with the maps after all weights were permuted: {describe(_entry(last))}, {_told_n(last)}; "
@@ -316,6 +256,9 @@ def describe_maps(judged: Judged, sanity: pd.DataFrame) -> str:
 def weigh_maps(judged: Judged, sanity: pd.DataFrame) -> Verdict:
     """Return whether the maps may be believed; what the intervals leave open is not known.
 
+    They must follow the weights, and more of them must lie on the fractures than of all that knows nothing of the image, by
+    a tenth of the boxes' share of the picture at least; each is to be shown by an interval of at least `MIN_GROUPS` groups.
+
     Parameters
     ----------
     judged : Judged
@@ -325,29 +268,55 @@ def weigh_maps(judged: Judged, sanity: pd.DataFrame) -> Verdict:
     if sanity.empty or not judged.maps:
         return Verdict(None, "No maps were made (maps = 0): where the model looked is not known.")
     if is_flat(judged.maps.values()).all():
-        told = f"all {len(judged.maps)} are empty, so where the model looked is not known."
+        told = f"all {len(judged.maps)} are the same everywhere, so where the model looked is not known."
+        if not any(grid.any() for grid in judged.maps.values()):
+            told = f"all {len(judged.maps)} are empty, so where the model looked is not known."
         return Verdict(False, f"**The maps show nothing**: {told}")
-    last, places, points = sanity.iloc[-1], judged.places, None
-    if not places.empty:
-        less = places.iloc[2]
-        points = _side({"ci_low": less["energy_low"], "ci_high": less["energy_high"]}, 0)
-    follows = _side(_entry(last), _ALIKE)
+    last, places = sanity.iloc[-1], judged.places
+    enough = int(last.get("n_groups", last["n"])) >= MIN_GROUPS
+    follows = _side(_entry(last), _ALIKE) if enough else 0
     if follows == 1:
         return Verdict(False, f"{_NOT}: they stay much the same when all weights are permuted.")
-    if points == -1:
-        return Verdict(False, f"{_NOT}: less of them lies on the fractures than of a blob in the middle.")
+    beaten = _compare_rivals(places)
+    lost = [name for name, side in beaten.items() if side == -1]
+    if lost:
+        row, key, words = _RIVALS[lost[0]]
+        amount = "less" if places.iloc[row][f"{key}_high"] < 0 else "no more"
+        return Verdict(False, f"{_NOT}: {amount} of them lies on the fractures {words}.")
     if follows == 0:
-        told = f"on {int(last['n'])} maps it is not shown that they change when all weights are permuted."
+        told = f"on {_count(last)} it is not shown that they change when all weights are permuted."
         return Verdict(None, _UNKNOWN + told)
-    if points is None:
+    if places.empty:
         told = "no boxes of fractures are known here, so whether they point at fractures was not measured."
         return Verdict(None, f"{_UNKNOWN}they follow the weights, but {told}")
-    if points == 0:
-        told = "that more of them lies on the fractures than of a blob in the middle, nor that less does."
-        on = f"on {less['n']} images of {less['n_groups']} groups"
-        return Verdict(None, f"{_UNKNOWN}they follow the weights, but {on} it is not shown {told}")
-    told = "they follow the weights, and more of them lies on the fractures than of a blob in the middle."
+    left = [name for name in _RIVALS if beaten.get(name) != 1]
+    if left:
+        told = (
+            f"on {_count(places.iloc[0])} it is not shown that more of them lies on the fractures {_RIVALS[left[0]][2]}"
+        )
+        return Verdict(None, f"{_UNKNOWN}they follow the weights, but {told}, nor that this is not so.")
+    told = (
+        "they follow the weights, and more of them lies on the fractures than by chance, than of a blob in the middle, and "
+        "than of the maps of other images."
+    )
     return Verdict(True, f"**The maps may be believed as hints, not as outlines**: {told}")
+
+
+def _compare_rivals(places: pd.DataFrame) -> dict[str, int]:
+    """Return for each rival 1 where maps are shown to beat it by the margin, -1 where that is ruled out, 0 if neither."""
+    if places.empty or places["n_groups"].iloc[0] < MIN_GROUPS:
+        return {}
+    margin, found = _MARGIN * places["area"].iloc[0], {}
+    for name, (row, key, _) in _RIVALS.items():
+        ends = places.iloc[row].reindex([f"{key}_low", f"{key}_high"])
+        found[name] = _side({"ci_low": ends.iloc[0], "ci_high": ends.iloc[1]}, margin)
+    return found
+
+
+def _count(row: Any) -> str:
+    groups = int(row.get("n_groups", row["n"]))
+    few = f", where {MIN_GROUPS} groups are needed," if groups < MIN_GROUPS else ""
+    return f"{int(row['n'])} images of {groups} groups{few}"
 
 
 def _side(entry: dict[str, Any], border: float) -> int:
@@ -365,7 +334,10 @@ def _concord(agreement: dict[str, Any]) -> str:
 
 def _told_n(counts: Any) -> str:
     empty = int(counts.get("empty", 0))
-    return f"n = {int(counts['n'])}" + (f" and {empty} with an empty map" if empty else "")
+    emptied = counts.get("emptied", 0)
+    more = f" and {empty} with an empty map" if empty else ""
+    more += f", {emptied:.0%} of the maps empty afterwards" if pd.notna(emptied) and emptied > 0 else ""
+    return f"n = {int(counts['n'])}{more}"
 
 
 def _entry(row: pd.Series) -> dict[str, Any]:
@@ -373,4 +345,4 @@ def _entry(row: pd.Series) -> dict[str, Any]:
         name: None if pd.isna(row[key]) else float(row[key])
         for name, key in (("value", "correlation"), ("ci_low", "ci_low"), ("ci_high", "ci_high"))
     }
-    return values | {"reason": "no map with anything in it"}
+    return values if values["value"] is not None else values | {"reason": "no map with anything in it"}

@@ -150,13 +150,14 @@ def connected_components(keys: pd.DataFrame) -> pd.Series:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components as components
 
-    nodes, edges = len(keys), []
+    nodes, rows, columns = len(keys), [np.empty(0, int)], [np.empty(0, int)]
     for column in keys.columns:
         codes, values = pd.factorize(keys[column])
-        edges += [(row, nodes + code) for row, code in enumerate(codes) if code >= 0]
+        rows.append(np.flatnonzero(codes >= 0))
+        columns.append(nodes + codes[codes >= 0])
         nodes += len(values)
-    rows, columns = zip(*edges, strict=True) if edges else ((), ())
-    graph = coo_matrix(([1] * len(edges), (rows, columns)), shape=(nodes, nodes))
+    edges = np.concatenate(rows), np.concatenate(columns)
+    graph = coo_matrix((np.ones(len(edges[0])), edges), shape=(nodes, nodes))
     return pd.Series(components(graph, directed=False)[1][: len(keys)], index=keys.index)
 
 

@@ -120,6 +120,7 @@ def compute_metrics(
     for name, score in _OF_SCORES.items():
         measured = score(y_true, y_prob, weight)
         result[name] = _interval(name, *measured, codes, y_true, weight, parts, resampled)
+    result["balanced_accuracy"] |= _between(result["recall"], result["specificity"], result["balanced_accuracy"])
     result["auroc"] |= dict(zip(("delong_low", "delong_high"), _delong(y_true, y_prob), strict=True))
     counts = np.bincount(cells, minlength=4).tolist()
     return {name: result[name] for name in METRICS} | {
@@ -154,6 +155,19 @@ def _interval(
     return bounded_interval(value, spread, bias=0.5)
 
 
+def _between(recall: dict[str, Any], specificity: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the ends of a mean of two shares from those of either (MOVER: Donner and Zou 2012), where it has any."""
+    if entry["ci_low"] is None or recall["ci_low"] is None or specificity["ci_low"] is None:
+        return {}
+    both, value = (recall, specificity), entry["value"]
+    down, up = (np.sqrt(sum((e["value"] - e[end]) ** 2 for e in both)) / 2 for end in ("ci_low", "ci_high"))
+    return {
+        "ci_low": float(value - down),
+        "ci_high": float(value + up),
+        "method": "MOVER of sensitivity and specificity",
+    }
+
+
 def _with_prior(value: float, spread: Spread, positives: float, negatives: float) -> Spread:
     """Add a little of the variance that so many independent images would have (Hanley and McNeil 1982)."""
     both, alike = value / (2 - value), 2 * value**2 / (1 + value)
@@ -171,8 +185,9 @@ def _checked_weight(weight: Any, n: int) -> np.ndarray:
 
 
 def judge(
-    test: pd.DataFrame, validation: pd.DataFrame, chosen: dict[str, Any], *, leak: float = 0.0, seed: int = 0
-) -> dict[str, Any]:
+    test: pd.DataFrame, validation: pd.DataFrame, chosen: dict[str, Any], *, leak: float = 0.0, seed: int = 0,
+    weight: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``: scores on test, and under ``validation`` the same there.
 
     Parameters
@@ -184,10 +199,15 @@ def judge(
     leak : float
         Share of the test images with a sibling in train or validation: it stands beside every score.
     seed : int
+    weight : ndarray of float, optional
+        Of the test images, where copies of one source are judged: under ``weighted`` stand the scores with it.
     """
     threshold = chosen["threshold"]
     both = [compute_metrics(t["y_true"], t["y_prob"], threshold, t["group"], seed=seed) for t in (test, validation)]
-    return both[0] | {"threshold_rule": describe_rule(chosen), "leak": leak, "validation": both[1]}
+    found = both[0] | {"threshold_rule": describe_rule(chosen), "leak": leak, "validation": both[1]}
+    if weight is not None:
+        found["weighted"] = compute_metrics(test["y_true"], test["y_prob"], threshold, test["group"], weight=weight)
+    return found
 
 
 def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
@@ -195,6 +215,8 @@ def metrics_table(scores: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for name in METRICS:
         texts = {"test": describe(scores[name])}
+        if "weighted" in scores:
+            texts["each source once"] = describe(scores["weighted"][name])
         if "validation" in scores:
             texts["validation"] = describe(scores["validation"][name])
         if scores.get("leak"):

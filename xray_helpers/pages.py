@@ -14,13 +14,14 @@ import jinja2
 import pandas as pd
 
 from xray_helpers.checklist import card_values, fill_guidelines, read_guidelines
-from xray_helpers.comparison import conclude
+from xray_helpers.comparison import choose_primary, conclude
 from xray_helpers.manifest import count_flow
 from xray_helpers.records import STALE, mark_stale
 from xray_helpers.render import TEMPLATES, changed_parameters, clean_html, describe_source, render_page
 from xray_helpers.repeats import describe_all_images
 from xray_helpers.reporting import escape, headline_table, study_banners
-from xray_helpers.settings import POSITIVE, InputError
+from xray_helpers.settings import POSITIVE, VALIDATION, InputError
+from xray_helpers.shortcut_verdicts import list_controls, read_shortcuts
 from xray_helpers.splits import class_balance, describe_leak
 from xray_helpers.studies import (
     RUN,
@@ -44,11 +45,16 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     study = mark_stale(read_json(folder / "study.json"), folder)
     manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
     stale, comparison = list_stale(study), read_comparison(folder, study)
+    found = read_shortcuts(folder, study["settings"]["models"], stale)
     verdict = "No model has been compared yet."
     if comparison is not None and manifest is not None:
         balance = class_balance(manifest).set_index("split")
-        verdict = conclude(comparison, balance.loc["test", "majority_accuracy"])
-        spread = folder / comparison["model"].iloc[0] / "spread.csv"
+        pairs = read_csv(folder / "pairs.csv") if (folder / "pairs.csv").exists() else None
+        primary, model = (
+            study["settings"].get(key, word) for key, word in (("primary", "auroc"), ("primary_model", VALIDATION))
+        )
+        verdict = conclude(comparison, balance.loc["test", "majority_accuracy"], pairs, primary=primary, model=model)
+        spread = folder / choose_primary(comparison, model) / "spread.csv"
         verdict += f" {describe_all_images(read_csv(spread))}" if spread.exists() else ""
     out = target or folder
     files = list_whole(folder, "*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html")
@@ -58,7 +64,8 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     page = render_page(
         "index.html.j2", title=f"{study['settings']['name']}: fracture classifiers compared", study=study, verdict=verdict,
         positive=read_class_names(folder)[1],
-        banners=study_banners(study, manifest), source=describe_source(folder, study),
+        banners=study_banners(study, manifest, found), source=describe_source(folder, study),
+        shortcuts=[each["verdict"] if len(found) == 1 else f"{model}: {each['verdict']}" for model, each in found.items()],
         parameters=changed_parameters(study["settings"]),
         headline=headline_table(comparison) if comparison is not None else [], sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
@@ -138,10 +145,11 @@ def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
 def list_studies() -> list[dict[str, Any]]:
     """Return a row a study or sweep under reports/: what ``index.html`` there and the command ``list`` tell of it.
 
-    One that cannot be read says so in its state, and hinders no other. The studies of a sweep are on its own page, with
-    scores on test of the one that validation prefers alone: choosing by them would spoil them.
+    One that cannot be read says so in its state, and hinders no other; one that is a control says so in ``control``, as its
+    scores are no candidate's. The studies of a sweep are on its own page, with scores on test of the one that validation
+    prefers alone: choosing by them would spoil them.
     """
-    rows, empty = [], dict.fromkeys(("steps", "models", "data", "created", "model", "auroc"), "")
+    rows, empty = [], dict.fromkeys(("steps", "models", "data", "created", "model", "auroc", "control"), "")
     sweeps = sorted(path.parent for path in (root() / "reports").glob(f"*/{SWEEP}"))
     for folder in [*sweeps, *(folder for folder in list_folders() if folder.parent not in sweeps)]:
         row = empty | {"study": folder.relative_to(root() / "reports").as_posix()}
@@ -158,12 +166,13 @@ def list_studies() -> list[dict[str, Any]]:
 def _study_row(folder: Path) -> dict[str, Any]:
     study = mark_stale(read_json(folder / "study.json"), folder)
     manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
-    steps = study.get("steps", [])
+    steps, found = study.get("steps", []), read_shortcuts(folder, study["settings"]["models"], list_stale(study))
     return {
+        "control": ", ".join(list_controls(study["settings"])),
         "state": study.get("state", "by hand"), "models": ", ".join(study["settings"]["models"]),
         "steps": f"{sum(step['state'] == 'done' for step in steps)}/{len(steps)}" if steps else "",
         "data": describe_source(folder, study), "created": study["created"][:16].replace("T", " "),
-        "warnings": [text.split(":")[0] for _, text in study_banners(study, manifest)],
+        "warnings": [text.split(":")[0] for _, text in study_banners(study, manifest, found)],
     }  # fmt: skip
 
 
@@ -174,6 +183,7 @@ def _sweep_row(folder: Path) -> dict[str, Any]:
     return rows[0] | {
         "state": next((row["state"] for row in rows if row["state"] != "done"), "done"),
         "steps": f"{done}/{len(rows)} studies", "models": ", ".join(models),
+        "control": rows[0]["control"] if all(row["control"] for row in rows) else "",
         "warnings": list(dict.fromkeys(text for row in rows for text in row["warnings"])),
     }  # fmt: skip
 
@@ -181,10 +191,9 @@ def _sweep_row(folder: Path) -> dict[str, Any]:
 def write_studies() -> Path:
     """Write ``reports/index.html``: every study with its state, its best model by validation, and its warnings."""
     place = root() / "reports"
-    page = render_page(
-        "studies.html.j2", title="Studies of fracture classifiers",
-        studies=[row | {"page": (place / row["study"] / "index.html").exists()} for row in list_studies()],
-    )  # fmt: skip
+    rows = [row | {"page": (place / row["study"] / "index.html").exists()} for row in list_studies()]
+    parts = [[row for row in rows if bool(row["control"]) == control] for control in (False, True)]
+    page = render_page("studies.html.j2", title="Studies of fracture classifiers", studies=parts[0], controls=parts[1])
     return write_text(place / "index.html", page)
 
 
@@ -208,7 +217,9 @@ def _sweep_banners(folder: Path) -> list[tuple[str, str]]:
     banners: dict[str, tuple[str, str]] = {}
     for path in sorted(folder.glob("*/study.json")):
         manifest = path.with_name("manifest.csv")
-        for kind, text in study_banners(read_json(path), read_csv(manifest) if manifest.exists() else None):
+        study = read_json(path)
+        shortcuts = read_shortcuts(path.parent, study["settings"]["models"], list_stale(study))
+        for kind, text in study_banners(study, read_csv(manifest) if manifest.exists() else None, shortcuts):
             banners.setdefault(text.split(":")[0], (kind, text.replace("manifest.csv", "each study's manifest.csv")))
     return list(banners.values())
 
@@ -228,7 +239,8 @@ def _find_best(folder: Path) -> dict[str, str]:
     table = read_comparison(folder, mark_stale(read_json(folder / "study.json"), folder))
     if table is None:
         return {"model": "", "auroc": ""}
-    row = headline_table(table.sort_values("validation_auroc", ascending=False).head(1))[0]
+    named = read_json(folder / "study.json")["settings"].get("primary_model", VALIDATION)
+    row = headline_table(table[table["model"] == choose_primary(table, named)])[0]
     return {"model": row["model"], "auroc": row["AUROC"]}
 
 

@@ -229,8 +229,8 @@ def plot_metrics(table: pd.DataFrame, *, title: str, baseline: float | None = No
     """Draw scores with 95 % intervals, a line a row; columns metric, value, ci_low, ci_high."""
     ax = new_axes(ax, figsize=(6.4, 3.6))
     rows = table.dropna(subset=["value"]).reset_index(drop=True)
-    low = (rows["value"] - rows["ci_low"].fillna(rows["value"])).clip(lower=0)
-    high = (rows["ci_high"].fillna(rows["value"]) - rows["value"]).clip(lower=0)
+    low = (rows["value"] - rows["ci_low"].astype(float).fillna(rows["value"])).clip(lower=0)
+    high = (rows["ci_high"].astype(float).fillna(rows["value"]) - rows["value"]).clip(lower=0)
     ax.errorbar(rows["value"], rows.index, xerr=[low, high], fmt="o", color="#2f4858", capsize=3)
     ax.set_yticks(rows.index, [METRIC_TITLES.get(name, name) for name in rows["metric"]])
     if baseline is not None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from xray_helpers.explain import scale_map
+from xray_helpers.intervals import describe
 from xray_helpers.metrics import METRIC_TITLES
 from xray_helpers.plots import CLASS_COLORS, model_color, new_axes
 from xray_helpers.settings import class_names
@@ -75,8 +76,8 @@ def _instead(row: dict, metric: str) -> str:
     """Return what is known of a subgroup that has no AUROC: the sensitivity or specificity of its one class."""
     for name in ("recall", "specificity"):
         if pd.notna(row.get(name)):
-            low, high = row[f"{name}_low"], row[f"{name}_high"]
-            return f"one class; {METRIC_TITLES[name].lower()} {row[name]:.2f} ({low:.2f} to {high:.2f})"
+            entry = {"value": row[name], "ci_low": row[f"{name}_low"], "ci_high": row[f"{name}_high"]}
+            return f"one class; {METRIC_TITLES[name].lower()} {describe(entry)}"
     return f"not defined: {row.get(f'{metric}_reason', '')}"
 
 

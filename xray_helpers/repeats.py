@@ -203,7 +203,7 @@ def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str,
         together = score_out_of_fold(out_of_fold, seed)
         rows.append({"source": ALL_IMAGES, "auroc": together["value"], "low": together["ci_low"],
                      "high": together["ci_high"], "runs": 1})  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({name: float for name in ("auroc", "low", "high")})
 
 
 def score_out_of_fold(out_of_fold: pd.DataFrame, seed: int = 0) -> dict[str, Any]:

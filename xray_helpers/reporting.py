@@ -17,6 +17,7 @@ from xray_helpers.operating import describe_choice
 from xray_helpers.planning import find_uneven_parts
 from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings, class_names
+from xray_helpers.shortcut_verdicts import describe_controls, judge_border
 from xray_helpers.splits import class_balance, describe_leak, measure_leak, used_part
 from xray_helpers.thresholds import describe_rule
 
@@ -37,9 +38,19 @@ def show_text(text: str) -> Markdown:
     return Markdown(text)
 
 
-def show_banner(*weights: str, manifest: pd.DataFrame | None = None) -> HTML | None:
-    """Return the warnings a notebook opens with: a split that leaks or is uneven, random weights; None where there are none."""
-    texts = []
+def show_banner(*weights: str, manifest: pd.DataFrame | None = None, control: str = "") -> HTML | None:
+    """Return the warnings a notebook opens with; None where there are none.
+
+    Parameters
+    ----------
+    *weights : str
+        ``random`` is warned of.
+    manifest : DataFrame, optional
+        A split that leaks, or is uneven, is warned of.
+    control : str
+        Of `shortcut_verdicts.describe_controls`.
+    """
+    texts = [("warn", "#fff1d6", control)] if control else []
     if manifest is not None and (leak := measure_leak(manifest, manifest["split"]))["groups"]:
         texts.append(("bad", "#fde7e7", describe_leak(leak)))
     if manifest is not None:
@@ -169,30 +180,58 @@ def describe_engine(record: dict[str, Any]) -> str:
 
 
 def describe_border(border: str, auroc: dict[str, Any]) -> str:
-    """Return what an AUROC means where the border was blanked or all else was; nothing for images as they are."""
-    if border == "keep" or pd.isna(auroc["ci_low"]):
+    """Return what an AUROC means where the border was blanked or all else was; nothing for images as they are.
+
+    Parameters
+    ----------
+    border : {'keep', 'blank', 'only'}
+    auroc : dict
+        value, ci_low, ci_high; out of fold of all images, as a small test part decides nothing.
+    """
+    if border == "keep":
         return ""
     if border == "blank":
         return "Border and corners were blanked: compare with a study that keeps them; what is lost came from there. "
-    if auroc["ci_low"] > 0.5:
-        return "WARNING: only border and corners were shown, and they predict the label: the images hold a shortcut. "
-    return "Only border and corners were shown, and they do not predict the label: no shortcut was found there. "
+    return f"Control study, only border and corners were shown. {judge_border(auroc).sentence} "
 
 
-def describe_scores(model: str, scores: dict[str, Any], baseline: float, border: str = "keep") -> str:
-    """Return what a model's scores mean, in a few sentences."""
+def log_scores(model: str, scores: dict[str, Any], baseline: float) -> None:
+    """Print a model's main scores, a line each, for the log; DeLong's interval, which takes images for independent, too."""
+    for name in ("accuracy", "precision", "recall", "f1", "auroc"):
+        print(f"{model}: {METRIC_TITLES[name]} {describe(scores[name])}")
+    worth = f"worth {scores['n_effective']:.1f} equal ones"
+    print(
+        f"{model}: test n = {scores['n']} images in {scores['n_groups']} groups, {worth}; majority class {baseline:.2f}"
+    )
+    low, high = scores["auroc"]["delong_low"], scores["auroc"]["delong_high"]
+    told = "not defined" if low is None else f"{low:.2f} to {high:.2f}"
+    print(f"{model}: AUROC by DeLong, for comparison with other papers, images taken as independent: {told}")
+
+
+def describe_scores(
+    model: str,
+    scores: dict[str, Any],
+    baseline: float,
+    border: str = "keep",
+    out_of_fold: dict[str, Any] | None = None,
+) -> str:
+    """Return what a model's scores mean, in a few sentences; `out_of_fold`, where known, decides about the border."""
     auroc, accuracy, recall = scores["auroc"], scores["accuracy"], scores["recall"]
     text = f"On {scores['n']} test images of {scores['n_groups']} groups, {model} has AUROC {describe(auroc)}. "
     if auroc["ci_low"] is not None:
         chance = auroc["ci_low"] <= 0.5
-        text += "The interval includes 0.5, so it is not told from chance. " if chance else "It is better than chance. "
+        text += (
+            "The interval includes 0.5, so it is not told from chance. "
+            if chance
+            else "There it is better than chance. "
+        )
     text += f"At the threshold {scores['threshold']:.2f} ({scores['threshold_rule']}) its accuracy is {describe(accuracy)}, "
-    text += "above" if accuracy["ci_low"] > baseline else "not clearly above"
+    text += "above" if accuracy["ci_low"] is not None and accuracy["ci_low"] > baseline else "not clearly above"
     text += f" the {baseline:.2f} of the majority class. "
     fractures = scores["tp"] + scores["fn"]
     if scores["leak"]:
         text += f"All this is inflated: {scores['leak']:.0%} of the test images have a sibling in train. "
-    text += describe_border(border, auroc)
+    text += describe_border(border, out_of_fold or auroc)
     return text + f"It finds {scores['tp']} of {fractures} fractures: sensitivity {describe(recall)}."
 
 
@@ -203,8 +242,8 @@ def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
         text = {"rank": row["rank"], "model": row["model"]}
         for name in HEADLINE:
             value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-            interval = f" ({low:.2f} to {high:.2f})" if pd.notna(low) else ""
-            text[METRIC_TITLES[name]] = f"{value:.2f}{interval}" if pd.notna(value) else "not defined"
+            told = describe({"value": value, "ci_low": low, "ci_high": high}) if pd.notna(low) else f"{value:.2f}"
+            text[METRIC_TITLES[name]] = told if pd.notna(value) else "not defined"
         if row.get("leak"):
             text["test leaked"] = f"{row['leak']:.0%}"
         rows.append(text | {"n": f"{row['n']} in {row['n_groups']} groups"})
@@ -215,17 +254,34 @@ def _few_groups(manifest: pd.DataFrame) -> list[str]:
     """Return a sentence a part on which nothing can rest, for want of sources or patients."""
     told = []
     for split, rests in (("validation", "choices that rest on it alone"), ("test", "the scores")):
-        groups = used_part(manifest, split).groupby("label")["group"].agg(effective_groups)
-        if len(groups) and groups.min() < FEW:
-            shown = ", ".join(f"{count:.3g} of {label}" for label, count in groups.items())
+        groups = used_part(manifest, split).groupby("label")["group"]
+        worth = groups.apply(effective_groups)
+        if len(worth) and worth.min() < FEW:
+            shown = ", ".join(
+                f"{count} of {label}" + (f", worth {worth[label]:.1f}" if worth[label] < count - 0.05 else "")
+                for label, count in groups.nunique().items()
+            )
             told.append(f"The {split} part has few sources or patients ({shown}): {rests} are a matter of luck; scores out of "
                         "fold, in 03, rest on all images.")  # fmt: skip
     return told
 
 
-def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[tuple[str, str]]:
-    """Return what a reader must know first, as pairs of kind (``bad`` or ``warn``) and sentence."""
-    banners = []
+def study_banners(
+    study: dict[str, Any], manifest: pd.DataFrame | None, found: dict[str, dict[str, str]] | None = None
+) -> list[tuple[str, str]]:
+    """Return what a reader must know first, as pairs of kind (``bad`` or ``warn``) and sentence.
+
+    Parameters
+    ----------
+    study : dict
+        ``study.json``.
+    manifest : DataFrame, optional
+    found : dict, optional
+        Of `shortcut_verdicts.read_shortcuts`.
+    """
+    banners = [("bad", each["banner"]) for each in (found or {}).values() if each["banner"]]
+    if control := describe_controls(study["settings"]):
+        banners.append(("warn", control))
     failed = [step["name"] for step in study.get("steps", []) if step["state"] == "failed"]
     if failed:
         banners.append(("bad", f"{len(failed)} of {len(study['steps'])} steps failed: {', '.join(failed)}."))
@@ -238,8 +294,6 @@ def study_banners(study: dict[str, Any], manifest: pd.DataFrame | None) -> list[
         banners.append(("bad", told))
     if study["settings"]["weights"] == "random":
         banners.append(("warn", RANDOM_BANNER))
-    if study["settings"]["normalization"] == "unit":
-        banners.append(("warn", "normalization = unit: all backbones were fed [0, 1], not what they were trained on."))
     if manifest is not None:
         leak = measure_leak(manifest, manifest["split"])
         if leak["groups"]:

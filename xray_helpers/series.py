@@ -317,10 +317,17 @@ def _stoppable() -> Iterator[None]:
 
 def _log_results(folder: Path) -> None:
     if (folder / "comparison.csv").exists():
+        import pandas as pd
+
+        from xray_helpers.comparison import choose_primary
         from xray_helpers.reporting import headline_table
 
-        for row in headline_table(read_csv(folder / "comparison.csv")):
-            log.info("  %s", ", ".join(f"{key} {value}" for key, value in row.items()))
+        table = read_csv(folder / "comparison.csv")
+        chosen = choose_primary(table, read_json(folder / "study.json")["settings"]["primary_model"])
+        table = pd.concat([table[table["model"] == chosen], table[table["model"] != chosen]])
+        for row in headline_table(table.assign(rank=table["rank"].astype(str) + " by test")):
+            told = ", ".join(f"{key} {value}" for key, value in row.items())
+            log.info("  %s%s", "chosen before test: " if row["model"] == chosen else "", told)
 
 
 class _LogFile(logging.FileHandler):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 POSITIVE = "Fractured"
 NEGATIVE = "Non-Fractured"
@@ -16,6 +16,7 @@ CLASS_NAMES = (NEGATIVE, POSITIVE)  # index = y_true: the positive class is 1, w
 
 _SHARD = ("shard", "shards")  # parameters of 02a alone
 SPLITS = ("train", "validation", "test")
+VALIDATION = "validation"  # the value of `primary_model` that means: the one that validation prefers
 
 
 FEW = 8  # effective groups (Kish) of a class below which a threshold or an interval rests on nothing
@@ -82,6 +83,9 @@ class Settings(BaseModel):
     border: Literal["keep", "blank", "only"] = Field(
         "keep", description="look for a shortcut: 'blank' the border and corners, or keep them 'only'"
     )
+    shortcuts: Literal["on", "off"] = Field(
+        "on", description="whether border and corners, and the files' size and storage, are judged alone as well"
+    )
     augment_views: int = Field(0, ge=0, le=64, description="augmented views of each training image, beside itself")
     engine: Literal["auto", "tensorflow", "openvino"] = Field(
         "auto", description="what computes features: the fastest, 'tensorflow' or 'openvino'"
@@ -123,6 +127,13 @@ class Settings(BaseModel):
     )
     other_modalities: bool = Field(False, description="read DICOM files that are no plain radiographs, too")
     patient_pattern: str = Field("", description="regular expression on the path; group 1 is the patient")
+    primary: Literal["auroc", "average_precision", "accuracy", "balanced_accuracy", "recall", "specificity", "f1"] = (
+        Field("auroc", description="the primary endpoint, fixed before the test part is judged")
+    )
+    primary_model: str = Field(
+        VALIDATION, description="whose primary endpoint: a model, or the one 'validation' prefers"
+    )
+    readers: str = Field("", description="a CSV of what readers said of the images: path, reader, call or score")
     eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
     seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")
 
@@ -173,6 +184,12 @@ class Settings(BaseModel):
         if not value or len(set(value)) < len(value):
             raise ValueError("name at least one model, each once")
         return value
+
+    @model_validator(mode="after")
+    def _primary_is_trained(self) -> "Settings":
+        if self.primary_model not in (VALIDATION, *self.models):
+            raise ValueError(f"primary_model names {self.primary_model}, which is none of the study's models")
+        return self
 
     @field_validator("name")
     @classmethod
@@ -306,7 +323,7 @@ def _validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = str(first["loc"][0])
+        field = str(first["loc"][0]) if first["loc"] else "primary_model"
         why = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         raise InputError(
             f"{field} = {values.get(field)!r} cannot be used: {why} ({field}: {model.model_fields[field].description})."

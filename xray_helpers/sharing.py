@@ -88,7 +88,7 @@ def _select_columns(table: pd.DataFrame, *, drop_hashes: bool) -> pd.DataFrame:
     if {"patient", "status"} <= set(table.columns):
         used = table[table["status"] == "used"]
         made = [name for name in COLUMNS if name in table.columns]
-        table = table[[*made, *(name for name in subgroup_columns(used) if name not in made)]]
+        table = table[[*made, *(name for name in subgroup_columns(used, table) if name not in made)]]
         table = table.assign(patient=table["patient"].map(hash_identifier, na_action="ignore"))
     return table.drop(columns=_HASHES if drop_hashes else [], errors="ignore")
 

@@ -12,6 +12,7 @@ from xray_helpers.studies import hash_of
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
 NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposals a picture and signature; more in small sets, where they cost little
+_LIKENESSES = 25_000_000  # held at a time: 0.3 GB with the order of their columns
 _VERSION = 6  # of what is cached a picture
 
 Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
@@ -34,7 +35,7 @@ def compute_signatures(pictures: Rows, shas: np.ndarray, embed: Embedder | None,
     if embed is None:
         return [spectra]
     raw = _cached(pictures, shas, f"embedding-{key}", lambda batch: _embed_views(batch, embed))
-    return [*(_whiten(part.astype(np.float32)) for part in np.split(raw, 2, axis=1)), spectra]
+    return [*(_whiten(part) for part in np.split(raw, 2, axis=1)), spectra]
 
 
 def _cached(pictures: Rows, shas: np.ndarray, name: str, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -86,14 +87,15 @@ def _fourier_mellin(batch: np.ndarray) -> np.ndarray:
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float32)
-    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
+    rows = rows.astype(np.float32)  # a copy, of which there is room for one only where there are 100,000 pictures
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9
+    return rows
 
 
 def _whiten(rows: np.ndarray) -> np.ndarray:
     """Rotate to principal axes and give each the same spread, so that what all radiographs share counts less."""
     rows = _unit(rows)
-    rows = rows - rows.mean(axis=0)
+    rows -= rows.mean(axis=0)
     dimensions = max(1, min(256, len(rows) // 4, rows.shape[1]))
     values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
     kept = vectors[:, ::-1][:, :dimensions] / np.sqrt(values[::-1][:dimensions] + 1e-8)
@@ -101,8 +103,9 @@ def _whiten(rows: np.ndarray) -> np.ndarray:
 
 
 def propose_pairs(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
-    """Return pairs (i < j) of nearest neighbours, most alike first; exact, a block of rows at a time."""
+    """Return pairs (i < j) of nearest neighbours, most alike first; exact, at most `block` rows at a time."""
     n = len(signatures[0])
+    block = max(1, min(block, _LIKENESSES // max(n, 1)))
     wanted = min(max(NEIGHBOURS, min(MOST_NEIGHBOURS, 15_000 // n)), n - 1)
     codes, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for rows in signatures if wanted else []:

@@ -126,8 +126,8 @@ def measure_leak(manifest: pd.DataFrame, split: pd.Series, by: str = "group") ->
         ``examples``: up to three pairs of paths, test first.
     """
     table = manifest[["path", by]].assign(split=split).dropna()
-    sides = table.groupby(by)["split"].agg(set)
-    shared = sides.index[sides.map(len) > 1]
+    sides = table.groupby(by)["split"].nunique()
+    shared = sides.index[sides > 1]
     test = table[table["split"] == "test"]
     outside = set(table.loc[table["split"] != "test", by])
     leaked = test[test[by].isin(outside)]
@@ -346,6 +346,18 @@ def class_balance(manifest: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def weigh_copies(manifest: pd.DataFrame, split: str) -> np.ndarray | None:
+    """Return 1 / the number of judged files of each row's source, in the order of `used_part`; None where each is judged once.
+
+    Copies are judged with ``count = files`` only.
+    """
+    part = used_part(manifest, split)
+    files = (
+        part.groupby("source_group")["path"].transform("size") if "source_group" in part else pd.Series(1, part.index)
+    )
+    return None if (files == 1).all() else (1 / files).to_numpy()
 
 
 def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd.DataFrame:

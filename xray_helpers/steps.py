@@ -74,7 +74,8 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
     shards : mapping of str to int, optional
         In how many parts the features of a model are extracted before it is trained; none where it is not named.
     """
-    explore = Step(EXPLORE, EXPLORE, {}, (), ("manifest.csv", "links.csv", CLASSES))
+    found = ("manifest.csv", "links.csv", CLASSES, "shortcuts.csv", "predictions_shortcuts.csv")
+    explore = Step(EXPLORE, EXPLORE, {}, (), found)
     steps = [explore]
     for model in models:
         parts = (shards or {}).get(model, 0)
@@ -83,18 +84,35 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
                  (explore.name,), (f"{model}/features_{part + 1}_of_{parts}.json",))
             for part in range(parts)
         ]  # fmt: skip
-        made = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "predictions_oof.csv")
+        made = ("model.keras", "history.csv", *(f"predictions_{name}.csv" for name in ("val", "test", "oof", "border")))
         made += ("repeats.csv", "threshold.json", "training.json", "familiarity.npz", "maps.csv", "sanity.csv")
         made += ("predictions_threshold.csv",)
         train = Step(f"{model}/{TRAIN}", TRAIN, {"model": model}, (explore.name, *(step.name for step in extract)),
                      tuple(f"{model}/{file}" for file in made))  # fmt: skip
         figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
-        tables = ("calibration", "reliability", "decision_curve", "spread", "subgroups", "failures", "localization")
-        judged = (f"{model}/metrics.json", f"{model}/maps_verdict.json", *(f"{model}/{table}.csv" for table in tables))
+        tables = (
+            "calibration",
+            "reliability",
+            "decision_curve",
+            "prevalences",
+            "spread",
+            "subgroups",
+            "gaps",
+            "failures",
+            "localization",
+            "shortcuts",
+        )
+        judged = (
+            f"{model}/metrics.json",
+            f"{model}/decisions.json",
+            f"{model}/maps_verdict.json",
+            f"{model}/shortcuts_verdict.json",
+            *(f"{model}/{table}.csv" for table in tables),
+        )
         judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
         steps += [*extract, train, Step(f"{model}/{JUDGE}", JUDGE, {"model": model}, (train.name,), judged)]
     grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
-    tables = ("comparison", "pairs", "ensembles", "costs", "disagreements", "inflation")
+    tables = ("comparison", "pairs", "readers", "ensembles", "costs", "disagreements", "inflation")
     judges = tuple(step.name for step in steps if step.notebook == JUDGE)
     return [*steps, Step(COMPARE, COMPARE, {}, judges, (*(f"{table}.csv" for table in tables), *grids), any_need=True)]
 
@@ -134,7 +152,9 @@ def made_of(step: Step, steps: list[Step], settings: Settings, folder: Path) -> 
     parameters = {key: value for key, value in notebook_parameters(step, settings).items() if key != "name"}
     parameters |= {key: values[key] for key in READING}  # every step reads pictures as 01 was told to
     outside = {
-        key: _look_at(key, parameters[key], folder) for key in ("data", "weights", "corrections") if key in parameters
+        key: _look_at(key, parameters[key], folder)
+        for key in ("data", "weights", "corrections", "readers")
+        if parameters.get(key)
     }
     return {
         "notebook": _hash_notebook(notebooks_folder() / f"{step.notebook}.ipynb"),

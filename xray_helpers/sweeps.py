@@ -16,6 +16,7 @@ from xray_helpers.metrics import describe
 from xray_helpers.scheduling import write_studies
 from xray_helpers.series import build_plan, conclude, is_empty, locking, logging_to, prepare, run_plans, whole
 from xray_helpers.settings import InputError, Running, Settings, build_settings, check_names, part_values
+from xray_helpers.shortcut_verdicts import list_controls
 from xray_helpers.steps import JUDGE, find_complete, is_alive
 from xray_helpers.studies import SWEEP, hash_of, is_private, read_json, study_folder, write_csv, write_json
 
@@ -234,7 +235,8 @@ def tabulate(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     Returns
     -------
     table : DataFrame
-        study, model, a column a swept parameter (but models), validation_auroc, validation_auroc_low, validation_auroc_high,
+        study, model, a column a swept parameter (but models), control (why a study is one, where any is),
+        validation_auroc, validation_auroc_low, validation_auroc_high,
         validation_n, epochs_run. No column holds a test score: choosing by one would spoil it.
     swept : list of str
         The parameters.
@@ -242,7 +244,8 @@ def tabulate(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     rows, sweep = [], read_json(folder / SWEEP)
     for point, name in zip(sweep["points"], sweep["studies"], strict=True):
         place = study_folder(name)
-        steps = read_json(place / "study.json", default={}).get("steps", [])
+        record = read_json(place / "study.json", default={})
+        steps, control = record.get("steps", []), ", ".join(list_controls(record.get("settings", {})))
         for model in (Path(step["name"]).parent.name for step in steps
                       if Path(step["name"]).name == JUDGE and step["state"] == "done"):  # fmt: skip
             found = read_json(place / model / "metrics.json")["validation"]
@@ -253,14 +256,18 @@ def tabulate(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             seen = {"validation_auroc": auroc["value"], "validation_auroc_low": auroc["ci_low"],
                     "validation_auroc_high": auroc["ci_high"], "validation_n": found["n"],
                     "epochs_run": read_json(place / model / "training.json")["epochs"]}  # fmt: skip
-            rows.append({"study": name, "model": model} | swept | seen)
-    return pd.DataFrame(rows), list(sweep["points"][0])
+            rows.append({"study": name, "model": model} | swept | {"control": control} | seen)
+    table = pd.DataFrame(rows)
+    if len(table) and not table["control"].any():
+        table = table.drop(columns="control")
+    return table, list(sweep["points"][0])
 
 
 def rank(table: pd.DataFrame, swept: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rank what was swept by its mean AUROC on validation over seeds, and return the studies of the best.
 
-    A seed is luck, not a choice: studies that differ by it alone count as one candidate.
+    A seed is luck, not a choice: studies that differ by it alone count as one candidate. A control is no candidate: it is
+    ranked only where all studies are controls.
 
     Returns
     -------
@@ -271,6 +278,8 @@ def rank(table: pd.DataFrame, swept: list[str]) -> tuple[pd.DataFrame, pd.DataFr
     """
     if not len(table):
         return pd.DataFrame(), table
+    if "control" in table and not (table["control"] != "").all():
+        table = table[table["control"] == ""]
     keys = ["model", *(key for key in swept if key not in ("seed", "models"))]
     table = table.drop_duplicates([*keys, *({"seed"} & set(swept))])  # a model that stands in several swept lists
     grouped = (
@@ -296,7 +305,9 @@ def describe_best(ranking: pd.DataFrame, best: pd.DataFrame, folder: Path, *, en
     tied = int((ranking["validation_auroc"] > first["validation_auroc"] - 1e-9).sum())
     among = f"as {tied - 1} more of {len(ranking)} do: it cannot tell them apart" if tied > 1 else (
         f"the best of {len(ranking)} candidates, and as such rather a lucky score")  # fmt: skip
-    chosen = f"Validation prefers {what}: AUROC {first['validation_auroc']:.2f}{spread}, {among}."
+    controls = "control" in best and (best["control"] != "").any()
+    chosen = "All of these studies are controls, and none of them is a candidate. " if controls else ""
+    chosen += f"Validation prefers {what}: AUROC {first['validation_auroc']:.2f}{spread}, {among}."
     if not ended:
         return f"{chosen} What it reaches on test is told when all studies have ended."
     scores = [read_json(folder.parent / row.study / row.model / "metrics.json") for row in best.itertuples()]

@@ -173,6 +173,8 @@ def _why(error: Exception) -> str:
 def _span(entry: dict[str, Any]) -> tuple[str, str]:
     if entry["value"] is None:
         return "not defined", ""
+    if entry["ci_low"] is None:
+        return f"{entry['value']:.3f}", "no interval: too few sources"
     return f"{entry['value']:.3f}", f"{entry['ci_low']:.3f} to {entry['ci_high']:.3f} (95 %)"
 
 

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import papermill
 import pytest
 from hostile import write_hostile_folder
 from PIL import Image
@@ -30,6 +31,8 @@ def test_every_file_of_the_contract_is_there(study):
         "study.json",
         "manifest.csv",
         "links.csv",
+        "shortcuts.csv",
+        "predictions_shortcuts.csv",
         "comparison.csv",
         "inflation.csv",
         "pairs.csv",
@@ -43,7 +46,8 @@ def test_every_file_of_the_contract_is_there(study):
     expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
     for model in models:
         own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json",
-               "predictions_oof.csv", "repeats.csv", "familiarity.npz", "spread.csv", "calibration.csv", "reliability.csv",
+               "predictions_oof.csv", "predictions_border.csv", "shortcuts.csv", "shortcuts_verdict.json", "repeats.csv",
+               "familiarity.npz", "spread.csv", "calibration.csv", "reliability.csv",
                "decision_curve.csv", "subgroups.csv", "failures.csv", "model_card.md", "model_card.html",
                "predictions_threshold.csv")  # fmt: skip
         expected |= {f"{model}/{file}" for file in own}
@@ -332,3 +336,33 @@ def test_what_is_clicked_in_jupyterlab_is_a_picture_in_the_report(study, page, p
     shown = " ".join(re.findall(r'<img[^>]*alt="([^"]*)"', words))
     assert [text for text in pictures if text.lower() not in shown.lower()] == []
     assert "application/vnd.jupyter.widget" not in words
+
+
+def test_corrections_by_hand_leave_no_result_of_before_in_force(study, home, tmp_path):
+    """01 run again by a person, with a correction: what came after is told as stale, and nothing runs on it."""
+    from xray_helpers.steps import describe_status
+
+    copy = home / "reports" / "by-hand"
+    shutil.copytree(study, copy)
+    before = read_csv(copy / "manifest.csv")
+    used = before[before["status"] == "used"]
+    pair = [used.loc[used["split"] == split, "sha256"].iloc[0] for split in ("test", "train")]
+    corrections = tmp_path / "corrections.csv"
+    pd.DataFrame([("join", *pair)], columns=["action", "sha256_a", "sha256_b"]).to_csv(corrections, index=False)
+    shared = {"name": "by-hand", "data": "local", "weights": "random"}
+    own = {"use_subset": 1.0, "corrections": str(corrections)}
+    papermill.execute_notebook(notebooks_folder() / "01_data_exploration.ipynb", tmp_path / "01.ipynb", parameters=shared | own,
+                               cwd=home, kernel_name="python3", progress_bar=False)  # fmt: skip
+    after = read_csv(copy / "manifest.csv")
+    joined = after[after["sha256"].isin(pair)]
+    assert len(set(joined["group"])) == 1
+    assert set(joined["split"]) == {"test"}
+    rest = ~after["group"].isin(joined["group"])
+    assert after.loc[rest, ["path", "split"]].equals(before.loc[rest, ["path", "split"]])
+    assert "it is stale" in describe_status(copy)[-1]
+    assert "steps are stale" in (copy / "index.html").read_text()
+    with pytest.raises(papermill.PapermillExecutionError, match="run 02 again for VGG16"):
+        papermill.execute_notebook(notebooks_folder() / "03_evaluate_model.ipynb", tmp_path / "03.ipynb", cwd=home,
+                                   parameters={"name": "by-hand", "model": "VGG16"}, kernel_name="python3",
+                                   progress_bar=False)  # fmt: skip
+    shutil.rmtree(copy)
