@@ -266,3 +266,13 @@ def test_files_that_are_copies_weigh_less_where_they_are_judged():
     part = used_part(every, "test")
     assert weight[part["label"] == POSITIVE] == pytest.approx(1 / 3)
     assert weight[part["label"] == NEGATIVE] == pytest.approx(1)
+
+
+def test_a_giant_patient_leaves_others_of_its_class_on_each_side():
+    """One patient has 190 of 220 true images of a class: they are in one part, and each part still has others."""
+    table = pd.concat([table_of([(190, 1.0)] + [(1, 1.0)] * 30), table_of([(1, 0.0)] * 100)], ignore_index=True)
+    table["group"] = table["label"] + table["group"]
+    for seed in range(6):
+        split = assign_splits(table, build_settings(use_subset=1, seed=seed))
+        groups = split[split["label"] == POSITIVE].groupby("split")["group"].nunique()
+        assert groups.min() >= 2

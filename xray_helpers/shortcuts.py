@@ -4,6 +4,7 @@ A network can take any of it for a shortcut (Geirhos et al., Nature Machine Inte
 here knows nothing of bones: how large a file's picture is, how it is stored, how bright it is, what lies in its corners.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,13 @@ def list_views(settings: Settings) -> list[Settings]:
 
 
 def predict_border(
-    model: str, settings: Settings, weights: str, engine: Engine, folder: ImageFolder, table: pd.DataFrame
+    model: str,
+    settings: Settings,
+    weights: str,
+    engine: Engine,
+    folder: ImageFolder,
+    table: pd.DataFrame,
+    schedule: Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Predict every image out of fold by heads that were taught border and corners alone.
 
@@ -275,6 +282,8 @@ def predict_border(
         As for `features.open_extractor`.
     table : DataFrame
         Rows of the manifest as for `repeats.cross_validate`.
+    schedule : sequence of float, optional
+        As the heads of the whole picture were trained by, so that both are comparable.
 
     Returns
     -------
@@ -285,5 +294,5 @@ def predict_border(
     for view in list_views(settings)[1:]:
         _, forward, key = open_extractor(model, view, weights, engine, folder)
         features = extract_features(table, folder, forward, key)[0]
-        return cross_validate([features[:]], table, view)
+        return cross_validate([features[:]], table, view, schedule)
     return table[["path", "group", "y_true"]].head(0).assign(y_prob=np.empty(0), fold=np.empty(0, int))

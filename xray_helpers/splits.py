@@ -252,13 +252,18 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
 
 
 def _draw_groups(sizes: np.ndarray, strata: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return which groups are drawn: of each stratum, in random order, as many as come nearest to its share."""
+    """Return which groups are drawn: of each stratum, in random order, as many as come nearest to its share.
+
+    Never more than twice that share of the groups, or a giant group would be left alone with none of its class.
+    """
     chosen, order = np.zeros(len(sizes), bool), rng.permutation(len(sizes))
     for stratum in np.unique(strata):
         rows = order[strata[order] == stratum]
         size = sizes[rows].sum(axis=1)
         middle = np.cumsum(size) - size / 2
-        chosen[rows[(middle <= share * size.sum()) | (np.arange(len(rows)) < (len(rows) > 1))]] = True
+        rank = np.arange(len(rows))
+        near = (middle <= share * size.sum()) & (rank < np.ceil(2 * share * len(rows)))
+        chosen[rows[near | (rank < (len(rows) > 1))]] = True
     return chosen
 
 
