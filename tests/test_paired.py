@@ -179,3 +179,14 @@ def test_cochrans_q_and_holm():
     assert compare_accuracies({"a": table, "b": predictions(4.0, 2), "c": predictions(0.0, 3)}) < 0.001
     assert holm(np.array([0.01, 0.04, 0.03, np.nan])) == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
     assert compare_pairs({"a": table}).empty
+
+
+def test_a_perfect_model_beside_one_without_any_skill():
+    """Every group adds its share of the difference exactly: nothing is left but rounding."""
+    y = np.arange(160) % 2
+    tables = {name: pd.DataFrame({"y_true": y, "y_prob": p, "y_pred": (p > 0.5).astype(int), "group": np.arange(160)})
+              for name, p in (("perfect", np.where(y, 0.9, 0.1)), ("constant", np.full(160, 0.5)))}  # fmt: skip
+    row = compare_pairs(tables).iloc[0]
+    assert row["difference"] == pytest.approx(0.5)
+    assert row["p"] < 0.001
+    assert 0 < row["ci_low"] <= row["difference"] <= row["ci_high"]

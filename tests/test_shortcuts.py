@@ -262,7 +262,9 @@ def test_the_border_is_predicted_from_features_of_the_border_alone(root, tmp_pat
 
     monkeypatch.setattr(shortcuts, "open_extractor", open_extractor)
     monkeypatch.setattr(shortcuts, "extract_features", extract)
-    monkeypatch.setattr(shortcuts, "cross_validate", lambda views, table, settings: table.assign(y_prob=views[0][:, 0]))
+    monkeypatch.setattr(
+        shortcuts, "cross_validate", lambda views, table, settings, schedule: table.assign(y_prob=views[0][:, 0])
+    )
     told = shortcuts.predict_border("MobileNetV2", Settings(), "random", None, ImageFolder(tmp_path), part)
     assert opened == ["only"]
     assert len(told) == 40

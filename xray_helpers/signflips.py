@@ -60,7 +60,9 @@ def sign_flip_interval(parts: np.ndarray, shares: np.ndarray, shrink: float = 1.
         return 0.0, 0.0, p
 
     def excess(at: float) -> float:
-        return sign_flip_p(parts - at * shares, shrink) - alpha
+        left = parts - at * shares
+        left[np.abs(left) < 1e-12 * np.abs(parts).max()] = 0.0  # rounding, where all groups agree
+        return sign_flip_p(left, shrink) - alpha
 
     def end(direction: int) -> float:
         inner, toward_zero = value, value * direction < 0
