@@ -83,7 +83,7 @@ def main(
         }[part]()
         return
     if quick:
-        sizes, side, views, head, evaluate = (40,), 64, 1, True, 240
+        sizes, side, views, head = (40,), 64, 1, True
     elif not sizes and not evaluate:
         raise click.UsageError("Say how many images, such as 1000 10000, or --evaluate 100000; or --quick.")
     weights = str(Path(weights).resolve()) if Path(weights).exists() else weights
