@@ -56,6 +56,34 @@ def test_a_benchmark_prints_its_table(script, tmp_path):
     assert len([line for line in lines[at + 1 :] if any(map(str.isdigit, line))]) >= rows, done.stdout
 
 
+@pytest.mark.slow
+def test_statistics_and_notebooks_run_on_as_many_images_as_asked(tmp_path):
+    done = run("scale", "--evaluate", "240", place=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    steps = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert steps == [
+        "step",
+        "scores of five models, all pairs",
+        "01",
+        "groups and parts, each its own",
+        "02",
+        "03",
+        "04",
+    ]
+
+
+@pytest.mark.slow
+def test_statistics_of_100_000_images_of_as_many_groups_take_a_minute_and_two_gigabytes(tmp_path):
+    repository = str(FOLDER.parent)
+    command = [sys.executable, str(FOLDER / "scale.py"), "100000", "--part", "statistics"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": repository}, cwd=tmp_path)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_utime + usage.ru_stime < 60
+    assert usage.ru_maxrss / 2**20 < 2
+
+
 def test_the_sweep_of_heads_can_be_read():
     from xray_helpers.settings import read_settings_file
     from xray_helpers.sweeps import read_sweep

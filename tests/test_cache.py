@@ -189,5 +189,22 @@ def test_proposed_pairs_are_the_nearest_neighbours_best_first():
     assert (np.diff(values) < 2e-5).all()
 
 
+def test_neighbours_among_many_pictures_are_looked_for_in_little_memory():
+    rows = np.random.default_rng(2).normal(size=(60_000, 2)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    sizes = []
+
+    class Watched(np.ndarray):
+        def __matmul__(self, other):
+            sizes.append(len(self) * other.shape[1])
+            if len(sizes) > 3:
+                raise InterruptedError
+            return np.asarray(self) @ np.asarray(other)
+
+    with pytest.raises(InterruptedError):
+        propose_pairs([rows.view(Watched)])
+    assert max(sizes) <= 25_000_000  # 0.1 GB; a thousand rows at a time would be 0.24, at 100,000 pictures 0.4
+
+
 def test_a_single_picture_has_no_pairs():
     assert propose_pairs([np.ones((1, 4), np.float32)]).shape == (0, 2)

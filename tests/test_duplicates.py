@@ -1,4 +1,5 @@
 import os
+import time
 
 import cv2
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from PIL import Image
 
 from xray_helpers.duplicates import (
+    count_groups,
     find_label_conflicts,
     find_same_source,
+    iterate_groups,
     read_corrections,
     remove_correction,
     write_corrections,
@@ -271,3 +274,18 @@ def test_the_real_sample_is_grouped_as_in_its_sources_file(root, shared):
     assert pd.Series(source).groupby(group).nunique().max() <= 2
     leak = measure_leak(table.assign(group=found.source), listing.table["folder_split"])
     assert leak["share"] >= 0.95
+
+
+def test_the_largest_groups_and_conflicts_of_many_files_without_a_loop_over_all():
+    pair = np.arange(60_000) // 2
+    pair[:5] = 0
+    table = pd.DataFrame({"path": [f"{number:06d}.png" for number in range(60_000)], "label": "Fractured"})
+    table["source_group"] = [f"{number:05d}" for number in pair]
+    table.loc[[1, 59_999], "label"] = "Non-Fractured"
+    started = time.process_time()
+    largest = list(iterate_groups(table, most=3))
+    assert [len(group) for group in largest] == [5, 2, 2]
+    assert largest[0]["path"].tolist() == [f"{number:06d}.png" for number in range(5)]
+    assert len(count_groups(table)) == len(set(pair)) - 1  # the fifth file left one alone
+    assert find_label_conflicts(table)["source_group"].tolist() == ["00000", "29999"]
+    assert time.process_time() - started < 2  # a look at each group takes more

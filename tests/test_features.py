@@ -155,3 +155,19 @@ def test_features_of_a_study_are_those_its_model_was_given(root, part):
     assert x.shape == (70, 1)
     assert len(rows) == 70
     assert isinstance(x, np.ndarray)
+
+
+def test_features_of_a_drawn_few_are_those_of_the_same_images(root, part):
+    study = open_study(Settings(name="s", data=str(root / "set"), weights=str(root / "nowhere")))
+    write_json(study / "A" / "training.json", {"key": "a"})
+    table = part.assign(status="used", split=["train"] * 40 + ["validation"] * 15 + ["test"] * 15, label="Fractured")
+    for split in ("train", "validation", "test"):
+        extract_features(table[table["split"] == split], root / "set", MeanGrey(), "a")
+    whole, rows = load_study_features(study, "A", table)
+    few, drawn = load_study_features(study, "A", table, 30, 1)
+    by_path = dict(zip(rows["path"], whole[:, 0], strict=True))
+    assert drawn["path"].nunique() == len(few) == 30
+    assert set(drawn["split"]) == {"train", "validation", "test"}
+    assert few[:, 0].tolist() == [by_path[path] for path in drawn["path"]]
+    assert load_study_features(study, "A", table, 30, 1)[1].equals(drawn)
+    assert not load_study_features(study, "A", table, 30, 2)[1].equals(drawn)

@@ -171,6 +171,17 @@ def test_the_browser_begins_with_train_and_shows_test_when_asked(browser):
     assert "part = train, source contains nowhere." in shown.reasons.value
 
 
+def test_pages_are_cut_out_when_they_are_looked_at(browser):
+    shown = browser("")
+    more = shown.manifest.assign(source_group=["a.png", "b.png", "b.png", "a.png"], split="train")
+    shown.manifest = pd.concat([more, more.tail(1).assign(path="e.png")], ignore_index=True)
+    groups = shown._groups(shown.manifest)
+    assert not isinstance(groups, list)
+    assert [page["path"].tolist() for page in groups] == [["a.png", "d.png", "e.png"], ["b.png", "c.png"]]
+    assert len(shown._groups(shown.manifest.head(0))) == len(shown._images(shown.manifest.head(0))) == 0
+    assert [len(page) for page in shown._images(pd.concat([shown.manifest] * 3))] == [12, 3]
+
+
 def test_a_correction_is_saved_or_it_is_said_why_not(browser, tmp_path):
     off = browser("")
     off.separate.click()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from xray_helpers.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.radiographs import ImageFolder
 from xray_helpers.settings import SPLITS, InputError, Settings
 from xray_helpers.splits import used_part
-from xray_helpers.studies import hash_of, local_path, read_json, write_json
+from xray_helpers.studies import derive_seed, hash_of, local_path, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -142,11 +143,23 @@ def engine_record(key: str) -> dict:
     return read_json(cache_folder() / f"engine-{key}.json", default={})
 
 
-def load_study_features(study: Path, model: str, manifest: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+def load_study_features(
+    study: Path, model: str, manifest: pd.DataFrame, most: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, pd.DataFrame]:
     """Return features (n, d) and rows of all images used, as a trained model of a study was given them.
 
     What the cache does not hold any more is computed again. Nothing, where that cannot be done: the weights are not there
     any more, or the model was trained by hand with other parameters than the study's.
+
+    Parameters
+    ----------
+    study : Path
+    model : str
+    manifest : DataFrame
+    most : int, optional
+        At most so many images, drawn at random: features of others are not read, which take 0.8 GB for 100,000 images.
+    seed : int
+        Of the draw.
     """
     parts = [used_part(manifest, split, copies=True) for split in SPLITS]
     key = read_json(study / model / "training.json")["key"]
@@ -156,7 +169,12 @@ def load_study_features(study: Path, model: str, manifest: pd.DataFrame) -> tupl
             found = _extract_again(study, model, key, manifest, parts)
         except InputError:
             return np.empty((0, 1), np.float32), manifest.head(0)
-    return np.concatenate([np.asarray(part) for part in found]), pd.concat(parts, ignore_index=True)
+    rows, starts = pd.concat(parts, ignore_index=True), np.cumsum([0, *map(len, parts)])
+    drawn = np.random.default_rng(derive_seed(seed, "features")).permutation(len(rows))
+    keep = np.sort(drawn[:most])
+    own = [keep[(start <= keep) & (keep < end)] - start for start, end in pairwise(starts)]
+    features = np.concatenate([part[at] for part, at in zip(found, own, strict=True)])
+    return features, rows.iloc[keep].reset_index(drop=True)
 
 
 def _extract_again(study: Path, model: str, key: str, manifest: pd.DataFrame, parts: list[pd.DataFrame]) -> list[Rows]:

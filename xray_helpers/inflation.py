@@ -15,7 +15,7 @@ from xray_helpers.intervals import describe_p
 from xray_helpers.studies import derive_seed
 
 ALPHA = 0.05
-_MOST = 4000  # images; more change nothing but the time
+MOST = 4000  # images; more change nothing but the time
 _MOST_PERMUTED = 2000  # images of the permutation test
 _PERMUTATIONS = 99
 _RIDGE = 100.0  # of features in standard deviations: about what logistic regression has with C = 0.01
@@ -50,8 +50,8 @@ def measure_inflation(features: np.ndarray, table: pd.DataFrame, *, seed: int, r
             columns=["split", "labels", "auroc", "auroc_sd", "accuracy", "accuracy_sd", "folds", "n", "p"]
         )
     rng = np.random.default_rng([seed, 5])
-    if len(table) > _MOST:
-        keep = np.sort(rng.permutation(len(table))[:_MOST])
+    if len(table) > MOST:
+        keep = np.sort(rng.permutation(len(table))[:MOST])
         features, table = features[keep], table.iloc[keep].reset_index(drop=True)
     x = np.asarray(features, dtype=np.float32)
     labels = {"true": table["y_true"].to_numpy(), "shuffled": _shuffle_labels(table, rng)}

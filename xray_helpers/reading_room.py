@@ -252,7 +252,7 @@ class ReadingRoom:
         link = f"<a style='color:#3d6f9e;text-decoration:underline' {given}>Take the CSV of all</a>"
         self.csv.value = link if answers else ""
         self.pager.box.layout.display = None if len(answers) > 1 else "none"
-        self.pager.load(answers)
+        self.pager.load(list(answers))
 
     @staticmethod
     def _cell(row: dict[str, Any], name: str) -> str:

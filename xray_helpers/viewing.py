@@ -237,7 +237,7 @@ class Pager:
 
     def load(self, items: Sequence[Any]) -> None:
         """Begin anew with other items."""
-        self._items, self.at = list(items), 0
+        self._items, self.at = items, 0
         self.turn(0)
 
     def turn(self, pages: int) -> None:

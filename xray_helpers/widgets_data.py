@@ -1,12 +1,13 @@
 """The images of a study, browsed in JupyterLab: by class, part, status and source; and corrections made there."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
+import numpy as np
 import pandas as pd
 from IPython.display import Image
 
@@ -40,6 +41,19 @@ def browse_dataset(
         What batch shows.
     """
     return show(lambda: _DatasetBrowser(manifest, links, folder, settings.corrections).box, still)
+
+
+class _Pages(Sequence):
+    """Stretches of a table, each cut out when it is looked at: 50,000 tables at once would take most of a GB."""
+
+    def __init__(self, table: pd.DataFrame, places: list[slice]) -> None:
+        self._table, self._places = table, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, at: int) -> pd.DataFrame:
+        return self._table.iloc[self._places[at]]
 
 
 class _DatasetBrowser:
@@ -102,10 +116,10 @@ class _DatasetBrowser:
             table = table[table["source_group"].str.contains(self.source.value, case=False, regex=False, na=False)]
         self.pager.load(self.finders[self.view.value](table))
 
-    def _images(self, table: pd.DataFrame) -> list[pd.DataFrame]:
-        return [table.iloc[i : i + _PAGE] for i in range(0, len(table), _PAGE)]
+    def _images(self, table: pd.DataFrame) -> "_Pages":
+        return _Pages(table, [slice(start, start + _PAGE) for start in range(0, len(table), _PAGE)])
 
-    def _groups(self, table: pd.DataFrame) -> list[pd.DataFrame]:
+    def _groups(self, table: pd.DataFrame) -> "_Pages":
         whole = self.manifest[self.manifest["source_group"].isin(table["source_group"].dropna())]
         sizes = whole.groupby("source_group")["path"].transform("size")
         order = (
@@ -113,7 +127,8 @@ class _DatasetBrowser:
             .assign(size=sizes)
             .sort_values(["size", "source_group", "path"], ascending=[False, True, True])
         )
-        return [group for _, group in order.groupby("source_group", sort=False)]
+        ends = np.flatnonzero(np.diff(pd.factorize(order["source_group"])[0], append=-1)) + 1
+        return _Pages(order, [slice(*at) for at in pairwise([0, *ends.tolist()])])
 
     def _doubtful(self, table: pd.DataFrame) -> list[pd.DataFrame]:
         doubtful = self.links[self.links["decision"] == "for review"].sort_values("correlation", ascending=False)
