@@ -133,6 +133,12 @@ class Settings(BaseModel):
     primary_model: str = Field(
         VALIDATION, description="whose primary endpoint: a model, or the one 'validation' prefers"
     )
+    prevalence: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of fractures at which PPV and NPV are told as well; 0: at the usual ones alone",
+    )
     readers: str = Field("", description="a CSV of what readers said of the images: path, reader, call or score")
     eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
     seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")
