@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from xray_helpers.cache import Rows
 from xray_helpers.intervals import describe
 from xray_helpers.metrics import compute_metrics
 from xray_helpers.settings import Settings
@@ -152,7 +153,7 @@ def cross_validate(
     stopped_by = "next fold" if schedule is None else "schedule"
     y_prob = np.full(len(table), np.nan)
     for judged, head, _ in _train_folds(views, table, settings, stopped_by, schedule):
-        y_prob[judged] = predict_head(head, np.asarray(views[0][:])[judged])
+        y_prob[judged] = predict_head(head, Rows(views[0], np.flatnonzero(judged)))
     predicted = table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=table["fold"].to_numpy(int))
     return predicted.dropna(subset=["y_prob"])
 
@@ -193,7 +194,6 @@ def _train_folds(
     """
     y, fold = table["y_true"].to_numpy(), table["fold"].to_numpy(int)
     counted = table["counted"].astype(bool).to_numpy() if "counted" in table else np.ones(len(table), bool)
-    views = [np.asarray(view[:]) for view in views]
     folds, head = np.unique(fold), None
     for test, following in zip(folds, np.roll(folds, -1), strict=True):
         judged, rest = counted & (fold == test), fold != test
@@ -202,10 +202,11 @@ def _train_folds(
             rest = rest & (fold != following)
         if len(set(y[rest])) < 2 or (aside is not None and len(set(y[aside])) < 2):
             continue
-        watched = None if aside is None else (views[0][aside], y[aside])
-        head, history = train_head(
-            ([view[rest] for view in views], y[rest]), watched, settings, head, schedule=schedule
-        )
+        watched = None if aside is None else (Rows(views[0], np.flatnonzero(aside)), y[aside])
+        kept = [
+            Rows(view, np.flatnonzero(rest)) for view in views
+        ]  # no copies: TensorFlow holds what it was once given
+        head, history = train_head((kept, y[rest]), watched, settings, head, schedule=schedule)
         yield judged, head, history
 
 

@@ -294,5 +294,5 @@ def predict_border(
     for view in list_views(settings)[1:]:
         _, forward, key = open_extractor(model, view, weights, engine, folder)
         features = extract_features(table, folder, forward, key)[0]
-        return cross_validate([features[:]], table, view, schedule)
+        return cross_validate([features], table, view, schedule)
     return table[["path", "group", "y_true"]].head(0).assign(y_prob=np.empty(0), fold=np.empty(0, int))
