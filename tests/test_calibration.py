@@ -9,6 +9,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from xray_helpers.calibration import (
     calibration_error,
+    calibration_table,
     decision_curve,
     describe_calibration,
     fit_slope,
@@ -155,3 +156,17 @@ def test_a_good_model_is_worth_acting_on_at_thresholds_fixed_in_advance():
     assert curve["gain"].to_numpy() == pytest.approx(better.to_numpy())
     scores, _ = judge_calibration(table, table)
     assert "fixed in advance, at 0.2, 0.3" in describe_calibration(scores, curve)
+
+
+def test_the_table_tells_slope_intercept_and_error_with_their_intervals():
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 2
+    p = 1 / (1 + np.exp(-(1.2 * (2 * y - 1) + rng.normal(0, 1.2, 120))))
+    part = pd.DataFrame({"y_true": y, "y_prob": p, "group": np.arange(120)})
+    scores, _ = judge_calibration(part, part)
+    before, after = calibration_table(scores)
+    assert before["scaling"] == "before"
+    assert before["slope (1: perfect)"].startswith(f"{scores['before']['slope']:.2f} (")
+    assert after["calibration error"].startswith(f"{scores['after']['calibration_error']:.2f} (")
+    few = part.assign(group=0)
+    assert "no interval" in calibration_table(judge_calibration(few, few)[0])[0]["calibration error"]

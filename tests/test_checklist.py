@@ -2,8 +2,9 @@ import pytest
 import yaml
 
 from xray_helpers.checklist import blank_answers, collect_facts, fill_guidelines, read_answers, read_guidelines
+from xray_helpers.provenance import provenance
 from xray_helpers.settings import InputError, build_settings
-from xray_helpers.studies import provenance, shareable, write_json
+from xray_helpers.studies import shareable, write_json
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ def test_bad_input_ends_in_one_sentence_and_status_2(root, tmp_path, make_images
 
 def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_images, monkeypatch):
     from xray_helpers import series
-    from xray_helpers.settings import InputError, Running, build_settings
+    from xray_helpers.run_options import Running
+    from xray_helpers.settings import InputError, build_settings
     from xray_helpers.studies import open_study, read_json, write_json
 
     make_images(tmp_path / "good" / "Fractured", 20, seed=4)

@@ -7,9 +7,10 @@ import pytest
 
 from xray_helpers import plots
 from xray_helpers.pages import write_checklist, write_index, write_pdfs, write_studies
+from xray_helpers.provenance import provenance
 from xray_helpers.settings import InputError, build_settings
 from xray_helpers.sharing import export_study
-from xray_helpers.studies import find_study, provenance, shareable, write_csv, write_json
+from xray_helpers.studies import find_study, shareable, write_csv, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from xray_helpers.backbones import BACKBONES
 from xray_helpers.cli import main
-from xray_helpers.settings import PROFILES, Running, Settings
+from xray_helpers.run_options import Running
+from xray_helpers.settings import PROFILES, Settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

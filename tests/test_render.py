@@ -3,9 +3,10 @@ import re
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from xray_helpers.provenance import provenance
 from xray_helpers.render import changed_parameters, clean_html, clean_notebook, clean_table, last_of_line, write_html
 from xray_helpers.settings import build_settings
-from xray_helpers.studies import provenance, shareable, write_json
+from xray_helpers.studies import shareable, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

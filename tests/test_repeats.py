@@ -134,3 +134,22 @@ def test_with_a_schedule_two_folds_are_enough_and_seeds_keep_to_it(study):
     flipped = parts | {"validation": (x[80:110], 1 - y[80:110])}
     one, other = (repeat_seeds(([x[:80]], y[:80]), p, settings, schedule) for p in (parts, flipped))
     assert one["auroc_test"].tolist() == other["auroc_test"].tolist()
+
+
+def test_repeats_of_a_fine_tuned_model_say_whose_they_are():
+    from xray_helpers.repeats import describe_all_images, describe_spread, summarise
+
+    seeds = pd.DataFrame({"seed": [1, 2], "auroc_test": [0.7, 0.8], "auroc_out_of_fold": [0.74, 0.78]})
+    rng, y = np.random.default_rng(0), np.arange(60) % 2
+    out = pd.DataFrame(
+        {"y_true": y, "y_prob": np.clip(0.4 * y + rng.uniform(0, 0.6, 60), 0, 1), "group": range(60), "fold": y}
+    )
+    auroc = {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95}
+    own, tuned = (summarise(seeds, out, auroc, tuned=tuned) for tuned in (False, True))
+    assert "not of the fine-tuned model itself" in describe_spread(tuned)
+    assert "out of fold (of heads on frozen features)" in describe_all_images(tuned)
+    assert "frozen" not in describe_spread(own)
+    again = own.set_index("source").loc["other seeds and other folds, all images out of fold"]
+    assert (again["auroc"], again["runs"]) == (0.76, 2)
+    assert again["sd"] == pytest.approx(0.02828, abs=1e-4)
+    assert "standard deviation 0.028: what training and folds alone move" in describe_spread(own)

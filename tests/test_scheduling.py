@@ -1,8 +1,9 @@
 import time
 from concurrent.futures import Future
 
+from xray_helpers.run_options import Running
 from xray_helpers.scheduling import Engine, Plan, _ConsoleLines, _Flight
-from xray_helpers.settings import Running, Settings
+from xray_helpers.settings import Settings
 from xray_helpers.steps import build_steps
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from xray_helpers import pages, scheduling
+from xray_helpers.provenance import provenance
+from xray_helpers.run_options import Running
 from xray_helpers.scheduling import Engine, Plan
-from xray_helpers.settings import Running, Settings
+from xray_helpers.settings import Settings
 from xray_helpers.steps import JUDGE, build_steps, find_reason, read_record, record_path, write_record
-from xray_helpers.studies import open_study, provenance, read_json, shareable, write_json
+from xray_helpers.studies import open_study, read_json, shareable, write_json
 
 MODELS = ("VGG16", "ResNet50")
 

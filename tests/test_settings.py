@@ -1,13 +1,12 @@
 import pytest
 
+from xray_helpers.run_options import build_running, part_values
 from xray_helpers.settings import (
     PROFILES,
     InputError,
     Settings,
-    build_running,
     build_settings,
     parse_assignments,
-    part_values,
     read_notebook_settings,
     read_settings_file,
 )

@@ -4,9 +4,10 @@ import pytest
 from PIL import Image
 
 from xray_helpers import plots
+from xray_helpers.provenance import provenance
 from xray_helpers.settings import build_settings
 from xray_helpers.sharing import export_study
-from xray_helpers.studies import provenance, read_csv, shareable, write_csv, write_json, write_text
+from xray_helpers.studies import read_csv, shareable, write_csv, write_json, write_text
 
 NAMES = [f"ward 7/Smith & Jones_{i}.png" for i in range(40)]
 

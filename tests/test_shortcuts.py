@@ -307,7 +307,8 @@ def test_controls_are_known_by_their_settings(given, words):
 @pytest.fixture
 def reports(tmp_path, monkeypatch):
     """Three studies that were judged: pictures as they are, the border alone, and a sweep of both."""
-    from xray_helpers.studies import provenance, shareable, write_csv, write_json
+    from xray_helpers.provenance import provenance
+    from xray_helpers.studies import shareable, write_csv, write_json
 
     monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
     scores = {

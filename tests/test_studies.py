@@ -8,13 +8,13 @@ import pandas as pd
 import psutil
 import pytest
 
+from xray_helpers.provenance import provenance
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.studies import (
     from_root,
     local_path,
     open_study,
     partial_name,
-    provenance,
     read_csv,
     read_json,
     shareable,

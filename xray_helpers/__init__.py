@@ -2,7 +2,7 @@
 
 The rooms, ground floor first; a module imports only from those that stand before it (`tests/test_cli.py` checks that):
 
-words     settings · studies · records · tables · labels · cache
+words     settings · run_options · provenance · studies · records · tables · labels · cache
 images    decoders · dicom_values · dicoms · deep_pictures · radiographs · anatomy · phantoms
 data      boxes · listed_tables · listing · manifest · pixels · signatures · alignment · duplicates · splits
 learning  weights · backbones · engines · features · training · prediction · finetuning

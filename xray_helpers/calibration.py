@@ -222,6 +222,20 @@ def fit_temperature_interval(validation: pd.DataFrame) -> dict[str, Any]:
     return {"value": value, "ci_low": min(ends[0], value), "ci_high": max(ends[1], value), "method": entry["method"]}
 
 
+def calibration_table(scores: dict[str, Any]) -> list[dict[str, str]]:
+    """Return `judge_calibration`'s scores as text, a row before and after scaling."""
+    return [
+        {
+            "scaling": name,
+            "calibration error": describe(_entry("calibration_error", scores[name])),
+            "of perfect ones, by chance": f"{scores[name]['calibration_error_by_chance']:.2f}",
+            "slope (1: perfect)": describe(_entry("slope", scores[name])),
+            "intercept (0: perfect)": describe(_entry("intercept", scores[name])),
+        }
+        for name in ("before", "after")
+    ]
+
+
 def judge_calibration(validation: pd.DataFrame, test: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
     """Fit the temperature on validation and look at test before and after it.
 

@@ -8,16 +8,8 @@ from pathlib import Path
 import click
 
 from xray_helpers import __version__
-from xray_helpers.settings import (
-    PROFILES,
-    InputError,
-    Running,
-    build_running,
-    build_settings,
-    parse_assignments,
-    part_values,
-    read_settings_file,
-)
+from xray_helpers.run_options import Running, build_running, part_values
+from xray_helpers.settings import PROFILES, InputError, build_settings, parse_assignments, read_settings_file
 
 
 class _Group(click.Group):

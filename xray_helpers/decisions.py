@@ -25,6 +25,11 @@ _RESAMPLES = 500
 _ENDS = (("value", ""), ("ci_low", "_low"), ("ci_high", "_high"))
 
 
+def list_prevalences(own: float = 0.0) -> list[float]:
+    """Return the usual prevalences, rising, with one of a person's own where it is above 0."""
+    return sorted({*PREVALENCES, own} - {0.0})
+
+
 def tabulate_prevalences(scores: dict[str, Any], prevalences: Sequence[float] = PREVALENCES) -> pd.DataFrame:
     """Return what a positive and a negative call would be worth where fractures are rarer or commoner than here.
 

@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from xray_helpers.provenance import now
 from xray_helpers.settings import InputError
-from xray_helpers.studies import RUN, now, partial_name, read_json, redact, root, write_text
+from xray_helpers.studies import RUN, partial_name, read_json, redact, root, write_text
 
 DEAD, LATE, LEFT = "dead", "late", "left"  # how a kernel can be lost: by itself, by the limit, with the command
 DISK = (

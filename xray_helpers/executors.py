@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.settings import InputError, Running
+from xray_helpers.run_options import Running
+from xray_helpers.settings import InputError
 
 AWAY = 10  # steps at once on a cluster, unless told
 

@@ -13,8 +13,9 @@ import jinja2
 from bleach.sanitizer import ALLOWED_TAGS
 from markupsafe import Markup
 
+from xray_helpers.provenance import now
 from xray_helpers.settings import Settings
-from xray_helpers.studies import LAB, is_noise, now, read_json, redact, write_text
+from xray_helpers.studies import LAB, is_noise, read_json, redact, write_text
 
 if TYPE_CHECKING:
     import nbformat

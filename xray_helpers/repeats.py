@@ -11,6 +11,7 @@ from xray_helpers.cache import Rows
 from xray_helpers.intervals import describe
 from xray_helpers.metrics import compute_metrics
 from xray_helpers.settings import Settings
+from xray_helpers.splits import assign_folds
 from xray_helpers.studies import derive_seed
 from xray_helpers.training import Views, predict_head, train_head
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import keras
 
 MIN_VALIDATION = 50  # independent sources of validation below which folds of train say how long to train
+AGAIN = "other seeds and other folds, all images out of fold"
+FROZEN = "heads on frozen features"
 ALL_IMAGES = "all images, each out of fold, 95 % interval of groups"
 
 
@@ -155,6 +158,33 @@ def cross_validate(
     return predicted.dropna(subset=["y_prob"])
 
 
+def repeat_folds(
+    views: Views, table: pd.DataFrame, settings: Settings, schedule: Sequence[float] | None = None
+) -> list[float]:
+    """Cross-validate again, with other seeds and folds dealt anew: what training and folds alone move.
+
+    Parameters
+    ----------
+    views, table, settings, schedule
+        As for `cross_validate`; the table also with status, label and source_group.
+
+    Returns
+    -------
+    list of float
+        AUROC of all images together, out of fold; one per repeat, missing where the table has no row.
+    """
+    found = []
+    for repeat in range(settings.repeats):
+        if not len(table):
+            found.append(np.nan)
+            continue
+        seed = derive_seed(settings.seed, "folds again", repeat)
+        dealt = table.assign(fold=assign_folds(table, settings.folds, seed))
+        predicted = cross_validate(views, dealt, settings.model_copy(update={"seed": seed}), schedule)
+        found.append(_auroc(predicted["y_true"], predicted["y_prob"]))
+    return found
+
+
 def _train_folds(
     views: Views, table: pd.DataFrame, settings: Settings, stopped_by: str, schedule: Sequence[float] | None = None
 ) -> Iterator[tuple[np.ndarray, "keras.Model", pd.DataFrame]]:
@@ -180,8 +210,10 @@ def _train_folds(
         yield judged, head, history
 
 
-def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str, Any], seed: int = 0) -> pd.DataFrame:
-    """Return how far the score moves with the seed, with the split, and by the sample: source, auroc, low, high, runs.
+def summarise(
+    repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str, Any], *, tuned: bool = False
+) -> pd.DataFrame:
+    """Return how far the score moves with the seed, with the split, and by the sample.
 
     Parameters
     ----------
@@ -191,20 +223,29 @@ def summarise(repeats: pd.DataFrame, out_of_fold: pd.DataFrame, auroc: dict[str,
         Of `cross_validate`.
     auroc : dict
         Of ``metrics.json``: what is known by one split and its interval.
-    seed : int
-        Not used: nothing is drawn at random. Kept for those who call it.
+    tuned : bool
+        Whether the model was fine-tuned: what is repeated are heads on the frozen features then, not this model.
+
+    Returns
+    -------
+    DataFrame
+        source, auroc, low, high, sd (over runs; missing for one), runs, of (``this model`` or ``heads on frozen features``).
     """
     rows = [{"source": "this split, 95 % interval of groups", "auroc": auroc["value"], "low": auroc["ci_low"],
              "high": auroc["ci_high"], "runs": 1}]  # fmt: skip
     if len(repeats):
         rows.append(_spread("other seeds, same split", repeats["auroc_test"]))
+        if repeats.get("auroc_out_of_fold", pd.Series(dtype=float)).notna().any():
+            rows.append(_spread(AGAIN, repeats["auroc_out_of_fold"]))
     if len(out_of_fold):
         folds = [_auroc(part["y_true"], part["y_prob"]) for _, part in out_of_fold.groupby("fold")]
         rows.append(_spread("other folds of all images", pd.Series(folds, dtype=float)))
-        together = score_out_of_fold(out_of_fold, seed)
+        together = score_out_of_fold(out_of_fold)
         rows.append({"source": ALL_IMAGES, "auroc": together["value"], "low": together["ci_low"],
                      "high": together["ci_high"], "runs": 1})  # fmt: skip
-    return pd.DataFrame(rows).astype({name: float for name in ("auroc", "low", "high")})
+    table = pd.DataFrame(rows).reindex(columns=["source", "auroc", "low", "high", "sd", "runs"])
+    table = table.astype({name: float for name in ("auroc", "low", "high", "sd")})
+    return table.assign(of=["this model", *[FROZEN if tuned else "this model"] * (len(table) - 1)])
 
 
 def score_out_of_fold(out_of_fold: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
@@ -218,7 +259,8 @@ def score_out_of_fold(out_of_fold: pd.DataFrame, seed: int = 0) -> dict[str, Any
 
 def _spread(source: str, values: pd.Series) -> dict[str, Any]:
     values = values.dropna()
-    return {"source": source, "auroc": values.mean(), "low": values.min(), "high": values.max(), "runs": len(values)}
+    spread = {"source": source, "auroc": values.mean(), "low": values.min(), "high": values.max()}
+    return spread | {"sd": values.std(ddof=1), "runs": len(values)}
 
 
 def _auroc(y_true: Sequence[int], y_prob: Sequence[float]) -> float:
@@ -238,7 +280,16 @@ def describe_spread(table: pd.DataFrame) -> str:
             f"Over {_counted(row['runs'], 'fold')} of all images, each judged by a head that never saw its group, it "
             f"{_lies(row)}, {row['auroc']:.2f} on average. "
         )
+    if AGAIN in by.index:
+        row = by.loc[AGAIN]
+        moved = (
+            "" if pd.isna(row["sd"]) else f", standard deviation {row['sd']:.3f}: what training and folds alone move"
+        )
+        again = f"Cross-validated again with {_counted(row['runs'], 'other seed')} and folds"
+        text += f"{again}, all images together: it {_lies(row)}{moved}. "
     text += describe_all_images(table)
+    if text and "of" in table and (table["of"] == FROZEN).any():
+        text += f" These repeats are of {FROZEN}, not of the fine-tuned model itself."
     return text.strip() or "Nothing was repeated: the spread is not known."
 
 
@@ -254,5 +305,9 @@ def _lies(row: pd.Series) -> str:
 def describe_all_images(table: pd.DataFrame) -> str:
     """Return the AUROC of all images, each judged out of fold, with its interval; an empty text where it is not known."""
     rows = table[(table["source"] == ALL_IMAGES) & table["low"].notna()]
-    entries = ({"value": row.auroc, "ci_low": row.low, "ci_high": row.high} for row in rows.itertuples())
-    return "".join(f"All images together, out of fold: {describe(entry)}." for entry in entries)
+    told = []
+    for row in rows.to_dict("records"):
+        whose = f" (of {FROZEN})" if row.get("of") == FROZEN else ""
+        entry = {"value": row["auroc"], "ci_low": row["low"], "ci_high": row["high"]}
+        told.append(f"All images together, out of fold{whose}: {describe(entry)}.")
+    return "".join(told)

@@ -218,21 +218,28 @@ def describe_scores(
     """Return what a model's scores mean, in a few sentences; `out_of_fold`, where known, decides about the border."""
     auroc, accuracy, recall = scores["auroc"], scores["accuracy"], scores["recall"]
     text = f"On {scores['n']} test images of {scores['n_groups']} groups, {model} has AUROC {describe(auroc)}. "
-    if auroc["ci_low"] is not None:
-        chance = auroc["ci_low"] <= 0.5
-        text += (
-            "The interval includes 0.5, so it is not told from chance. "
-            if chance
-            else "There it is better than chance. "
-        )
-    text += f"At the threshold {scores['threshold']:.2f} ({scores['threshold_rule']}) its accuracy is {describe(accuracy)}, "
-    text += "above" if accuracy["ci_low"] is not None and accuracy["ci_low"] > baseline else "not clearly above"
-    text += f" the {baseline:.2f} of the majority class. "
-    fractures = scores["tp"] + scores["fn"]
+    text += _beside_chance(auroc, out_of_fold)
+    text += f"At the threshold {scores['threshold']:.2f} ({scores['threshold_rule']}) its accuracy is {describe(accuracy)}; "
+    text += f"whether that is above the {baseline:.2f} of the majority class is {_beside(accuracy, baseline)}. "
     if scores["leak"]:
         text += f"All this is inflated: {scores['leak']:.0%} of the test images have a sibling in train. "
     text += describe_border(border, out_of_fold or auroc)
-    return text + f"It finds {scores['tp']} of {fractures} fractures: sensitivity {describe(recall)}."
+    found = f"It finds {scores['tp']} of {scores['tp'] + scores['fn']} images that are {class_names()[1]}"
+    return f"{text}{found}: sensitivity {describe(recall)}."
+
+
+def _beside(entry: dict[str, Any], value: float) -> str:
+    """Return ``shown``, ``ruled out`` or ``not known``: whether a score is above a value."""
+    if entry["ci_low"] is None:
+        return "not known"
+    return "shown" if entry["ci_low"] > value else "ruled out" if entry["ci_high"] <= value else "not known"
+
+
+def _beside_chance(auroc: dict[str, Any], out_of_fold: dict[str, Any] | None) -> str:
+    """Return whether a model is better than chance, on test and, where that is known, on all images out of fold."""
+    test = _beside(auroc, 0.5)
+    text = f"That it is better than chance is {test} on test"
+    return text + (f", and {_beside(out_of_fold, 0.5)} on all images out of fold. " if out_of_fold else ". ")
 
 
 def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:

@@ -15,7 +15,9 @@ from typing import Any
 
 from xray_helpers.execution import DEAD, DISK, run_step
 from xray_helpers.executors import count_jobs
-from xray_helpers.settings import Running, Settings
+from xray_helpers.provenance import now
+from xray_helpers.run_options import Running
+from xray_helpers.settings import Settings
 from xray_helpers.steps import (
     EXPLORE,
     JUDGE,
@@ -32,13 +34,12 @@ from xray_helpers.studies import (
     hash_of,
     is_noise,
     notebooks_folder,
-    now,
     partial_name,
     read_csv,
     root,
     write_json,
     write_whole,
-)  # fmt: skip
+)
 
 log = logging.getLogger("xray_helpers")
 _TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and between signs of life

@@ -19,18 +19,18 @@ from xray_helpers.cache import cache_folder
 from xray_helpers.execution import DISK, describe_os_error
 from xray_helpers.executors import count_jobs, open_executor
 from xray_helpers.listing import list_data
+from xray_helpers.provenance import now, provenance
+from xray_helpers.run_options import Running
 from xray_helpers.scheduling import Engine, Plan, write_studies
-from xray_helpers.settings import InputError, Running, Settings
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.steps import JUDGE, TRAIN, build_steps, find_reason, settle
 from xray_helpers.studies import (
     ANSWERS,
     RUN,
     hash_of,
     local_path,
-    now,
     open_study,
     place_of,
-    provenance,
     read_csv,
     read_json,
     redact,
@@ -38,7 +38,7 @@ from xray_helpers.studies import (
     study_folder,
     sweep_partials,
     write_json,
-)  # fmt: skip
+)
 
 log = logging.getLogger("xray_helpers")
 LOCK = ".lock"

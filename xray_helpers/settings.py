@@ -39,7 +39,7 @@ class InputError(Exception):
     """What a user can mend: one sentence that says what, where, and what to do."""
 
 
-def _read_list(value: Any) -> Any:
+def read_list(value: Any) -> Any:
     """Return the parts of a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; anything but a text as it is."""
     if not isinstance(value, str):
         return value
@@ -133,6 +133,12 @@ class Settings(BaseModel):
     primary_model: str = Field(
         VALIDATION, description="whose primary endpoint: a model, or the one 'validation' prefers"
     )
+    prevalence: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of fractures at which PPV and NPV are told as well; 0: at the usual ones alone",
+    )
     readers: str = Field("", description="a CSV of what readers said of the images: path, reader, call or score")
     eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
     seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")
@@ -147,7 +153,7 @@ class Settings(BaseModel):
     @field_validator("img_size", mode="before")
     @classmethod
     def _two_sides(cls, value: Any) -> Any:
-        value = _read_list(value.replace("x", ",")) if isinstance(value, str) else value
+        value = read_list(value.replace("x", ",")) if isinstance(value, str) else value
         sides = list(value) if isinstance(value, list | tuple) else [value]
         return sides * 2 if len(sides) == 1 else sides
 
@@ -176,7 +182,7 @@ class Settings(BaseModel):
     @field_validator("models", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        return _read_list(value)
+        return read_list(value)
 
     @field_validator("models")
     @classmethod
@@ -208,47 +214,6 @@ class Settings(BaseModel):
             raise ValueError(f"is no regular expression ({error})") from None
         if value and groups < 1:
             raise ValueError("needs one group in parentheses: the patient")
-        return value
-
-
-class Running(BaseModel):
-    """How a study is run: where, how many steps at once, what each may take. It changes no result."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
-
-    jobs: int = Field(
-        0, ge=0, le=1000, description="steps at once; 0: two as far as cores and memory reach, 10 elsewhere"
-    )
-    on: str = Field("here", description="'here', 'slurm', 'submitit' (Slurm without a way back), or tcp://… of Dask")
-    threads: int = Field(0, ge=0, le=1024, description="cores a step; 0: the machine's, parted between steps")
-    memory: float = Field(4, gt=0, le=10_000, description="GiB a step; fewer steps run at once where there is less")
-    step_limit: float = Field(24, gt=0, le=10_000, description="hours after which a step that still runs is ended")
-    shard_images: int = Field(
-        20_000, ge=0, description="images from which features are extracted in parts of so many; 0: never"
-    )
-    partition: str = Field("", description="of Slurm; by default the cluster's own")
-    account: str = Field("", description="of Slurm")
-    walltime: str = Field("1-00:00:00", pattern=r"^(\d+-)?\d+(:\d+){0,2}$", description="of a Slurm job")
-    gpus: int = Field(0, ge=0, le=64, description="of a Slurm job")
-    directives: tuple[str, ...] = Field((), description="further options of sbatch, such as ['--qos=long']")
-
-    @field_validator("directives", mode="before")
-    @classmethod
-    def _split_options(cls, value: Any) -> Any:
-        return _read_list(value)
-
-    @field_validator("directives")
-    @classmethod
-    def _long_options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(option.startswith("--") for option in value):
-            raise ValueError("write options of sbatch in full, such as --qos=long or --exclusive")
-        return value
-
-    @field_validator("on")
-    @classmethod
-    def _known_place(cls, value: str) -> str:
-        if value not in ("here", "slurm", "submitit") and not value.startswith(("tcp://", "tls://", "ucx://")):
-            raise ValueError("it is here, slurm, submitit, or the tcp://… address of a Dask scheduler")
         return value
 
 
@@ -296,29 +261,11 @@ def build_settings(profile: str = "quick", **values: Any) -> Settings:
     if profile not in PROFILES:
         raise InputError(f"There is no profile {profile!r}{nearest(profile, PROFILES)} Known: {', '.join(PROFILES)}.")
     check_names(values)
-    return _validate(Settings, {"name": profile} | PROFILES[profile] | values)
+    return validate(Settings, {"name": profile} | PROFILES[profile] | values)
 
 
-def build_running(**values: Any) -> Running:
-    """Build the options of a run, as `build_settings` builds a study's settings.
-
-    Raises
-    ------
-    InputError
-        As there.
-    """
-    check_names(values, known=Running.model_fields)
-    return _validate(Running, values)
-
-
-def part_values(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what of the parameters is a study's, and what says how it is run."""
-    running = {key: value for key, value in values.items() if key in Running.model_fields}
-    check_names(values, known=Running.model_fields)
-    return {key: value for key, value in values.items() if key not in running}, running
-
-
-def _validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
+def validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
+    """Return a model of values; raise `InputError` in one sentence for the first that cannot be used."""
     try:
         return model(**values)
     except ValidationError as error:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from xray_helpers.metrics import describe
+from xray_helpers.run_options import Running, part_values
 from xray_helpers.scheduling import write_studies
 from xray_helpers.series import build_plan, conclude, is_empty, locking, logging_to, prepare, run_plans, whole
-from xray_helpers.settings import InputError, Running, Settings, build_settings, check_names, part_values
+from xray_helpers.settings import InputError, Settings, build_settings, check_names
 from xray_helpers.shortcut_verdicts import list_controls
 from xray_helpers.steps import JUDGE, find_complete, is_alive
 from xray_helpers.studies import SWEEP, hash_of, is_private, read_json, study_folder, write_csv, write_json
