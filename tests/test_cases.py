@@ -1,5 +1,7 @@
 """Inputs that once failed, where they are at hand: each gives what its README says is right."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +130,31 @@ def test_tables_make_a_study(cases, root, data, options):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Complete in" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [96, 128, 224])
+def test_keras_own_224_file_alone_serves_every_size_offline(shared, root, phantom_csv, side):
+    """With no other file at hand, and no network asked: the study, its search for sources, and an audit."""
+    file = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    (root / "keras" / "models").mkdir(parents=True)
+    shutil.copyfile(shared / "weights" / "mobilenetv2_imagenet_notop.weights.h5", root / "keras" / "models" / file)
+    env = os.environ | {
+        "KERAS_HOME": str(root / "keras"),
+        "XRAY_HELPERS_ROOT": str(root),
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    run = ["run", "--models", "MobileNetV2", "--profile", "smoke", "--data", str(phantom_csv), "-p", f"img_size={side}"]
+    run += ["-p", "repeats=0", "-p", "maps=0", "-p", "shortcuts=off"]
+    for arguments in (run, ["audit", str(phantom_csv)])[: 2 if side == 96 else 1]:
+        command = [sys.executable, "-m", "xray_helpers", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=Path(__file__).parents[1])
+        assert done.returncode in (0, 1) if arguments[0] == "audit" else done.returncode == 0, done.stderr[-3000:]
+        assert "Traceback" not in done.stderr
+    manifest = (
+        (root / "reports" / "audit-phantoms.csv" / "index.html")
+        if side == 96
+        else root / "reports" / "smoke" / "index.html"
+    )
+    assert manifest.exists()
+    assert sorted(path.name for path in (root / "keras" / "models").iterdir()) == [file]
