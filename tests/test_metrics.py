@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 from xray_helpers.intervals import (
     MIN_GROUPS,
     TOO_FEW,
+    describe_count,
     effective_groups,
     grouped_mean,
     grouped_proportion,
@@ -311,3 +312,10 @@ def test_scores_of_copies_stand_beside_those_of_sources():
     assert scores["recall"]["value"] == 0.75
     assert scores["weighted"]["recall"]["value"] == pytest.approx(0.5)
     assert metrics_table(scores).set_index("metric").loc["Recall (sensitivity)", "each source once"].startswith("0.50")
+
+
+def test_the_effective_number_stands_beside_every_n():
+    assert describe_count({"n": 40, "n_groups": 40, "n_effective": 40.0}) == "40 images in 40 groups"
+    assert describe_count({"n": 80, "n_groups": 40}) == "80 images in 40 groups"
+    uneven = {"n": 230, "n_groups": 41, "n_effective": 1.46}
+    assert describe_count(uneven, "test images") == "230 test images in 41 groups, worth 1.5 equal ones"

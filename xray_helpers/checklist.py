@@ -11,6 +11,7 @@ from xray_helpers.breakdown import describe_failures, describe_subgroups
 from xray_helpers.calibration import describe_calibration
 from xray_helpers.comparison import choose_primary, conclude, flatten_metrics
 from xray_helpers.duplicates import find_label_conflicts
+from xray_helpers.intervals import describe_count
 from xray_helpers.manifest import count_flow
 from xray_helpers.metrics import METRIC_TITLES, METRICS, describe
 from xray_helpers.operating import describe_choice
@@ -314,5 +315,5 @@ def card_values(folder: Path, model: str, *, answers: dict[str, str] | None = No
         "answers": {name: escape(text) for name, text in given.items()},
         "trained": trained, "engine": describe_engine(trained["engine"]),
         "facts": collect_facts(folder) | judged_facts(folder, model), "settings": record["settings"],
-        "class_names": read_class_names(folder),
+        "class_names": read_class_names(folder), "count": describe_count(scores, "test images"),
     }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers.intervals import describe
+from xray_helpers.intervals import describe, describe_count
 from xray_helpers.metrics import METRIC_TITLES, METRICS
 from xray_helpers.paired import describe_pairs
 from xray_helpers.settings import VALIDATION, InputError
@@ -152,9 +152,9 @@ def conclude(
     how = (
         "" if len(table) == 1 else ", the model that validation prefers," if chosen != model else ", named beforehand,"
     )
-    text = f"{chosen}{how} has {METRIC_TITLES[primary]} {_describe(row, primary)} on {row['n']} test images of "
-    text += f"{row['n_groups']} groups"
-    text += f" ({row['n_effective']:.0f} effective)" if _is_uneven(row) else ""
+    text = (
+        f"{chosen}{how} has {METRIC_TITLES[primary]} {_describe(row, primary)} on {describe_count(row, 'test images')}"
+    )
     if primary != "auroc":
         text += f", AUROC {_describe(row, 'auroc')}"
     text += f", and accuracy {row['accuracy']:.2f} where the majority class alone gives {baseline:.2f}. "
@@ -172,7 +172,3 @@ def conclude(
 def _describe(row: pd.Series, metric: str) -> str:
     entry = {"value": row[metric], "ci_low": row[f"{metric}_low"], "ci_high": row[f"{metric}_high"]}
     return describe(entry).replace(" (", " (95 % interval ", 1) if pd.notna(entry["ci_low"]) else describe(entry)
-
-
-def _is_uneven(row: pd.Series) -> bool:
-    return pd.notna(row.get("n_effective")) and row["n_effective"] < 0.9 * row["n_groups"]

@@ -5,6 +5,7 @@ linearised, so that it costs one pass over the images), quantiles are Student's 
 of the groups leave (Satterthwaite), and below `MIN_GROUPS` effective groups (Kish 1965) there is no interval at all.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -288,6 +289,21 @@ def describe(entry: dict[str, Any], digits: int = 2) -> str:
     if value == low < high:
         return f"{value:.{digits}f} (at most {high:.{digits}f})"
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def describe_count(counts: Mapping[str, Any], what: str = "images") -> str:
+    """Return ``120 images in 30 groups, worth 12 equal ones``; the last words where groups are of unequal size.
+
+    Parameters
+    ----------
+    counts : mapping
+        n, n_groups, and n_effective (Kish) where it is known.
+    what : str
+    """
+    text = f"{counts['n']} {what} in {counts['n_groups']} groups"
+    worth = counts.get("n_effective")
+    uneven = worth is not None and not pd.isna(worth) and worth < 0.9 * counts["n_groups"]
+    return text + (f", worth {worth:.1f} equal ones" if uneven else "")
 
 
 def describe_p(p: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from xray_helpers.duplicates import Search
-from xray_helpers.intervals import effective_groups
+from xray_helpers.intervals import describe_count, effective_groups
 from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.operating import describe_choice
@@ -199,10 +199,7 @@ def log_scores(model: str, scores: dict[str, Any], baseline: float) -> None:
     """Print a model's main scores, a line each, for the log; DeLong's interval, which takes images for independent, too."""
     for name in ("accuracy", "precision", "recall", "f1", "auroc"):
         print(f"{model}: {METRIC_TITLES[name]} {describe(scores[name])}")
-    worth = f"worth {scores['n_effective']:.1f} equal ones"
-    print(
-        f"{model}: test n = {scores['n']} images in {scores['n_groups']} groups, {worth}; majority class {baseline:.2f}"
-    )
+    print(f"{model}: test n = {describe_count(scores)}; majority class {baseline:.2f}")
     low, high = scores["auroc"]["delong_low"], scores["auroc"]["delong_high"]
     told = "not defined" if low is None else f"{low:.2f} to {high:.2f}"
     print(f"{model}: AUROC by DeLong, for comparison with other papers, images taken as independent: {told}")
@@ -217,7 +214,7 @@ def describe_scores(
 ) -> str:
     """Return what a model's scores mean, in a few sentences; `out_of_fold`, where known, decides about the border."""
     auroc, accuracy, recall = scores["auroc"], scores["accuracy"], scores["recall"]
-    text = f"On {scores['n']} test images of {scores['n_groups']} groups, {model} has AUROC {describe(auroc)}. "
+    text = f"On {describe_count(scores, 'test images')}, {model} has AUROC {describe(auroc)}. "
     text += _beside_chance(auroc, out_of_fold)
     text += f"At the threshold {scores['threshold']:.2f} ({scores['threshold_rule']}) its accuracy is {describe(accuracy)}; "
     text += f"whether that is above the {baseline:.2f} of the majority class is {_beside(accuracy, baseline)}. "
@@ -253,7 +250,7 @@ def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
             text[METRIC_TITLES[name]] = told if pd.notna(value) else "not defined"
         if row.get("leak"):
             text["test leaked"] = f"{row['leak']:.0%}"
-        rows.append(text | {"n": f"{row['n']} in {row['n_groups']} groups"})
+        rows.append(text | {"n": describe_count(row).replace(" images", "")})
     return rows
 
 
