@@ -38,7 +38,7 @@ def test_series_folders_do_not_turn_labels(cases):
 
 def test_uncertain_is_no_class(cases):
     listing = list_data(str(cases / "tables" / "minus_one.csv"))
-    assert "whose label is no class are left out: -1 (" in listing.notes[0]
+    assert "with a label that is no class do not count: -1 (" in listing.notes[0]
     given = pd.read_csv(cases / "tables" / "minus_one.csv").set_index("path")["label"]
     found = listing.table.set_index("path")["label"]
     assert (found.eq(POSITIVE).fillna(False) == given.eq(1)).all()

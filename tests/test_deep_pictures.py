@@ -245,3 +245,13 @@ def test_a_study_says_of_odd_pictures_what_a_model_says(tmp_path):
     assert notes["thin.png"] == "very long and thin: 400 x 40 pixels"
     assert notes["photo.png"] == "a colour photograph, no radiograph"
     assert notes["plain.png"] == ""
+
+
+def test_words_of_a_ppm_that_end_early_are_no_picture(tmp_path):
+    rng = np.random.default_rng(0)
+    words = " ".join(map(str, rng.integers(0, 4096, 3 * 40 * 50)))
+    (tmp_path / "a.ppm").write_text(f"P3\n50 40\n4095\n{words}\n")
+    assert read_radiograph(tmp_path / "a.ppm").pixels.shape == (40, 50)
+    (tmp_path / "b.ppm").write_text(f"P3\n50 40\n4095\n{words[: len(words) // 2]}\n")
+    with pytest.raises(UnreadableError, match="truncated"):
+        read_radiograph(tmp_path / "b.ppm")

@@ -395,3 +395,35 @@ def test_a_few_bytes_more_are_no_hindrance(tmp_path, phantom):
     ds = build(phantom, 8, WindowCenter=128, WindowWidth=256)
     ds.PixelData += b"\0" * 12
     assert (read(ds, tmp_path).pixels == phantom).all()
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14])
+def test_palettes_span_the_bits_that_their_entries_use(tmp_path, phantom, bits):
+    ds = build(phantom, 8, "PALETTE COLOR")
+    entries = np.round(np.arange(256) / 255 * (2**bits - 1)).astype("<u2")
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(ds, f"{colour}PaletteColorLookupTableData", entries.tobytes())
+    found = read(ds, tmp_path).pixels
+    assert np.abs(found.astype(int) - phantom).max() <= 2
+    ds.RedPaletteColorLookupTableData = entries[:100].tobytes()
+    with pytest.raises(UnreadableError, match="a palette that is not whole"):
+        read(ds, tmp_path, "short.dcm")
+
+
+@pytest.mark.parametrize("stored", [9, 10, 11])
+def test_values_of_more_bits_than_stored_says_are_read_whole_with_a_note(tmp_path, deep, stored):
+    ds = build(deep, 12)
+    ds.BitsStored, ds.HighBit = stored, stored - 1
+    found = read(ds, tmp_path)
+    assert np.corrcoef(found.pixels.ravel(), deep.ravel())[0, 1] > 0.999
+    assert "more bits than BitsStored says" in found.note
+
+
+def test_a_table_that_is_cut_short_is_not_used(tmp_path, deep):
+    for keyword, words_ in (("ModalityLUTSequence", "Modality LUT is not whole"), ("VOILUTSequence", "")):
+        ds = build(deep, 12)
+        setattr(ds, keyword, table([4096, 0, 12], np.arange(2000).astype("<u2").tobytes()))
+        found = read(ds, tmp_path, f"{keyword}.dcm")
+        assert np.corrcoef(found.pixels.ravel(), deep.ravel())[0, 1] > 0.99
+        assert words_ in found.note

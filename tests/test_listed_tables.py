@@ -33,7 +33,7 @@ def test_labels_that_are_no_class_are_left_out_and_told(images):
         row["label"] = label
     listing = list_data(write_table(images, rows))
     assert listing.table["label"].value_counts().to_dict() == {POSITIVE: 10, NEGATIVE: 10}
-    assert "4 rows whose label is no class" in listing.notes[0]
+    assert "4 rows with a label that is no class" in listing.notes[0]
 
 
 def test_readers_who_agree_make_a_label_and_others_a_conflict(root, images):
@@ -159,7 +159,7 @@ def test_a_folder_and_a_table_that_contradict_are_a_conflict(root, atlas):
     table, _ = build_manifest(build_settings(name="s", data=str(folder)))
     reasons = table[table["status"] == "excluded"].set_index("path")["reason"]
     assert set(reasons.index) == {"images/Fractured/im1_000.png", "images/Non_fractured/im2_000.png"}
-    assert any("1 rows whose label is no class have their folder's: -1 (1)" in note for note in listing.notes)
+    assert any("1 rows with a label that is no class have their folder's: -1 (1)" in note for note in listing.notes)
     assert "its folder says Fractured, dataset.csv says Non-Fractured" in reasons.iloc[0]
 
 
@@ -225,3 +225,70 @@ def test_placeholders_and_a_patient_of_many_images_are_told():
     assert "One patient has 30 of 60 images" in notes[0]
     assert set_aside_patients(pd.Series(np.repeat([f"p{i}" for i in range(20)], 3)), notes := []).notna().all()
     assert notes == []
+
+
+def test_patients_splits_and_labels_of_a_joined_table_count(atlas, root):
+    folder, rows = atlas
+    for number, row in enumerate(rows):
+        row |= {"PatientID": f"p{number // 2}", "split": "test" if number < 6 else "train", "label": row["fractured"]}
+    rows[3]["label"] = 0
+    write_table(folder, rows, "dataset.csv")
+    table, _ = build_manifest(build_settings(name="s", data=str(folder)))
+    table = table[table["status"] != "no image"]
+    assert table["patient"].nunique() == 12
+    assert table["folder_split"].value_counts().to_dict() == {"train": 18, "test": 6}
+    assert table.loc[table["status"] == "excluded", "path"].tolist() == ["images/Fractured/im1_003.png"]
+
+
+def test_names_that_several_files_have_are_joined_by_path_or_refused(tmp_path, make_images):
+    for label, seed in (("Fractured", 1), ("Normal", 2)):
+        make_images(tmp_path / label, 12, seed=seed)
+        for number, file in enumerate(sorted((tmp_path / label).iterdir())):
+            file.rename(file.with_name(f"{number}.png"))
+    rows = [{"path": f"Fractured/{number}.png", "hardware": 1} for number in range(12)]
+    write_table(tmp_path, rows, "dataset.csv")
+    table = list_data(str(tmp_path)).table.set_index("path")["hardware"]
+    assert table.notna().sum() == 12
+    assert table[table.notna()].index.str.startswith("Fractured/").all()
+    write_table(tmp_path, [{"image_id": f"{number}.png", "hardware": 1} for number in range(12)], "dataset.csv")
+    with pytest.raises(InputError, match="is the name of 2 files here: write paths"):
+        list_data(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('path,label,note\nimg/im0_000.png,1,"x\nimg/im0_001.png,0,y\nimg/im0_002.png,0,z\n', "look for a quote"),
+        ('path,label,note\nimg/im0_000.png,1,"x\nimg/im0_001.png,0,y\nimg/im0_002.png,0,z"\n', "close its quote"),
+        ("path,label,,x\nimg/im0_000.png,1,2,3\n", "its column 3 has no name"),
+        ("path,label\n", "a header but no rows"),
+        ("PK\x03\x04 a workbook", "save its sheet as CSV"),
+    ],
+)
+def test_quotes_names_and_workbooks_that_cannot_be_used(images, text, words):
+    (images / "x.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        list_data(str(images / "x.csv"))
+
+
+def test_excels_first_line_and_columns_of_the_studys_own_names(images, root):
+    rows = [row | {"excluded": "no", "y_prob": 0.5, "hashed": "x", "folder_split": "holdout", "Patient_ID": f"p{i}"}
+            for i, row in enumerate(plain_rows())]  # fmt: skip
+    place = write_table(images, rows, sep=";")
+    (images / "set.csv").write_text("sep=;\n" + (images / "set.csv").read_text())
+    table, _ = build_manifest(build_settings(name="s", data=place))
+    assert (table["status"] == "readable").all()
+    assert table["patient"].nunique() == 24
+    assert table["folder_split"].isna().all()
+    assert {"excluded_given", "y_prob_given", "hashed_given", "folder_split_given"} <= set(table.columns)
+
+
+def test_a_named_patient_and_a_placeholder_for_one_file_do_not_contradict(images):
+    rows = [row | {"patient": name} for row in plain_rows() for name in ("p1 ", "unknown")]
+    assert set(list_data(write_table(images, rows)).table["patient"]) == {"p1"}
+
+
+def test_what_excluded_all_images_is_told_where_they_are_refused(images):
+    rows = [row | {"label": label} for row in plain_rows() for label in (0, 1)]
+    with pytest.raises(InputError, match=r"None of the 24 images .* 24 of them have both labels"):
+        list_data(write_table(images, rows))

@@ -58,7 +58,7 @@ def test_originals_are_read_and_augmented_copies_are_not(tmp_path, make_images):
         make_images(tmp_path / part / name, 10, seed=seed)
     listing = list_data(str(tmp_path))
     assert listing.table["path"].str.startswith("Original Dataset/").all()
-    assert "20 files of 'Augmented Dataset'" in listing.notes[0]
+    assert "its 20 files are augmented" in listing.notes[0]
 
 
 def test_mura_paths_give_patients_and_studies_labels(tmp_path, make_images):
@@ -309,3 +309,38 @@ def test_columns_that_tell_the_label_are_named():
     table.loc[0, ["fracture_count", "area"]] = 0
     assert find_label_columns(table)[:2] == ["fracture_count", "area"]  # a mistake of one image hides nothing
     assert find_label_columns(table.assign(status="not sampled")) == []
+
+
+def test_studies_that_contradict_their_class_folder_are_refused(tmp_path, make_images):
+    for label, sign in (("Fractured", "negative"), ("Normal", "positive")):
+        for patient in range(6):
+            make_images(tmp_path / label / f"patient{patient:05d}" / f"study1_{sign}", 2, seed=patient)
+    with pytest.raises(InputError, match="name both classes"):
+        list_data(str(tmp_path))
+
+
+def test_numbered_studies_are_no_classes(tmp_path, make_images):
+    for label in ("Fractured", "Normal"):
+        for number in range(6):
+            make_images(tmp_path / label / f"patient{number}" / f"study1_{number % 2}", 2, seed=number)
+    table = list_data(str(tmp_path)).table
+    assert (table["label"] == table["path"].str.startswith("Fractured").map({True: POSITIVE, False: NEGATIVE})).all()
+
+
+def test_folders_beside_originals_and_copies_stay(tmp_path, make_images):
+    for seed, part in enumerate(["original_train", "original_test", "augmented_train", "Hospital2"]):
+        for label in ("Fractured", "Normal"):
+            make_images(tmp_path / part / label, 12, seed=seed)
+    listing = list_data(str(tmp_path))
+    assert len(listing.table) == 72
+    assert "its 24 files are augmented copies" in listing.notes[0]
+
+
+def test_one_abnormal_folder_renames_no_class(tmp_path, make_images):
+    for seed, part in enumerate(["Fractured", "Normal", "Abnormal/Fractured"]):
+        make_images(tmp_path / part, 12, seed=seed)
+    assert list_data(str(tmp_path)).class_names == (NEGATIVE, POSITIVE)
+    (tmp_path / "set").mkdir()
+    for seed, part in enumerate(["Abnormal", "Normal"]):
+        make_images(tmp_path / "set" / part, 12, seed=seed)
+    assert list_data(str(tmp_path / "set")).class_names == ("Normal", "Abnormal")

@@ -131,7 +131,7 @@ def test_a_misspelt_parameter_is_corrected_without_a_restart():
 def test_values_take_the_type_of_their_parameter(pair, value, tmp_path):
     key = pair.partition("=")[0]
     assert getattr(build_settings(**parse_assignments([pair])), key) == value
-    if ": " not in pair:
+    if ": " not in pair and value != "null":  # which means none in a file
         (tmp_path / "s.yaml").write_text(pair.replace("=", ": ", 1) + "\n")
         assert getattr(build_settings(**read_settings_file(tmp_path / "s.yaml")), key) == value
 
@@ -154,3 +154,16 @@ def test_yaml_has_no_surprises_and_options_of_running_are_told_apart(tmp_path):
                           ({"directives": ["-C avx"]}, "in full"), ({"walltime": "soon"}, "walltime")):  # fmt: skip
         with pytest.raises(InputError, match=words):
             build_running(**values)
+
+
+def test_parameters_cells_are_known_by_their_names_whatever_they_hold():
+    cell = "import os\nname = 'x'\ndata = 'phan' + 'toms'\nuse_subset = 1 / 2\nseed: int = 5\n"
+    values = {"name": "x", "data": "phantoms", "use_subset": 0.5, "seed": 5}
+    own = ["name = 'Anna'\nseed = 3", "# Parameters of my plot\nalpha = 0.05", "%matplotlib inline"]
+    settings = read_notebook_settings({"In": ["", cell, *own], "alpha": 0.05} | values)
+    assert (settings.name, settings.data, settings.use_subset, settings.seed) == ("x", "phantoms", 0.5, 5)
+    wrong = "name = 'x'\ndata = 'd'\nsede = 5\nuse_subst = 1\nepocs = 3"
+    with pytest.raises(InputError, match="There is no parameter"):
+        read_notebook_settings({"In": ["", wrong], "name": "x", "data": "d", "sede": 5, "use_subst": 1, "epocs": 3})
+    with pytest.raises(InputError, match="No cell of parameters was run"):
+        read_notebook_settings({"In": ["", "x = 1"], "x": 1})

@@ -7,7 +7,7 @@ from xray_helpers import plots
 from xray_helpers.provenance import provenance
 from xray_helpers.settings import build_settings
 from xray_helpers.sharing import export_study
-from xray_helpers.studies import read_csv, shareable, write_csv, write_json, write_text
+from xray_helpers.studies import read_csv, read_json, shareable, write_csv, write_json, write_text
 
 NAMES = [f"ward 7/Smith & Jones_{i}.png" for i in range(40)]
 
@@ -75,3 +75,24 @@ def test_numbers_stand_for_names(study, tmp_path):
     assert set(read_csv(out / "VGG16" / "failures.csv")["path"]) <= set(sent["path"])
     assert "sha256" not in sent.columns
     assert "Smith" in contents(study)  # the study itself stays as it was
+
+
+def test_files_named_as_numbers_and_words_leave_the_numbers_of_tables_alone(study, tmp_path):
+    names = {name: ["1", "2", "hand", "0.84", "test"][i] if i < 5 else name for i, name in enumerate(NAMES)}
+    table = read_csv(study / "manifest.csv")
+    for column in ("path", "group", "source_group"):
+        table[column] = table[column].map(names)
+    write_csv(study / "manifest.csv", table)
+    write_csv(study / "costs.csv", pd.DataFrame({"model": ["VGG16"], "n": [12], "auroc": [0.84], "path": ["hand"]}))
+    write_json(study / "VGG16" / "metrics.json", {"auroc": {"value": 0.84}, "n": 12})
+    page = "<table><tr><td>hand</td><td>0.84</td><td>12 of 40 in test</td></tr></table> a hand"
+    write_text(study / "VGG16" / "model_card.html", page)
+    out = export_study(study, tmp_path / "sent", anonymous=True).parent
+    sent = read_csv(out / "costs.csv").iloc[0]
+    assert (sent["n"], sent["auroc"]) == (12, 0.84)
+    assert len(sent["path"]) == 6
+    assert read_json(out / "VGG16" / "metrics.json") == {"auroc": {"value": 0.84}, "n": 12}
+    told = (out / "VGG16" / "model_card.html").read_text()
+    assert "<td>hand</td>" not in told
+    assert "12 of 40 in test" in told
+    assert sorted(read_csv(out / "manifest.csv")["path"]) == [f"{number:06d}" for number in range(1, 41)]

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -164,23 +166,29 @@ def test_parts_take_several_sources_of_each_class_where_there_are_enough():
         assert part.size().between(0.12 * 64, 0.18 * 64).all()
 
 
-def test_a_correction_moves_no_other_image_and_takes_none_out_of_test():
-    table = plain(600)
-    settings = build_settings(use_subset=1)
-    before = assign_splits(table, settings, table["group"])
-    rng = np.random.default_rng(0)
-    joined = table["group"].copy()
-    ends = rng.choice(len(table), (12, 2), replace=False)
-    for a, b in ends:
-        joined[a] = joined[b]
-    after = assign_splits(table.assign(group=joined), settings, table["group"])
-    touched = set(ends.ravel())
-    same = [i for i in range(len(table)) if i not in touched]
-    assert after["split"].iloc[same].equals(before["split"].iloc[same])
-    assert after.loc[before["split"] == "test", "split"].eq("test").all()
-    assert after.groupby("group")["split"].nunique().max() == 1
-    assert after.groupby("group")["fold"].nunique().max() == 1
-    assert after["group"].equals(joined)
+@pytest.mark.parametrize("action", ["join", "separate"])
+def test_a_correction_moves_no_other_image_and_takes_none_out_of_test(action):
+    """Patients of two sources with two files each; a correction changes sources and, through them, groups."""
+    rows = []
+    for p, s, f in itertools.product(range(120), (0, 1), (0, 1)):
+        names = {"path": f"p{p:03d}/s{s}/{f}", "source_group": f"p{p:03d}/s{s}", "group": f"p{p:03d}"}
+        rows.append(names | {"label": POSITIVE if p % 2 else NEGATIVE, "status": "readable"})
+    table, rng = pd.DataFrame(rows), np.random.default_rng(0)
+    for seed in range(8):
+        settings = build_settings(use_subset=1, seed=seed)
+        before, after = assign_splits(table, settings, table), table.copy()
+        chosen = rng.choice(120, 2, replace=False)
+        mine = table["group"].isin([f"p{number:03d}" for number in chosen])
+        if action == "join":
+            after.loc[mine, ["source_group", "group"]] = after.loc[mine, ["source_group", "group"]].min().to_numpy()
+        else:
+            after.loc[mine, "source_group"] = after.loc[mine, "path"]
+        split = assign_splits(after, settings, table)
+        assert split.loc[~mine, "split"].equals(before.loc[~mine, "split"])
+        assert split.loc[before["split"] == "test", "split"].eq("test").all()
+        assert split.groupby("group")["split"].nunique().max() == 1
+        assert split.groupby("group")["fold"].nunique().max() == 1
+        assert split[["source_group", "group"]].equals(after[["source_group", "group"]])
 
 
 def test_results_of_another_manifest_are_refused():

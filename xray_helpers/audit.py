@@ -15,6 +15,7 @@ from xray_helpers.pages import write_audit
 from xray_helpers.plots import embed_picture, plot_groups, set_theme
 from xray_helpers.radiographs import ImageFolder
 from xray_helpers.reporting import build_strips
+from xray_helpers.settings import build_settings
 from xray_helpers.splits import measure_leak
 from xray_helpers.studies import write_csv
 
@@ -60,6 +61,7 @@ def audit_folder(
     InputError
         No such place, no images, corrections that cannot be understood.
     """
+    build_settings(patient_pattern=patient_pattern)  # refuses what is no pattern
     listing = list_data(data, patient_pattern, labelled=False)
     table = inspect_files(listing)
     place = embedder_weights(weights)

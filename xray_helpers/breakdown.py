@@ -10,7 +10,7 @@ from xray_helpers.manifest import MOST_VALUES, find_label_columns
 from xray_helpers.metrics import compute_metrics
 
 SHOWN = ("auroc", "recall", "specificity")
-_OWN = {*COLUMNS, "y_true", "folder_split"} - {"mode"}  # of the manifest: what makes no subgroup
+_OWN = {*COLUMNS, "y_true", "folder_split", "boxes"} - {"mode"}  # of the manifest: what makes no subgroup
 
 
 def subgroup_columns(part: pd.DataFrame, manifest: pd.DataFrame | None = None) -> list[str]:

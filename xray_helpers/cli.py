@@ -137,6 +137,10 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
         found = audit_folder(data, place, weights=weights, corrections=corrections, patient_pattern=patient_pattern)
     except InputError:
         raise
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or place}: {error.strerror}; give another folder with --out, or look at the disk."
+        ) from None
     except Exception:  # 1 would mean that a leak was found
         traceback.print_exc()
         sys.exit(2)

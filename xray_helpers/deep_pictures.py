@@ -108,7 +108,10 @@ def _read_ppm(data: bytes, header: re.Match) -> DeepPicture:
     if data.startswith(b"P6"):
         samples = np.frombuffer(data, ">u2", 3 * width * height, header.end()).astype(np.uint16)
     else:
-        samples = np.fromstring(data[header.end() :].decode("ascii"), np.uint16, 3 * width * height, sep=" ")
+        words = data[header.end() :].split()
+        if len(words) < 3 * width * height:
+            raise ValueError("truncated: it ends before its last pixel")
+        samples = np.array(words[: 3 * width * height], dtype=np.uint16)
     return _from_samples(samples.reshape(height, width, 3))
 
 

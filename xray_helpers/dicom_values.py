@@ -129,7 +129,17 @@ def find_stored_values(
     error = 2**bits // 16
     if lossy and not lowest and not _has_overlay(ds) and raw.min() >= low - error and raw.max() <= high + error:
         return np.clip(raw, low, high), note
-    return (raw << (cell - bits - lowest)) >> (cell - bits), note
+    kept = (raw << (cell - bits - lowest)) >> (cell - bits)
+    if not lowest and not _has_overlay(ds) and (raw.min() < low or raw.max() > high):
+        if _count_jumps(kept, bits) > _count_jumps(raw, bits):  # values were cut, and wrap
+            return raw, "values use more bits than BitsStored says: all are read"
+        note = note or "bits above those that BitsStored says are in use: they were dropped"
+    return kept, note
+
+
+def _count_jumps(values: np.ndarray, bits: int) -> int:
+    """Count neighbours that differ by more than half of what so many bits can hold."""
+    return int((np.abs(np.diff(values.astype(np.int64), axis=1)) > 2 ** (bits - 1)).sum())
 
 
 def _find_limits(bits: int, signed: bool) -> tuple[int, int]:
@@ -207,6 +217,8 @@ def read_table(ds: "Dataset", descriptor: str = "LUTDescriptor", data: str = "LU
         words = np.frombuffer(value, "<u2" if little else ">u2").astype("<u2")
     packed = 2 * len(words) in (count, count + 1)  # two entries a word
     entries = words.view("u1") if packed else words
+    if len(entries) < count:
+        return None
     return LookUpTable(first, entries[:count], bits % 65536)
 
 
@@ -215,12 +227,14 @@ def apply_modality(ds: "Dataset", stored: np.ndarray) -> tuple[np.ndarray, str]:
     table = read_table(ds.ModalityLUTSequence[0]) if ds.get("ModalityLUTSequence") else None
     if table:
         return table.apply(stored).astype(np.float32), ""
+    broken = "its Modality LUT is not whole: not used" if ds.get("ModalityLUTSequence") else ""
     given = {name: read_numbers(ds, name)[:1] for name in ("RescaleSlope", "RescaleIntercept")}
     slope, intercept = (next(iter(numbers), None) for numbers in given.values())
     values = stored.astype(np.float32)
-    note = "; ".join(f"{name} is no number: not used" for name, numbers in given.items() if numbers == [None])
+    odd = [f"{name} is no number: not used" for name, numbers in given.items() if numbers == [None]]
+    note = "; ".join(filter(None, [broken, *odd]))
     if slope == 0:
-        slope, note = None, "RescaleSlope is 0: not used"
+        slope, note = None, "; ".join(filter(None, [broken, "RescaleSlope is 0: not used"]))
     if slope is None and intercept is None:
         return values, note
     return (stored * (1.0 if slope is None else slope) + (intercept or 0.0)).astype(np.float32), note

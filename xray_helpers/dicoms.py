@@ -260,13 +260,16 @@ def _apply_palette(ds: "Dataset", stored: np.ndarray) -> np.ndarray:
 
     names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
     tables = [read_table(ds, f"{name}Descriptor", f"{name}Data") for name in names]
+    if None in tables and any(ds.get(f"{name}Data") for name in names):
+        raise DicomError("has a palette that is not whole: export it anew")
     if None in tables:  # they are in segments
         rgb = apply_color_lut(stored, ds)[..., :3]
         largest = rgb.max()
     else:
         rgb = np.stack([table.apply(stored) for table in tables], axis=-1)
         largest = max(table.entries.max() for table in tables)
-    return np.round(rgb * (255 / (255 if largest <= 255 else 65535))).astype(np.uint8)  # 16 bits may hold entries of 8
+    top = max(2 ** int(largest).bit_length() - 1, 255)  # 16 bits may hold entries of fewer
+    return np.round(rgb * (255 / top)).astype(np.uint8)
 
 
 def _note(ds: "Dataset", *others: str) -> str:

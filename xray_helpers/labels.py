@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 import pandas as pd
@@ -48,6 +48,15 @@ _NO_PATIENT = {
         "anonymized",
         "anonymised",
         "anon",
+        "anonymouspatient",
+        "patientanonymous",
+        "unbekannt",
+        "inconnu",
+        "desconocido",
+        "johndoe",
+        "doejohn",
+        "janedoe",
+        "doejane",
         "deidentified",
         "removed",
         "redacted",
@@ -56,12 +65,13 @@ _NO_PATIENT = {
         "test",
     ),
 }
+_ANSWERS = ("true", "false", "yes", "no")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015./]+")
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015./^,]+")
 
 
 def word_key(word: object) -> str:
@@ -94,9 +104,15 @@ def _read_number(word: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _is_numeral(word: str) -> bool:
+def is_numeral(word: str) -> bool:
     """Whether a folder's name may be a class but is more often something else, such as a series or a patient."""
-    return _read_number(word) is not None or word_key(word) in ("true", "false", "yes", "no")
+    return _read_number(word) is not None or word_key(word) in _ANSWERS
+
+
+def calls_abnormal(words: Iterable[str]) -> bool:
+    """Return whether data call their positive class abnormal, and nothing in them fractured; of `word_key`'s words."""
+    words = set(words)
+    return "abnormal" in words and not any("fractur" in word for word in words)
 
 
 def is_placeholder(name: str) -> bool:
@@ -144,6 +160,7 @@ def label_paths(paths: Sequence[str], *, strict: bool = True) -> list[str | None
         named = [_named_folders(names) for names in folders]
     if not any(named):
         return _label_by_numerals(folders, strict=strict)
+    named = [found | _answers_below(names[shared:], found) for names, found in zip(folders, named, strict=True)]
     torn = [i for i, found in enumerate(named) if len(set(found.values())) > 1]
     if torn and strict:
         first = dict(zip(named[torn[0]].values(), named[torn[0]], strict=True))
@@ -155,8 +172,15 @@ def label_paths(paths: Sequence[str], *, strict: bool = True) -> list[str | None
     return [next(iter(found.values())) if len(set(found.values())) == 1 else None for found in named]
 
 
+def _answers_below(names: list[str], found: dict[str, str]) -> dict[str, str]:
+    """Return folders yes, no, true and false beside a class's name: fracture/no contradicts itself, fracture/0 is a series."""
+    if not found:
+        return {}
+    return {name: label for name in names if word_key(name) in _ANSWERS and (label := read_label(name))}
+
+
 def _named_folders(names: list[str]) -> dict[str, str]:
-    return {name: label for name in names if not _is_numeral(name) and (label := read_label(name))}
+    return {name: label for name in names if not is_numeral(name) and (label := read_label(name))}
 
 
 def _label_by_numerals(folders: list[list[str]], *, strict: bool) -> list[str | None]:
@@ -178,7 +202,7 @@ def _is_no_class(word: str) -> bool:
     return _read_number(word) is not None or "?" in word or word_key(word) in _NO_CLASS
 
 
-def label_cells(cells: pd.Series, where: str, fate: str = "are left out") -> tuple[pd.Series, list[str]]:
+def label_cells(cells: pd.Series, where: str, fate: str = "do not count") -> tuple[pd.Series, list[str]]:
     """Return the class of each cell of a label column, missing for what is no class, and what to say of those.
 
     Numbers other than 0 and 1 (-1 is `uncertain` in CheXpert and MIMIC), blank cells and words such as ``unknown`` are no
@@ -211,4 +235,4 @@ def label_cells(cells: pd.Series, where: str, fate: str = "are left out") -> tup
         return labels, []
     counts = Counter(word or "blank" for word in left).most_common()
     named = ", ".join(f"{word} ({count})" for word, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
-    return labels, [f"{where}: {len(left)} rows whose label is no class {fate}: {named}."]
+    return labels, [f"{where}: {len(left)} rows with a label that is no class {fate}: {named}."]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from xray_helpers.boxes import check_boxes, read_coco
-from xray_helpers.labels import SPLIT_NAMES, label_cells, word_key
+from xray_helpers.labels import SPLIT_NAMES, calls_abnormal, is_placeholder, label_cells, word_key
 from xray_helpers.settings import CLASS_NAMES, InputError
 from xray_helpers.tables import UserTable, read_user_table
 
@@ -19,6 +19,10 @@ COLUMNS = (
     *("width", "height", "mode", "status", "reason", "note", "counted"),
 )
 ABNORMAL = ("Normal", "Abnormal")  # MURA's own names of its classes
+_RESERVED = {  # names of columns that a study makes itself
+    *({*COLUMNS} - {"path", "label", "patient", "split"}),
+    *("folder_split", "excluded", "hashed", "y_true", "y_prob", "y_pred", "certainty", "kind", "column", "value"),
+}
 _KNOWN = ("path", "label", "patient", "split", "boxes", "reader")  # columns of a table that mean something here
 
 
@@ -55,7 +59,11 @@ class Listing(NamedTuple):
 
 def _frame(read: UserTable) -> pd.DataFrame:
     """Return a table with its line numbers as index; numbers are numbers in columns that are not known by name."""
-    names = [name.lower() if name.lower() in (*_KNOWN, "image_id", "fractured") else name for name in read.columns]
+    known = (*_KNOWN, "image_id", "fractured")
+    names = [name.lower() if name.lower() in known else name for name in read.columns]
+    if "patient" not in names:
+        names = ["patient" if word_key(name) == "patientid" else name for name in names]
+    names = [f"{name}_given" if name in _RESERVED else name for name in names]
     table = pd.DataFrame(read.rows, columns=names, index=read.lines, dtype="string")
     for name in names:
         cells = table[name].str.strip()
@@ -77,6 +85,8 @@ def list_csv(csv: Path) -> Listing:
         raise InputError(
             f"{csv.name} lacks the column {' and '.join(sorted(missing))} (it has {', '.join(read.columns)})."
         )
+    if not len(table):
+        raise InputError(f"{csv.name} has a header but no rows: fill it.")
     if table["path"].isna().any():
         raise InputError(
             f"{csv.name}: line {table.index[table['path'].isna()][0]} names no file: fill its column path."
@@ -84,11 +94,7 @@ def list_csv(csv: Path) -> Listing:
     words = {word_key(word) for word in table["label"].dropna().unique()}
     table["label"], told = label_cells(table["label"], csv.name)
     notes.extend(told)
-    if "split" in table.columns:
-        bad = [word for word in table["split"].dropna().unique() if word_key(word) not in SPLIT_NAMES]
-        if bad:
-            raise InputError(f"{csv.name}: the split {bad[0]!r} is none of train, validation, test.")
-        table["folder_split"] = table.pop("split").map(lambda w: SPLIT_NAMES[word_key(w)], na_action="ignore")
+    _read_split(table, csv.name)
     for column in ("patient", "folder_split"):
         if column not in table.columns:
             table[column] = pd.Series(pd.NA, index=table.index, dtype="string")
@@ -97,10 +103,18 @@ def list_csv(csv: Path) -> Listing:
     _check_files(table, names, folder, places, csv.name)
     table["path"] = table["path"].map(names)
     table = _merge_rows(table, "path", csv.name, notes)
-    taken = [column for column in table.columns if column in set(COLUMNS) - {"path", "label", "patient"}]
-    table = table.rename(columns={column: f"{column}_given" for column in taken})
-    classes = ABNORMAL if "abnormal" in words else CLASS_NAMES
+    classes = ABNORMAL if calls_abnormal(words) else CLASS_NAMES
     return Listing(folder, table.sort_values("path", ignore_index=True), notes, places=places, class_names=classes)
+
+
+def _read_split(table: pd.DataFrame, where: str) -> None:
+    """Turn a column split into folder_split, in place."""
+    if "split" in table.columns:
+        bad = [word for word in table["split"].dropna().unique() if word_key(word) not in SPLIT_NAMES]
+        if bad:
+            raise InputError(f"{where}: the split {bad[0]!r} is none of train, validation, test.")
+        split = table.pop("split").map(lambda word: SPLIT_NAMES[word_key(word)], na_action="ignore")
+        table["folder_split"] = split.astype("string")
 
 
 def locate_files(csv: Path) -> tuple[Path, Mapping[str, str] | None]:
@@ -171,6 +185,11 @@ def _merge_rows(table: pd.DataFrame, key: str, where: str, notes: list[str]) -> 
     repeated = table[key].duplicated(keep=False)
     if not repeated.any():
         return table
+    if "patient" in table.columns:
+        patients = table["patient"].str.strip()
+        nobody = patients.map(is_placeholder, na_action="ignore").astype("boolean").fillna(False)
+        nobody = repeated & nobody.astype(bool)
+        table["patient"] = patients.mask(nobody)
     files = table[repeated].groupby(key, sort=False)
     merged, values = files.first(), files.nunique()
     for column in ("patient", "folder_split"):
@@ -198,48 +217,78 @@ def _merge_rows(table: pd.DataFrame, key: str, where: str, notes: list[str]) -> 
 
 
 def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame:
-    """Join FracAtlas' table by file name; a label of its own that contradicts the folder's excludes the image."""
+    """Join a table beside folders, such as FracAtlas', by path or file name; labels that contradict exclude the image.
+
+    Raises
+    ------
+    InputError
+        When no row names a file of the folder, or a name that several files have.
+    """
     extra = _frame(read := read_user_table(csv))
     notes.extend(read.notes)
-    key = next((name for name in ("image_id", "path", "filename", "file_name", "image") if name in extra.columns), None)
+    key = next((name for name in ("path", "image_id", "filename", "file_name", "image") if name in extra.columns), None)
     if key is None:
         notes.append(f"{csv.name} is left aside: it has no column image_id to join it by.")
         return table
-    extra["image_id"] = extra[key].astype("string").str.strip().str.split(r"[/\\]", regex=True).str[-1]
-    stems = extra["image_id"].str.replace(r"\.[A-Za-z]{2,5}$", "", regex=True)
-    table = table.assign(image_id=table["path"].str.split("/").str[-1])
-    if not extra["image_id"].isin(table["image_id"]).any():  # named without an ending, as numbers often are
-        names = dict(zip(table["image_id"].str.rsplit(".", n=1).str[0], table["image_id"], strict=True))
-        extra["image_id"] = stems.map(names).fillna(extra["image_id"])
-    matched = extra["image_id"].isin(table["image_id"])
-    if not matched.any():
-        raise InputError(
-            f"{csv.name}: none of its {len(extra)} rows names a file of the folder, such as {extra[key].iloc[0]!r} in line "
-            f"{extra.index[0]}: write the files' names in the column {key}, or rename the table."
-            if len(extra)
-            else f"{csv.name} has a header but no rows: fill it, or remove it."
-        )
-    if (~matched).any():
-        notes.append(f"{csv.name}: {int((~matched).sum())} of its {len(extra)} rows name no file here.")
-    extra = extra[matched]
-    label = next((name for name in ("fractured", "label") if name in extra.columns), None)
-    cells = extra[label] if label else pd.Series(index=extra.index, dtype=str)
-    extra["label"], told = label_cells(cells, csv.name, "have their folder's")
-    notes.extend(told if label else [])
-    extra = _merge_rows(extra, "image_id", csv.name, notes)
-    extra = extra.drop(columns="fractured", errors="ignore")
-    extra = extra.rename(columns={"label": "label_given", "excluded": "excluded_given"})
-    keep = [c for c in extra.columns if c not in (*table.columns, *COLUMNS)]
-    shown = [c for c in keep if c not in ("image_id", "label_given", "excluded_given")]
+    extra["joined"] = _match_files(extra[key], list(table["path"]), csv.name, key)
+    _read_split(extra, csv.name)
+    lost = int(extra["joined"].isna().sum())
+    if lost:
+        notes.append(f"{csv.name}: {lost} of its {len(extra)} rows name no file here.")
+    extra = extra.dropna(subset=["joined"])
+    labels = [name for name in ("fractured", "label") if name in extra.columns]
+    cells = [label_cells(extra[name], csv.name, "have their folder's") for name in labels]
+    for _, told in cells:
+        notes.extend(told)
+    given = pd.concat([found for found, _ in cells] or [pd.Series(pd.NA, extra.index, dtype="string")])
+    rows = pd.concat([extra.drop(columns=labels)] * max(len(cells), 1)).assign(
+        label=given.to_numpy()
+    )  # two columns are two votes
+    rows = rows.drop_duplicates(["joined", "label", *(c for c in ("boxes",) if c in rows)]) if len(cells) > 1 else rows
+    rows = _merge_rows(rows.reset_index(drop=True), "joined", csv.name, notes)
+    rows = rows.rename(columns={"label": "label_given", "excluded": "excluded_given"})
+    for column in ("patient", "folder_split"):
+        if column in rows.columns:
+            table[column] = table[column].fillna(table["path"].map(rows.set_index("joined")[column]))
+    keep = [c for c in rows.columns if c not in (*table.columns, *COLUMNS)]
+    shown = [c for c in keep if c not in ("joined", "label_given", "excluded_given", "image_id", key)]
     if shown:
-        notes.append(f"Columns of {csv.name} joined by file name: {', '.join(shown)}.")
-    table = table.merge(extra[["image_id", *keep]], on="image_id", how="left")
+        notes.append(f"Columns of {csv.name} joined by {'path' if key == 'path' else 'file name'}: {', '.join(shown)}.")
+    table = table.merge(rows[keep], left_on="path", right_on="joined", how="left")
     _compare_labels(table, csv.name, notes)
     boxes = read_coco(csv.parent, notes)
     if boxes and "boxes" not in table.columns:
-        table["boxes"] = table["image_id"].map(boxes)
+        names = table["path"].str.split("/").str[-1]
+        table["boxes"] = names.map(boxes).mask(names.duplicated(keep=False))
     check_boxes(table, csv.name)
-    return table.drop(columns=["image_id", "label_given", "excluded_given"])
+    return table.drop(columns=["joined", "label_given", "excluded_given", "image_id"], errors="ignore")
+
+
+def _match_files(cells: pd.Series, paths: list[str], where: str, key: str) -> pd.Series:
+    """Return the path that each cell names: as it is, by its last part, or by that without its ending."""
+    asked = cells.astype("string").str.strip().str.replace("\\", "/").str.removeprefix("./")
+    names = pd.Series(paths, dtype="string").str.split("/").str[-1]
+    stems = names.str.replace(r"\.[A-Za-z]\w{1,4}$", "", regex=True)
+    last = asked.str.split("/").str[-1]
+    for wanted, have in ((asked, pd.Series(paths, dtype="string")), (last, names), (last, stems),
+                         (last.str.replace(r"\.[A-Za-z]\w{1,4}$", "", regex=True), stems)):  # fmt: skip
+        hit = wanted.isin(have).fillna(False)
+        if not hit.any():
+            continue
+        several = have[have.duplicated(keep=False) & have.isin(wanted[hit])]
+        if len(several):
+            count = int((have == several.iloc[0]).sum())
+            raise InputError(
+                f"{where}: {several.iloc[0]!r} in its column {key} is the name of {count} files here: write paths relative to "
+                "the folder in a column path."
+            )
+        return wanted.map(dict(zip(have, paths, strict=True))).astype("string")
+    raise InputError(
+        f"{where}: none of its {len(cells)} rows names a file of the folder, such as {cells.iloc[0]!r} in line "
+        f"{cells.index[0]}: write the files' names in the column {key}, or rename the table."
+        if len(cells)
+        else f"{where} has a header but no rows: fill it, or remove it."
+    )
 
 
 def _compare_labels(table: pd.DataFrame, name: str, notes: list[str]) -> None:

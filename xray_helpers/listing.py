@@ -2,11 +2,12 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from xray_helpers.labels import SPLIT_NAMES, label_paths, read_label, word_key
+from xray_helpers.labels import SPLIT_NAMES, calls_abnormal, is_numeral, label_paths, read_label, word_key
 from xray_helpers.listed_tables import ABNORMAL, Listing, join_table, list_csv
 from xray_helpers.phantoms import demo_phantoms
 from xray_helpers.radiographs import SUFFIXES, escape_name, looks_like_picture
@@ -47,7 +48,9 @@ def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) ->
         found = table["path"].map(lambda path: _match_patient(patient_pattern, path)).astype("string")
         table["patient"] = found.fillna(table["patient"])
     if labelled or not len(table):
-        check_classes(table.loc[table["excluded"].isna(), "label"], "phantoms" if data == PHANTOMS else data, table)
+        check_classes(
+            table.loc[table["excluded"].isna(), "label"], "phantoms" if data == PHANTOMS else data, table, listing.notes
+        )
     return listing
 
 
@@ -56,9 +59,12 @@ def _match_patient(pattern: str, path: str) -> str | None:
     return found and (found["patient"] if "patient" in found.re.groupindex else found[1])
 
 
-def check_classes(labels: pd.Series, where: str, listed: pd.DataFrame | None = None) -> None:
-    """Raise `InputError` unless there are enough images of both classes."""
+def check_classes(labels: pd.Series, where: str, listed: pd.DataFrame | None = None, notes: Sequence[str] = ()) -> None:
+    """Raise `InputError` unless there are enough images of both classes; what was left out before is told with it."""
     counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
+    left_out = " ".join(["", *(note for note in notes if "do not count" in note or "conflict" in note)])
+    if not len(labels) and listed is not None and len(listed):
+        raise InputError(f"None of the {len(listed)} images in {where} is left with a class.{left_out}")
     if not len(labels):
         raise InputError(
             f"No images in {where}: it should hold folders such as Fractured and Non-Fractured with "
@@ -68,12 +74,12 @@ def check_classes(labels: pd.Series, where: str, listed: pd.DataFrame | None = N
         if count == 0:
             raise InputError(
                 f"{len(labels)} images in {where}, but none of class {name} (found: {counts}{_list_folders(listed)}): both "
-                "classes are needed, named by a folder such as Fractured / Non-Fractured, or by a CSV's column label."
+                f"classes are needed, named by a folder such as Fractured / Non-Fractured, or by a CSV's column label.{left_out}"
             )
         if count < MIN_PER_CLASS:
             raise InputError(
                 f"Only {count} images of class {name} in {where}: at least {MIN_PER_CLASS} of each class "
-                "are needed to make train, validation and test parts."
+                f"are needed to make train, validation and test parts.{left_out}"
             )
 
 
@@ -83,6 +89,8 @@ def _list_folders(listed: pd.DataFrame | None) -> str:
     paths = listed.loc[listed["label"].isna(), "path"]
     folders = sorted({folder for path in paths for folder in path.split("/")[:-1]})
     words = ", ".join(folders[:8]) + (", ..." if len(folders) > 8 else "")
+    if {"0", "1"} <= set(folders):
+        words += "; 0 and 1 are classes only where they are the one level that separates all files"
     return f"; of no class: {len(paths)} images" + (f" in the folders {words}" if folders else "")
 
 
@@ -104,28 +112,44 @@ def _list_folder(folder: Path, *, labelled: bool) -> Listing:
         names = ABNORMAL
         notes.append("MURA-style paths: 'positive' means abnormal, which is not the same as fractured.")
         table["patient"] = mura["patient"]
-        table["label"] = mura["label"].map(read_label, na_action="ignore").astype("string").fillna(table["label"])
+        table["label"] = _label_studies(table, mura["label"], strict=labelled)
         if mura["body_part"].notna().any():
             table["body_part"] = mura["body_part"].str.lower()
-    elif any(word_key(name) == "abnormal" for path in paths for name in path.split("/")[:-1]):
+    elif (words := {word_key(name) for path in paths for name in path.split("/")[:-1]}) and calls_abnormal(words):
         names = ABNORMAL
     if (folder / "dataset.csv").is_file():
         table = join_table(table, folder / "dataset.csv", notes)
     return Listing(folder, table, notes, others, class_names=names)
 
 
+def _label_studies(table: pd.DataFrame, words: pd.Series, *, strict: bool) -> pd.Series:
+    """Return the class of each study's folder, such as study1_positive, else that of other folders; both must agree."""
+    studies = words.map(lambda word: None if is_numeral(word) else read_label(word), na_action="ignore").astype(
+        "string"
+    )
+    torn = (studies.notna() & table["label"].notna() & (studies != table["label"])).fillna(False).to_numpy(bool)
+    if torn.any() and strict:
+        path = table.loc[torn, "path"].iloc[0]
+        raise InputError(
+            f"{int(torn.sum())} of {len(table)} paths name both classes, such as {path}: its study's folder says "
+            f"{studies[torn].iloc[0]}, a folder around it says {table.loc[torn, 'label'].iloc[0]}. Rename or move one of them, "
+            "or list the images with their labels in a CSV."
+        )
+    return studies.fillna(table["label"]).mask(torn)
+
+
 def _leave_augmented(paths: list[str], notes: list[str]) -> list[str]:
-    top = {word_key(path.split("/")[0]): path.split("/")[0] for path in paths}
-    for original in [name for key, name in top.items() if key.startswith("original")]:
-        copies = [name for key, name in top.items() if key.startswith("augmented")]
-        dropped = [path for path in paths if path.split("/")[0] in copies]
-        if dropped:
-            paths = [path for path in paths if path.split("/")[0] == original]
-            notes.append(
-                f"Read from '{original}' only: the {len(dropped)} files of '{copies[0]}' are augmented "
-                "copies of the same pictures."
-            )
-    return paths
+    folders = {path.split("/")[0] for path in paths if "/" in path}
+    copies = sorted(name for name in folders if word_key(name).startswith("augmented"))
+    originals = sorted(name for name in folders if word_key(name).startswith("original"))
+    kept = [path for path in paths if path.split("/")[0] not in copies]
+    if not originals or len(kept) == len(paths):
+        return paths
+    notes.append(
+        f"Read without {', '.join(map(repr, copies))}: its {len(paths) - len(kept)} files are augmented copies of the same "
+        f"pictures, which stand in {', '.join(map(repr, originals))}."
+    )
+    return kept
 
 
 def _find_split(path: str) -> str | None:

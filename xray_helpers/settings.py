@@ -203,6 +203,8 @@ class Settings(BaseModel):
         parts = value.split("/")  # a study, or a sweep and a study of it
         if len(parts) > 2 or any(not p or p.startswith(".") or Path(p).name != p or not p.isprintable() for p in parts):
             raise ValueError("must be a plain folder name")
+        if max(map(len, parts)) > 100:
+            raise ValueError("must have at most 100 letters")
         return value
 
     @field_validator("patient_pattern")
@@ -287,6 +289,17 @@ def check_names(names: Any, *, known: Any = (), where: str = "") -> None:
             )
 
 
+class _TextLoader(yaml.BaseLoader):
+    """YAML whose values stay text, and in which a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(problem=f"{twice} stands there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_settings_file(path: str | Path) -> dict[str, Any]:
     """Read parameters from a YAML file of ``name: value`` lines; values stay text, or lists of text.
 
@@ -299,13 +312,13 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         When the file is missing, is no YAML, or holds anything but names and values.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _TextLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"The settings file {path} cannot be read: {reason}.") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"The settings file {path} must hold lines of the form 'epochs: 5'.")
-    return values
+    return {key: value for key, value in values.items() if value not in ("null", "~")}
 
 
 def parse_assignments(pairs: Any) -> dict[str, str]:
@@ -343,10 +356,18 @@ def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
     Settings
         Where the notebook has a parameter ``model``, ``models`` holds it alone.
     """
-    history = list(namespace.get("In", []))
-    injected = [_literal_names(source) for source in history if source.lstrip().startswith("# Parameters")]
-    own = [found for source in history if "name" in (found := _literal_names(source)) and _are_parameters(found)]
-    names = {name for cells in (own, injected) for name in (cells[-1] if cells else [])}
+    history = [str(source) for source in namespace.get("In", [])]
+    injected = [_assigned_names(source) for source in history if source.startswith("# Parameters\n")]
+    cells = [
+        found for source in history if not source.startswith("# Parameters\n") and (found := _assigned_names(source))
+    ]
+    first = next((found for found in cells if len(found & _known_parameters()) > 1 and "name" in found), set())
+    own = [
+        found for found in cells if first and len(found & first) > len(first) / 2
+    ]  # as it was corrected and run again
+    names = set().union(*own[-1:], *injected[-1:])
+    if not names:
+        raise InputError("No cell of parameters was run in this notebook: run its first cell, then this one again.")
     values = {name: namespace[name] for name in names if name in namespace}
     check_names(values, known=["model", *_SHARD], where=" of this notebook")
     values = {name: value for name, value in values.items() if name not in _SHARD}
@@ -355,21 +376,16 @@ def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
     return build_settings(**values)
 
 
-def _are_parameters(names: list[str]) -> bool:
-    """Whether a cell that assigns literals is the notebook's parameters cell, perhaps with a misspelt name in it."""
-    known = sum(name in (*Settings.model_fields, "model", *_SHARD) for name in names)
-    return known >= 2 and known > len(names) / 2
+def _known_parameters() -> set[str]:
+    return {*Settings.model_fields, "model", *_SHARD}
 
 
-def _literal_names(source: str) -> list[str]:
+def _assigned_names(source: str) -> set[str]:
+    """Return the names that a cell assigns at its top level, whatever the values; none for what is no Python."""
     try:
         statements = ast.parse(source).body
-        names = []
-        for statement in statements:
-            if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
-                return []
-            ast.literal_eval(statement.value)
-            names.append(statement.targets[0].id)
-        return names
-    except (SyntaxError, ValueError, AttributeError):
-        return []  # a magic, a computed value, an attribute: an ordinary cell
+    except SyntaxError:  # a magic
+        return set()
+    targets = [target for one in statements if isinstance(one, ast.Assign) for target in one.targets]
+    targets += [one.target for one in statements if isinstance(one, ast.AnnAssign) and one.value is not None]
+    return {target.id for target in targets if isinstance(target, ast.Name)}

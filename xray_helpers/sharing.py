@@ -1,8 +1,8 @@
 """What can be sent of a study: reports, index, tables, figures; no notebook, no model, no patient's name."""
 
 import html
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +18,7 @@ from xray_helpers.settings import InputError
 from xray_helpers.studies import LAB, list_whole, read_csv, read_json, write_csv, write_text, write_whole
 
 _SENT = ".to-send"  # in a folder that holds what can be sent, and nothing else
+_PATHS = ["path", "path_a", "path_b", "source_group", "group"]  # columns whose cells are files' names
 _HASHES = ["sha256", "sha256_a", "sha256_b"]
 _TABLES = ("*.csv", "*/*.csv", "*/metrics.json", "*/model_card.*", "reporting_checklist.html", "figures/*.png")
 
@@ -48,7 +49,6 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
     """
     empty_export(out)
     study = mark_stale(read_json(folder / "study.json"), folder)
-    rename = _rename_files(folder) if anonymous else str
     steps = {step["report"]: step for step in study.get("steps", [])}
     for notebook in list_whole(folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb"):
         name = notebook.relative_to(folder).with_suffix("")
@@ -67,8 +67,9 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
             write_whole(out / name, lambda partial, path=path: shutil.copyfile(path, partial))
     index = write_index(folder, target=out, images=images)
     if anonymous:
+        numbers = _Numbers(folder)
         for path in list_whole(out, "*.html", "*/*.html", "*.csv", "*/*.csv", "*/*.json", "*/*.md", "figures/*.png"):
-            _rename_within(path, rename)
+            _rename_within(path, numbers)
     return index
 
 
@@ -93,28 +94,47 @@ def _select_columns(table: pd.DataFrame, *, drop_hashes: bool) -> pd.DataFrame:
     return table.drop(columns=_HASHES if drop_hashes else [], errors="ignore")
 
 
-def _rename_files(folder: Path) -> Callable[[str], str]:
-    """Return what replaces each file's path, and its name alone, in a text by a number; in the order of their contents."""
-    manifest = read_csv(folder / "manifest.csv").sort_values(["sha256", "path"], ignore_index=True)
-    numbers = {path: f"{number:06d}" for number, path in enumerate(manifest["path"], 1)}
-    names = {path.split("/")[-1]: number for path, number in numbers.items()}
-    forms = {}
-    for name, number in (numbers | names).items():
-        forms |= dict.fromkeys((name, html.escape(name), html.escape(name, quote=False), escape(name)), number)
-    ordered = sorted(forms, key=len, reverse=True)  # a path before the name that ends it
+class _Numbers:
+    """What stands for each file's name: a number, in the order of the files' contents."""
 
-    def rename(text: str) -> str:
-        for form in ordered:
+    def __init__(self, folder: Path) -> None:
+        manifest = read_csv(folder / "manifest.csv").sort_values(["sha256", "path"], ignore_index=True)
+        self.by_path = {path: f"{number:06d}" for number, path in enumerate(manifest["path"], 1)}
+        names = {path.split("/")[-1]: number for path, number in self.by_path.items()}
+        forms = {}
+        for name, number in (names | self.by_path).items():
+            if "/" in name or re.search(r"\.[A-Za-z]\w*$", name):  # 12 or hand may be any word of a text
+                forms |= dict.fromkeys((name, html.escape(name), html.escape(name, quote=False), escape(name)), number)
+        self._forms = dict(sorted(forms.items(), key=lambda item: len(item[0]), reverse=True))  # a path before its name
+
+    def within_text(self, text: str) -> str:
+        """Return a text in which whole names are replaced, none of them twice."""
+        for form, number in self._forms.items():
             if form in text:
-                text = text.replace(form, forms[form])
+                text = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w-])", number, text)
         return text
 
-    return rename
+    def within_page(self, text: str) -> str:
+        """Return HTML in which also table cells that are a file's name alone are replaced."""
+        cell = re.compile(r"(<t[dh][^>]*>)([^<]*)(?=</t[dh]>)")
+        return self.within_text(cell.sub(lambda m: m[1] + self.by_path.get(html.unescape(m[2]), m[2]), text))
+
+    def within_table(self, path: Path) -> None:
+        """Rewrite a CSV: whole cells of the columns that hold paths, and names within other texts."""
+        table = read_csv(path)
+        for column in table.columns.intersection(_PATHS):
+            table[column] = table[column].map(lambda name: self.by_path.get(name, name), na_action="ignore")
+        write_csv(path, table)
+        write_text(path, self.within_text(path.read_text(encoding="utf-8")))
 
 
-def _rename_within(path: Path, rename: Callable[[str], str]) -> None:
+def _rename_within(path: Path, numbers: _Numbers) -> None:
+    if path.suffix == ".csv":
+        numbers.within_table(path)
+        return
     if path.suffix != ".png":
-        write_text(path, rename(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        write_text(path, numbers.within_page(text) if path.suffix == ".html" else numbers.within_text(text))
         return
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -123,5 +143,5 @@ def _rename_within(path: Path, rename: Callable[[str], str]) -> None:
         told = PngInfo()
         for key, value in picture.info.items():
             if isinstance(value, str):
-                told.add_text(key, rename(value))
+                told.add_text(key, numbers.within_text(value))
         write_whole(path, lambda partial: picture.save(partial, pnginfo=told))

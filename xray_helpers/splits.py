@@ -14,10 +14,11 @@ TEST_SHARE, VALIDATION_SHARE = 0.20, 0.15
 MIN_SUBSET = 100  # images of a class that a subset keeps where there are as many
 _TRIES = 60  # shuffles among which the best balanced is taken
 _ROTATED = 0.02  # share of the corners by which a copy is blacker than another of its source when it was rotated
+_DRAWN = ["source_group", "group"]  # columns by which parts are drawn
 _KEY = ("path", "sha256", "label", "group", "split", "fold", "counted")  # columns that results hang on
 
 
-def assign_splits(manifest: pd.DataFrame, settings: Settings, drawn_by: pd.Series | None = None) -> pd.DataFrame:
+def assign_splits(manifest: pd.DataFrame, settings: Settings, drawn_by: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the manifest with ``split`` filled for the images used, and ``status`` for the others.
 
     Of the readable images a subset of whole groups is drawn (``used``; the rest is ``not sampled``); of
@@ -29,18 +30,19 @@ def assign_splits(manifest: pd.DataFrame, settings: Settings, drawn_by: pd.Serie
     ----------
     manifest : DataFrame
     settings : Settings
-    drawn_by : Series, optional
-        Each image's group before corrections. Parts are drawn by it; a group that a correction made of several parts goes
-        to test if any of it lay there, else to validation: so no correction takes an image out of test but by its group.
+    drawn_by : DataFrame, optional
+        source_group and group of each image before corrections. Parts are drawn by them; a group that a correction made
+        of several parts goes to test if any of it lay there, else to validation: so no correction takes an image out of
+        test, nor moves one that it does not concern.
 
     Raises
     ------
     InputError
         When there are too few groups of a class for three parts, or no folders where they are asked for.
     """
-    manifest, group = manifest.copy(), manifest["group"]
+    manifest, corrected = manifest.copy(), manifest
     if drawn_by is not None:
-        manifest["group"] = drawn_by
+        manifest[_DRAWN] = drawn_by[_DRAWN]
     readable = manifest["status"].isin(["readable", "used", "not sampled"])
     pool = manifest[readable]
     taken = _sample(pool, settings.use_subset, settings.seed)
@@ -61,9 +63,10 @@ def assign_splits(manifest: pd.DataFrame, settings: Settings, drawn_by: pd.Serie
     if not (parts == "validation").any():
         seed = derive_seed(settings.seed, "validation")
         parts[_hold_out(used[parts == "train"], VALIDATION_SHARE, seed)] = "validation"
-    manifest["group"] = group
+    if drawn_by is not None:
+        manifest[_DRAWN] = corrected[_DRAWN]
     if settings.split == "grouped" and drawn_by is not None:
-        parts = _reunite(parts, group[used.index])
+        parts = _reunite(parts, manifest.loc[used.index, "group"])
     manifest.loc[used.index, "split"] = parts
     check_parts(manifest)
     manifest["fold"] = assign_folds(manifest, settings.folds, settings.seed)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,14 +47,24 @@ def read_user_table(path: Path) -> UserTable:
         When the file cannot be opened, is empty, names a column twice, or has a row of another length than its header.
     """
     text, notes = _decode(path)
+    if text.startswith("PK\x03\x04"):
+        raise InputError(f"{path.name} is a workbook of Excel or the like: save its sheet as CSV.")
+    if re.match(r"sep=.\r?\n", text):  # Excel's word on the delimiter
+        text = text.split("\n", 1)[1]
     lines = text.splitlines()
     if not lines or not lines[0].strip():
         raise InputError(f"{path.name} cannot be read as a CSV: it is empty, or its first line is.")
     delimiter = max(_DELIMITERS, key=lines[0].count)
     try:
-        columns, rows, numbers = _parse(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), path.name)
+        columns, rows, numbers = _parse(
+            csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), path.name
+        )
     except csv.Error as error:
-        raise InputError(f"{path.name} cannot be read as a CSV: {error}.") from None
+        raise InputError(
+            f"{path.name} cannot be read as a CSV: {error}; look for a quote that is not closed."
+        ) from None
+    if not all(columns):
+        raise InputError(f"{path.name}: its column {columns.index('') + 1} has no name: give it one, or remove it.")
     names = [column.lower() for column in columns if column]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -87,6 +98,12 @@ def _parse(reader, name: str) -> tuple[list[str], list[list[str]], list[int]]:
     for row in reader:
         if not any(cell.strip() for cell in row):
             continue
+        torn = next((cell for cell in row if "\n" in cell and any(sign in cell for sign in _DELIMITERS)), None)
+        if torn is not None:
+            raise InputError(
+                f"{name} cannot be read as a CSV: a cell before line {reader.line_num} holds several rows, {torn[:30]!r} and on: "
+                "close its quote."
+            )
         extra = [cell for cell in row[len(columns) :] if cell.strip()]
         if extra or len(row) < len(columns):
             raise InputError(

@@ -208,7 +208,8 @@ def test_03_moves_its_threshold_and_pages_through_errors(run_all):
     page.get_by_role("button", name="next").click()
     page.wait_for_selector(f"text=2 of {max(counts)}")
     page.wait_for_function("first => document.querySelector('.widget-vbox img').src != first", arg=first)
-    assert page.get_by_text("cosine").count() == 4  # nearest train images
+    page.get_by_text("cosine").nth(3).wait_for()  # nearest train images, which come after the picture
+    assert page.get_by_text("cosine").count() == 4
 
 
 def test_04_lays_two_models_side_by_side(run_all):
