@@ -16,6 +16,7 @@ from xray_helpers.calibration import (
     fit_temperature,
     fit_temperature_interval,
     judge_calibration,
+    judge_calibration_error,
     reliability_table,
     scale_probabilities,
 )
@@ -170,3 +171,14 @@ def test_the_table_tells_slope_intercept_and_error_with_their_intervals():
     assert after["calibration error"].startswith(f"{scores['after']['calibration_error']:.2f} (")
     few = part.assign(group=0)
     assert "no interval" in calibration_table(judge_calibration(few, few)[0])[0]["calibration error"]
+
+
+def test_the_error_of_perfect_probabilities_is_that_of_chance_in_bins_of_few_images():
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(400):
+        p = rng.uniform(0.05, 0.95, 12)
+        part = pd.DataFrame({"y_true": (rng.random(12) < p).astype(int), "y_prob": p, "group": np.arange(12)})
+        found.append(judge_calibration_error(part))
+    value, by_chance = (np.mean([error[key] for error in found]) for key in ("value", "by_chance"))
+    assert by_chance == pytest.approx(value, rel=0.15)

@@ -55,6 +55,9 @@ def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_image
     assert series.prepare(settings).name == "s"  # the same again
     with pytest.raises(InputError, match=r"other settings \(epochs\).*--overwrite"):
         series.prepare(settings.model_copy(update={"epochs": 9}))
+    (tmp_path / "reads.csv").write_text("path,reader,call\nelsewhere.png,A,1\n")
+    with pytest.raises(InputError, match="names a test image"):
+        series.prepare(settings.model_copy(update={"readers": "reads.csv"}))
     (tmp_path / "other").symlink_to(tmp_path / "good")
     with pytest.raises(InputError, match=r"other settings \(data\)"):
         series.prepare(settings.model_copy(update={"data": "other"}))

@@ -50,3 +50,4 @@ def test_gaps_are_told_with_three_answers():
     assert "AUROC -0." in describe_gaps(found)
     assert gaps_table(found)[0]["p, adjusted"] == "< 0.001"
     assert "not known" in describe_gaps(found.iloc[:0])
+    assert "No gap" in describe_gaps(found.assign(p_holm=float("nan")))

@@ -149,6 +149,7 @@ def test_unreadable_files_are_listed_and_left_out(root, tmp_path, make_images):
     flow = count_flow(table).set_index("step")["files"]
     assert flow["found"] == 27
     assert flow["readable"] == 24
+    assert flow["left out: is empty"] == 1
     assert flow["found"] == flow["readable"] + flow[[step for step in flow.index if step.startswith("left out")]].sum()
 
 

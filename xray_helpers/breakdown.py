@@ -95,8 +95,8 @@ def describe_subgroups(subgroups: pd.DataFrame) -> str:
         return text + "None has an interval of AUROC, so whether it is worse in one of them is not known."
     if worse.empty:
         return text + (
-            f"That AUROC is below the {whole['auroc']:.2f} of all images is shown for none of the {known.sum()} with an "
-            "interval; in small ones it may be all the same."
+            f"That AUROC is below the {whole['auroc']:.2f} of all images is not shown for any subgroup that has an "
+            f"interval ({known.sum()} of {len(parts)}); in small ones it may be all the same."
         )
     names = "; ".join(f"{row.column} = {row.value} ({row.auroc:.2f}, n = {row.n})" for row in worse.itertuples())
     return text + f"Below the {whole['auroc']:.2f} of all images, interval and all: {names}."

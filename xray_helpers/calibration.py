@@ -92,8 +92,9 @@ def judge_calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> dict
     """Return the expected calibration error with its interval, and what perfect probabilities would show by chance.
 
     The error of perfectly calibrated probabilities is not 0: in each bin chance alone leaves a distance. Its expectation
-    there follows from the spread over groups (the mean of half-normal distances); the interval is about the error less
-    that, and as wide as the error with one group left out at a time tells.
+    there follows from the spread over groups, at least that of independent images which are fractured as often as their
+    probabilities say (the mean of half-normal distances); the interval is about the error less that, and as wide as the
+    error with one group left out at a time tells.
 
     Parameters
     ----------
@@ -117,6 +118,8 @@ def judge_calibration_error(predictions: pd.DataFrame, bins: int = BINS) -> dict
     residual = by_group - members * (sums / members.sum(axis=0))  # about each bin's own mean
     present = (members > 0).sum(axis=0)
     spread = (residual**2).sum(axis=0) * present / np.maximum(present - 1, 1)
+    p = predictions["y_prob"].to_numpy(float)
+    spread = np.maximum(spread, np.bincount(place, p * (1 - p)))  # a bin of one image has no spread to be seen
     value = float(np.abs(sums).sum() / n)
     by_chance = float(np.sqrt(2 * spread / np.pi).sum() / n)
     if has_few_groups(predictions["y_true"], codes):

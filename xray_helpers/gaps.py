@@ -116,6 +116,8 @@ def describe_gaps(gaps: pd.DataFrame) -> str:
     if gaps.empty:
         return "No column makes subgroups, so gaps between them are not known."
     tested = gaps["p_holm"].notna()
+    if not tested.any():
+        return "No gap between subgroups could be tested: there are too few groups in them, so gaps are not known."
     shown = gaps[tested & (gaps["p_holm"] < ALPHA)]
     alike = tested & (gaps["ci_low"] > -MARGIN) & (gaps["ci_high"] < MARGIN) & ~gaps.index.isin(shown.index)
     unknown = len(gaps) - len(shown) - int(alike.sum())

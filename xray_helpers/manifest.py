@@ -171,7 +171,11 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
     """
     left_out = manifest["status"].isin(["unreadable", "excluded", "no image"])
     steps = [("found", pd.Series(True, index=manifest.index))]
-    kinds = manifest.loc[left_out, "reason"].str.replace(r"\(.*\)|\d+", "", regex=True)
+    kinds = (
+        manifest.loc[left_out, "reason"]
+        .str.replace(r" *\(.*\)|:.*", "", regex=True)
+        .str.replace(r"\d+", "some", regex=True)
+    )
     steps += [(f"left out: {kind}", left_out & (kinds == kind)) for kind in sorted(kinds.unique())]
     steps += [
         ("readable", ~left_out),
@@ -187,7 +191,7 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
                 copies & manifest["split"].ne("train").fillna(False),
             ),
             ("copies of a source in train, for training only", copies & manifest["split"].eq("train").fillna(False)),
-            ("sources, one picture each: what every n counts", counted),
+            ("images that are judged or trained on: what every n counts", counted),
         ]
     rows = []
     for step, mask in steps:

@@ -134,7 +134,7 @@ def describe_plan(plan: pd.DataFrame, manifest: pd.DataFrame) -> str:
     """
     by = plan.set_index("score")
     parts = [f"{by.loc[name, 'n']} {by.loc[name, 'of']}" for name in ("sensitivity", "specificity")]
-    worth = [f"{by.loc[name, 'effective']:.0f}" for name in ("sensitivity", "specificity")]
+    worth = [f"{by.loc[name, 'effective']:.1f}".removesuffix(".0") for name in ("sensitivity", "specificity")]
     text = f"The test part judges {' and '.join(parts)} images, worth {' and '.join(worth)} independent ones. "
     known = [
         f"{name} ± {row.half_width:.2f} (were it {row.assumed:.2f})"

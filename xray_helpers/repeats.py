@@ -309,5 +309,5 @@ def describe_all_images(table: pd.DataFrame) -> str:
     for row in rows.to_dict("records"):
         whose = f" (of {FROZEN})" if row.get("of") == FROZEN else ""
         entry = {"value": row["auroc"], "ci_low": row["low"], "ci_high": row["high"]}
-        told.append(f"All images together, out of fold{whose}: {describe(entry)}.")
+        told.append(f"AUROC of all images together, out of fold{whose}: {describe(entry)}.")
     return "".join(told)

@@ -116,7 +116,7 @@ def describe_search(search: Search, manifest: pd.DataFrame, notes: list[str], we
              for name in find_label_columns(manifest)]  # fmt: skip
     lines = [
         *(escape(note) for note in [*notes, *tells]),
-        f"{readable.sum()} readable files show {search.unique} different pictures from {sources} sources.",
+        f"{readable.sum()} readable files come from {sources} sources.",
         f"Files joined to another: {kinds}. Pairs were proposed by {how}; alignment decided.",
     ]
     return "\n".join(f"- {line}" for line in lines)

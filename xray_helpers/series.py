@@ -20,6 +20,7 @@ from xray_helpers.execution import DISK, describe_os_error
 from xray_helpers.executors import count_jobs, open_executor
 from xray_helpers.listing import list_data
 from xray_helpers.provenance import now, provenance
+from xray_helpers.readers import load_reads
 from xray_helpers.run_options import Running
 from xray_helpers.scheduling import Engine, Plan, write_studies
 from xray_helpers.settings import InputError, Settings
@@ -27,6 +28,7 @@ from xray_helpers.steps import JUDGE, TRAIN, build_steps, find_reason, settle
 from xray_helpers.studies import (
     ANSWERS,
     RUN,
+    from_root,
     hash_of,
     local_path,
     open_study,
@@ -99,7 +101,9 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
     folder = study_folder(settings.name)
     settled = settle(settings) or settings
     place = {key: local_path(folder, key, getattr(settled, key)) for key in ("data", "weights")}
-    list_data(place["data"], settings.patient_pattern)
+    listing = list_data(place["data"], settings.patient_pattern)
+    if settings.readers:
+        load_reads(from_root(settings.readers), listing.table["path"])
     weights = resolve_weights(place["weights"], settings.models)
     settings = settings.model_copy(update={"data": place["data"], "weights": weights})
     if (folder / ANSWERS).exists():

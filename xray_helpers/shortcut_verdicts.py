@@ -276,7 +276,7 @@ def _describe_reaching(model: str, reaching: list[tuple[str, dict[str, Any]]], w
     told = "; ".join(f"{words} {describe(entry)}" for words, entry in reaching)
     return (
         f"A shortcut reaches what {model} reaches: AUROC out of fold of {told}; of the network on whole pictures "
-        f"{describe(_entry(whole))}. Its score is no evidence that it sees fractures. {REMEDIES}"
+        f"{describe(_entry(whole))}. Its score alone does not show that it sees fractures. {REMEDIES}"
     )
 
 
