@@ -146,5 +146,8 @@ def test_giant_patients_who_spoil_the_parts_are_told():
     path = table["group"] + "_" + table["image"].astype(str)
     table = table.assign(path=path, source_group=path, sha256=path, status="readable", folder_split=pd.NA)
     told = find_uneven_parts(assign_splits(table, build_settings(use_subset=1.0)))
-    assert [text.split(" of the images")[0] for text in told] == ["The test part holds 30%", "The validation part holds 7%"]
+    assert [text.split(" of the images")[0] for text in told] == [
+        "The test part holds 30%",
+        "The validation part holds 7%",
+    ]
     assert "not in test (8), where 15% were asked for" in told[1]
