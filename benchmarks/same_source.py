@@ -89,7 +89,7 @@ def search(table: pd.DataFrame, folder: Path, weights: str) -> tuple[pd.Series, 
     from xray_helpers.features import build_embedder
     from xray_helpers.manifest import Listing, inspect_files
 
-    listing = Listing(folder, table.assign(label=None, patient=None, folder_split=None), [])
+    listing = Listing(folder, table.assign(label=None, patient=None, folder_split=None, excluded=None), [])
     place = embedder_weights(weights)
     embed, key = build_embedder(place, choose_engine(os.environ.get("ENGINE", "auto"), images=len(table)))
     if embed is not None:  # importing TensorFlow and tracing the network are not part of the speed

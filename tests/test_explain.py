@@ -146,7 +146,7 @@ def test_pointing_game_and_energy_by_hand():
     places = judge_places({"a": inside, "b": outside, "c": inside}, part, [box, box, np.zeros((0, 4))], SIZE)
     cam, blob, less = places.itertuples()
     assert (cam.hit, cam.energy, cam.n, cam.area) == (0.5, 0.375, 2, 0.25)
-    assert 0 <= cam.hit_low < 0.5 < cam.hit_high <= 1
+    assert np.isnan([cam.hit_low, cam.hit_high]).all()  # two groups are no evidence
     assert blob.energy == pytest.approx(0.25)  # a centred blob has a quarter of itself in a quarter
     assert less.energy == pytest.approx(cam.energy - blob.energy)
     assert cam.over_area == pytest.approx(0.375 - 0.25)
@@ -477,7 +477,8 @@ def test_on_phantoms_imagenet_maps_follow_the_weights_and_the_pointing_game_has_
     assert cam.n == int((part["y_true"] == 1).sum())
     assert cam.hit_low <= cam.hit <= cam.hit_high
     assert cam.energy > cam.area  # more than by chance; a 4 x 4 map need not beat a blob in the middle, and is told so
-    follows = sanity["ci_high"].iloc[-1] < 0.5
+    high = sanity["ci_high"].iloc[-1]  # None where there are too few groups
+    follows = high is not None and high < 0.5
     margin = cam.area / 10
     beats = min(cam.over_area_low, less.energy_low, cam.over_others_low) > margin
     assert ("may be believed as hints" in told) == (beats and follows and sanity["n_groups"].iloc[-1] >= MIN_GROUPS)

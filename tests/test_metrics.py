@@ -145,6 +145,14 @@ def test_predictive_values_at_another_prevalence_are_covered_by_their_intervals(
     assert all(0.93 <= count / 600 <= 0.98 for count in covered.values()), covered
 
 
+def test_a_share_of_few_images_has_a_bound_or_no_interval():
+    few = grouped_proportion([1, 1, 0, 1, 1], np.arange(5))
+    assert few["value"] == 0.8
+    assert few["ci_low"] is None
+    assert "not enough independent sources" in few["reason"]
+    assert grouped_proportion([1] * 5, np.arange(5))["ci_low"] == pytest.approx(0.025 ** (1 / 5))
+
+
 @given(*[st.lists(st.booleans(), min_size=1, max_size=30)] * 2, st.floats(0.001, 0.999))
 def test_predictive_values_lie_within_their_intervals_and_rise_with_prevalence(hits, clear, prevalence):
     rates = [grouped_proportion(calls, np.arange(len(calls))) for calls in (hits, clear)]
@@ -152,11 +160,13 @@ def test_predictive_values_lie_within_their_intervals_and_rise_with_prevalence(h
     called = (sum(hits) + len(clear) - sum(clear), sum(clear) + len(hits) - sum(hits))
     for entry, count in zip(found.values(), called, strict=True):
         assert (entry["value"] is None) == (count == 0)
-        if count:
+        if count and min(len(hits), len(clear)) < MIN_GROUPS and entry["ci_low"] is None:
+            assert entry["reason"]
+        elif count:
             assert 0 <= entry["ci_low"] <= entry["value"] + 1e-12
             assert entry["value"] <= entry["ci_high"] + 1e-12 <= 1 + 2e-12
     rarer = predictive_values(*rates, prevalence / 2)
-    for key in ("value", "ci_low", "ci_high") if called[0] else ():
+    for key in ("value", "ci_low", "ci_high") if called[0] and found["ppv"]["ci_low"] is not None else ():
         assert rarer["ppv"][key] <= found["ppv"][key] + 1e-12
 
 

@@ -198,8 +198,8 @@ def grouped_proportion(hits: Any, group: Any, weight: Any = None, undefined: str
     -------
     dict
         value, ci_low, ci_high, method; a reason where there is no value or no interval. At 0 or 1 one end is the value
-        itself, and the other a one-sided exact bound at the effective number of groups. Where each image is a group of its
-        own, nothing about groups has to be estimated, and Wilson's interval is given for any number.
+        itself, and the other a one-sided exact bound at the effective number of groups; else there is no interval below
+        `MIN_GROUPS` effective groups. Where each image is a group of its own, it is Wilson's interval as it stands.
     """
     hits = np.asarray(hits, float)
     weight = np.ones(len(hits)) if weight is None else np.asarray(weight, float)
@@ -209,7 +209,7 @@ def grouped_proportion(hits: Any, group: Any, weight: Any = None, undefined: str
     value = float(weight @ hits / weight.sum())
     spread = measure_spread(weight * (hits - value) / weight.sum(), codes, np.zeros(len(hits), int), weight)
     images, alone = kish(weight), len(np.unique(codes)) == len(codes) and np.ptp(weight) == 0
-    if value in (0.0, 1.0) or (spread.effective < MIN_GROUPS and not alone):
+    if value in (0.0, 1.0) or spread.effective < MIN_GROUPS:
         return bounded_interval(value, spread)
     if alone:
         effective, quantile = images, stats.norm.ppf((1 + LEVEL) / 2)

@@ -301,7 +301,7 @@ class _Neighbours:
     def __init__(self, study: Path, model: str) -> None:
         manifest = read_csv(study / "manifest.csv")
         key = read_json(study / model / "training.json")["key"]
-        self.train, self.test = used_part(manifest, "train"), used_part(manifest, "test")
+        self.train, self.test = used_part(manifest, "train", copies=True), used_part(manifest, "test")
         self._x = [load_features(part, key) for part in (self.train, self.test)]
         self._row = {path: row for row, path in enumerate(self.test["path"])}
 
