@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from small import QUICK
 
-from xray_helpers.widgets import _ThresholdExplorer
+from xray_helpers.widgets_curves import _ThresholdExplorer
 
 MOVES = np.linspace(0.05, 0.95, 40)
 

@@ -51,3 +51,14 @@ def make_images():
         return pd.DataFrame({"path": [file.name for file in files], "sha256": shas})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """A picture of 0 to 255 that uses the whole range."""
+    from xray_helpers.anatomy import build_patient, render_view
+
+    rng = np.random.default_rng(5)
+    pixels, _ = render_view(rng, build_patient(rng, "displaced"))
+    pixels = pixels.astype(float) - pixels.min()
+    return np.round(pixels * (255 / pixels.max())).astype(np.uint8)

@@ -9,7 +9,12 @@ from xray_helpers.plots import plot_evaluation_grid
 from xray_helpers.plots_evaluation import plot_cost, plot_ranking
 from xray_helpers.reporting import headline_table
 from xray_helpers.settings import InputError
+from xray_helpers.splits import manifest_key
 from xray_helpers.studies import read_csv, read_json, write_csv, write_json
+
+MANIFEST = pd.DataFrame(
+    {"path": ["a.png"], "sha256": "0", "label": "Fractured", "group": "g", "split": "test", "status": "used"}
+)
 
 
 def write_model(study, name, strength, *, seed=0, paths=None):
@@ -21,14 +26,15 @@ def write_model(study, name, strength, *, seed=0, paths=None):
     write_csv(study / name / "predictions_test.csv", table)
     write_json(
         study / name / "metrics.json",
-        judge(table, table, {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95}),
+        judge(table, table, {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95})
+        | {"manifest": manifest_key(MANIFEST)},
     )
 
 
 def test_ranked_by_auroc_with_intervals(tmp_path):
     write_model(tmp_path, "VGG16", 0.0, seed=1)
     write_model(tmp_path, "ResNet50", 6.0, seed=2)
-    models = evaluated_models(tmp_path, ("VGG16", "MobileNetV2", "ResNet50"))
+    models = evaluated_models(tmp_path, ("VGG16", "MobileNetV2", "ResNet50"), MANIFEST)
     assert models == ["VGG16", "ResNet50"]
     table = compare_models(tmp_path, models)
     assert table["model"].tolist() == ["ResNet50", "VGG16"]
@@ -65,7 +71,13 @@ def test_other_images_are_refused(tmp_path):
 
 def test_nothing_evaluated(tmp_path):
     with pytest.raises(InputError, match="No model"):
-        evaluated_models(tmp_path, ("VGG16",))
+        evaluated_models(tmp_path, ("VGG16",), MANIFEST)
+
+
+def test_models_of_another_manifest_are_refused(tmp_path):
+    write_model(tmp_path, "VGG16", 1.0)
+    with pytest.raises(InputError, match="run 02 and 03 again for VGG16"):
+        evaluated_models(tmp_path, ("VGG16",), MANIFEST.assign(split="train"))
 
 
 def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
@@ -87,7 +99,7 @@ def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
     assert "(no interval: not enough independent sources)" in told
     assert "nothing follows for others" in told
     assert "(" not in headline_table(table)[0]["AUROC"]
-    pairs = compare_pairs(predictions, 0)
+    pairs = compare_pairs(predictions)
     assert pairs[["ci_low", "p_holm", "delong_p_holm", "decisions_p_holm"]].isna().all(axis=None)
     assert compare_accuracies(predictions) is None
     assert describe_pairs(pairs, "VGG16").startswith("Nothing was tested: a class has fewer than 8 sources")

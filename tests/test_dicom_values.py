@@ -11,21 +11,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from xray_helpers.anatomy import build_patient, render_view
 from xray_helpers.dicom_values import LookUpTable, find_stored_values, read_numbers
 from xray_helpers.radiographs import UnreadableError
 
 SYNTAXES = [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian]
 ALL = np.arange(4096)
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    """A picture of 0 to 255 that uses the whole range."""
-    rng = np.random.default_rng(5)
-    pixels, _ = render_view(rng, build_patient(rng, "displaced"))
-    pixels = pixels.astype(float) - pixels.min()
-    return np.round(pixels * (255 / pixels.max())).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")

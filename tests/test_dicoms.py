@@ -9,17 +9,7 @@ from dicom_files import build, read, table
 from pydicom.data import DATA_ROOT
 from pydicom.pixels import apply_modality_lut, apply_windowing, pixel_array
 
-from xray_helpers.anatomy import build_patient, render_view
 from xray_helpers.radiographs import ImageFolder, UnreadableError, read_radiograph
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    """A picture of 0 to 255 that uses the whole range."""
-    rng = np.random.default_rng(5)
-    pixels, _ = render_view(rng, build_patient(rng, "displaced"))
-    pixels = pixels.astype(float) - pixels.min()
-    return np.round(pixels * (255 / pixels.max())).astype(np.uint8)
 
 
 @pytest.fixture(autouse=True)

@@ -265,7 +265,7 @@ def test_maps_that_know_nothing_are_not_believed_and_true_ones_are(kind):
         rng = np.random.default_rng([study, 1])
         maps, boxes = draw_study(rng, kind, 24)
         part = pd.DataFrame({"path": range(24), "group": np.arange(24) % (24 if study % 2 else 12)})
-        places = judge_places(maps, part, boxes, FRAME, study)
+        places = judge_places(maps, part, boxes, FRAME)
         believed += weigh_maps(Judged(maps, {}, places, AGREEMENT, FRAME), sanity(0.1)).believed is True
     assert believed >= 0.95 * studies if kind == "true" else believed <= 0.05 * studies
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from IPython.display import Image
 from sklearn.metrics import confusion_matrix
 
-from xray_helpers import viewing, widgets
+from xray_helpers import viewing, widgets_curves, widgets_images
 from xray_helpers.duplicates import read_corrections, write_corrections
 from xray_helpers.explain import build_maps
 from xray_helpers.settings import InputError
 from xray_helpers.viewing import Pager, draw_curves, draw_radiograph
-from xray_helpers.widgets import OperatingPoints
+from xray_helpers.widgets_curves import OperatingPoints
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60), st.floats(0, 1))
@@ -55,7 +55,7 @@ def test_the_explorer_shows_rates_and_their_intervals_side_by_side():
     n = 10_000
     rng = np.random.default_rng(0)
     test = pd.DataFrame({"y_true": rng.integers(0, 2, n), "y_prob": rng.random(n), "group": rng.integers(0, n // 2, n)})
-    explorer = widgets._ThresholdExplorer(test.assign(group=test["group"].astype(str)), 0.5, "A")
+    explorer = widgets_curves._ThresholdExplorer(test.assign(group=test["group"].astype(str)), 0.5, "A")
     explorer.threshold.value = 0.0
     cells = re.findall(r"<td[^>]*class='(\w+)'>([^<]*)</td><td[^>]*>([^<]*)</td>", explorer.numbers.value)
     assert cells[0][:2] == ("sensitivity", "1.000")
@@ -114,7 +114,7 @@ def test_in_batch_a_widget_is_its_still_picture(monkeypatch):
     still = Image(data=b"\x89PNG", format="png", alt="words")
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert viewing.show(lambda: 1 / 0, still) is still  # it is not even built
-    assert widgets.watch_training("VGG16") is None
+    assert widgets_curves.watch_training("VGG16") is None
     import ipywidgets
 
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
@@ -313,19 +313,19 @@ def is_whole(png):
 
 def test_maps_of_padded_pictures_lie_where_the_model_saw_them(study):
     place, table = study
-    errors = widgets._ErrorBrowser(place, "A", table, 0.5)
+    errors = widgets_images._ErrorBrowser(place, "A", table, 0.5)
     assert is_whole(errors.view.images[0].value)
-    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    both = widgets_images._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
     assert all(is_whole(image.value) for image in both.view.images)
 
 
 def test_a_moved_picture_is_told_where_it_would_stand(study, monkeypatch):
     place, table = study
     (place.parents[1] / "images" / "a.png").unlink()
-    errors = widgets._ErrorBrowser(place, "A", table, 0.5)
+    errors = widgets_images._ErrorBrowser(place, "A", table, 0.5)
     assert "no picture: it" in errors.view.captions[0].value
     assert not errors.view.images[0].value
-    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    both = widgets_images._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
     assert "no picture: it" in both.view.captions[0].value
     near = errors._small("a.png", "Fractured", 0.5)
     assert "no picture: it" in near.children[-1].value
@@ -360,15 +360,15 @@ def test_what_03_found_of_the_maps_stands_under_them(study):
     place, table = study
     two = {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)}
     assert viewing.read_verdict(place, "A") == ("", None)
-    assert widgets._ErrorBrowser(place, "A", table, 0.5).view.opacity.value == 0.5
+    assert widgets_images._ErrorBrowser(place, "A", table, 0.5).view.opacity.value == 0.5
     write_verdict(place, "A", verdict="**Believe <it>. Or not.**", believed=True)
     assert viewing.read_verdict(place, "A") == ("Believe &lt;it&gt;.", True)
     write_verdict(place, "B", verdict="The maps are **noise**", believed=False)
-    errors, both = widgets._ErrorBrowser(place, "B", table, 0.5), widgets._ModelComparer(place, two)
+    errors, both = widgets_images._ErrorBrowser(place, "B", table, 0.5), widgets_images._ModelComparer(place, two)
     assert "The maps are <b>noise</b>" in errors.view.captions[0].value
     assert ["noise" in caption.value for caption in both.view.captions] == [False, True]
     assert errors.view.opacity.value == both.view.opacity.value == 0
-    assert widgets._ErrorBrowser(place, "A", table, 0.5).view.opacity.value == 0.5
+    assert widgets_images._ErrorBrowser(place, "A", table, 0.5).view.opacity.value == 0.5
 
 
 def test_an_empty_map_is_told_from_one_that_speaks(study):
@@ -376,16 +376,16 @@ def test_an_empty_map_is_told_from_one_that_speaks(study):
     build_maps(["a.png"], "Grad-CAM", np.zeros((1, 8, 8), np.float32), (64, 64)).to_csv(
         place / "B" / "maps.csv", index=False
     )
-    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    both = widgets_images._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
     assert "largest value" in both.view.captions[0].value
     assert "its map is empty" in both.view.captions[1].value
-    assert "its map is empty" in widgets._ErrorBrowser(place, "B", table, 0.5).view.captions[0].value
+    assert "its map is empty" in widgets_images._ErrorBrowser(place, "B", table, 0.5).view.captions[0].value
 
 
 def test_two_models_maps_are_made_on_demand(study, monkeypatch):
     place, table = study
     (place / "B" / "maps.csv").unlink()
-    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
+    both = widgets_images._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1, y_prob=0.9)})
     assert "no map was made" in both.view.captions[1].value
     assert both.make.layout.display is None
     made = []
@@ -394,7 +394,7 @@ def test_two_models_maps_are_made_on_demand(study, monkeypatch):
         made.append(maps._model)
         maps.known[path], maps._size = np.ones((8, 8), np.float32), (64, 64)
 
-    monkeypatch.setattr(widgets.Maps, "make", make)
+    monkeypatch.setattr(widgets_images.Maps, "make", make)
     both.make.click()
     assert made == ["B"]
     assert "largest value" in both.view.captions[1].value
@@ -404,7 +404,7 @@ def test_two_models_maps_are_made_on_demand(study, monkeypatch):
 
 def test_a_map_that_cannot_be_made_is_told_and_the_button_works_again(study, monkeypatch):
     place, table = study
-    errors = widgets._ErrorBrowser(place, "A", table, 0.5)
+    errors = widgets_images._ErrorBrowser(place, "A", table, 0.5)
     monkeypatch.setattr(errors.maps, "make", lambda path: (_ for _ in ()).throw(InputError("A is refused.")))
     errors.make.click()
     assert errors.note.value == "No map was made: A is refused."
@@ -413,9 +413,9 @@ def test_a_map_that_cannot_be_made_is_told_and_the_button_works_again(study, mon
 
 def test_maps_are_read_once_however_often_pages_are_turned(study, monkeypatch):
     place, table = study
-    read, known = [], widgets.read_csv
-    monkeypatch.setattr(widgets, "read_csv", lambda path: read.append(path.name) or known(path))
-    both = widgets._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1)})
+    read, known = [], widgets_images.read_csv
+    monkeypatch.setattr(widgets_images, "read_csv", lambda path: read.append(path.name) or known(path))
+    both = widgets_images._ModelComparer(place, {"A": table, "B": table.assign(y_pred=1)})
     both.pager.turn(0)
     both.pager.turn(0)
     assert read.count("maps.csv") == 2
@@ -430,7 +430,7 @@ def test_the_threshold_band_holds_the_threshold_and_shrinks_with_images():
         y = rng.integers(0, 2, n)
         p = 1 / (1 + np.exp(-rng.normal(3 * y - 1.5, 1.5)))
         table = pd.DataFrame({"y_true": y, "y_prob": p, "group": range(n)})
-        low, high = threshold_band(table, "youden", resamples=200)
+        low, high = threshold_band(table, "youden")
         assert low <= choose_threshold(y, p, "youden") <= high
         widths.append(high - low)
     assert widths[1] < widths[0]

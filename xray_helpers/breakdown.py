@@ -28,7 +28,7 @@ def subgroup_columns(part: pd.DataFrame, manifest: pd.DataFrame | None = None) -
 
 
 def judge_subgroups(
-    predictions: pd.DataFrame, manifest: pd.DataFrame, threshold: float, columns: list[str], seed: int = 0
+    predictions: pd.DataFrame, manifest: pd.DataFrame, threshold: float, columns: list[str]
 ) -> pd.DataFrame:
     """Judge each value of each column apart.
 
@@ -41,7 +41,6 @@ def judge_subgroups(
     threshold : float
     columns : list of str
         Images without a value of a column make the subgroup ``not stated``.
-    seed : int
 
     Returns
     -------
@@ -51,17 +50,17 @@ def judge_subgroups(
         is the whole.
     """
     table = predictions.merge(manifest[["path", *columns]], on="path", how="left", validate="one_to_one")
-    rows = [_judge(table, threshold, seed) | {"column": "all", "value": "all images"}]
+    rows = [_judge(table, threshold) | {"column": "all", "value": "all images"}]
     for column in columns:
         values = table[column].astype("string").fillna("not stated")
         for value, part in table.groupby(values, sort=True):
-            rows.append(_judge(part, threshold, seed) | {"column": column, "value": str(value)})
+            rows.append(_judge(part, threshold) | {"column": column, "value": str(value)})
     result = pd.DataFrame(rows)
     return result[["column", "value", *result.columns.drop(["column", "value"])]]
 
 
-def _judge(part: pd.DataFrame, threshold: float, seed: int) -> dict[str, Any]:
-    scores = compute_metrics(part["y_true"], part["y_prob"], threshold, part["group"], seed=seed)
+def _judge(part: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    scores = compute_metrics(part["y_true"], part["y_prob"], threshold, part["group"])
     row = {
         "n": scores["n"],
         "n_groups": scores["n_groups"],

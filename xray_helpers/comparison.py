@@ -10,20 +10,30 @@ from xray_helpers.intervals import describe, describe_count
 from xray_helpers.metrics import METRIC_TITLES, METRICS
 from xray_helpers.paired import describe_pairs
 from xray_helpers.settings import VALIDATION, InputError
+from xray_helpers.splits import check_made_with
 from xray_helpers.studies import read_csv, read_json
 
 
-def evaluated_models(study: Path, models: tuple[str, ...]) -> list[str]:
+def evaluated_models(study: Path, models: tuple[str, ...], manifest: pd.DataFrame) -> list[str]:
     """Return those of `models` that have been evaluated, in their order.
+
+    Parameters
+    ----------
+    study : Path
+    models : tuple of str
+    manifest : DataFrame
+        The study's ``manifest.csv``.
 
     Raises
     ------
     InputError
-        When there is none.
+        When there is none, or one was made with another manifest.
     """
     found = [name for name in models if (study / name / "metrics.json").exists()]
     if not found:
         raise InputError(f"No model of {study.name} has been evaluated: run 02_train_model and 03_evaluate_model.")
+    for name in found:
+        check_made_with(manifest, read_json(study / name / "metrics.json"), name, "02 and 03")
     return found
 
 

@@ -18,9 +18,7 @@ _EDGE = 1e-6
 MEAN = "Ensemble (mean)"
 
 
-def build_ensembles(
-    study: Path, models: list[str], chosen: dict, *, leak: float = 0.0, seed: int = 0
-) -> tuple[dict, dict]:
+def build_ensembles(study: Path, models: list[str], chosen: dict, *, leak: float = 0.0) -> tuple[dict, dict]:
     """Join the models' predictions and judge what comes out as a model is judged.
 
     Parameters
@@ -31,7 +29,7 @@ def build_ensembles(
     chosen : dict
         A model's ``threshold.json``: by its rule and target_sensitivity each ensemble's own threshold is chosen, on the
         predictions that the models' thresholds were chosen on (validation where these differ).
-    leak, seed
+    leak
         As for `metrics.judge`.
 
     Returns
@@ -60,7 +58,7 @@ def build_ensembles(
         predictions[name], own = tables[1], chosen | {"threshold": threshold}
         if chosen["rule"] == "sensitivity":  # the models' own is not the ensemble's
             own["sensitivity"] = judge_sensitivity(basis[0].assign(y_prob=p_basis), threshold)
-        scores[name] = judge(tables[1], tables[0], own, leak=leak, seed=seed)
+        scores[name] = judge(tables[1], tables[0], own, leak=leak)
     return predictions, scores
 
 

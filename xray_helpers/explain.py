@@ -186,7 +186,7 @@ def permute_weights(
     rows, at = [], 0
     for name, count in stages.items():
         at = max(at, count)
-        rows.append({"permuted": name, "layers": at} | _compare_permuted(before, found[name], group, seed))
+        rows.append({"permuted": name, "layers": at} | _compare_permuted(before, found[name], group))
     return pd.DataFrame(rows)[list(_SANITY)], {name: each[0] for name, each in found.items()}
 
 
@@ -195,7 +195,7 @@ def _permute(layers: list["keras.layers.Layer"], rng: np.random.Generator) -> No
         layer.set_weights([rng.permutation(w.ravel()).reshape(w.shape) if w.ndim else w for w in layer.get_weights()])
 
 
-def _compare_permuted(before: np.ndarray, after: list[np.ndarray], group: Any, seed: int) -> dict[str, Any]:
+def _compare_permuted(before: np.ndarray, after: list[np.ndarray], group: Any) -> dict[str, Any]:
     """Return the mean over permutations of each image's rank agreement, flat maps apart, and over images with interval."""
     full = ~is_flat(before)
     told = np.array([full & ~is_flat(maps) for maps in after])
@@ -207,17 +207,17 @@ def _compare_permuted(before: np.ndarray, after: list[np.ndarray], group: Any, s
     if not compared.any():
         return {"correlation": None, "ci_low": None, "ci_high": None} | counts
     means = np.where(told, values, 0).sum(axis=0)[compared] / told.sum(axis=0)[compared]
-    entry = grouped_mean(means, names, seed)
+    entry = grouped_mean(means, names)
     return {"correlation": entry["value"], "ci_low": entry["ci_low"], "ci_high": entry["ci_high"]} | counts
 
 
-def agree(maps: Any, others: Any, counted: np.ndarray, group: Any, seed: int = 0) -> dict[str, Any]:
+def agree(maps: Any, others: Any, counted: np.ndarray, group: Any) -> dict[str, Any]:
     """Return the mean rank agreement of the pairs that are counted, with its interval, as `intervals.grouped_mean` does."""
     if not counted.any():
         return {"value": None, "ci_low": None, "ci_high": None, "reason": "no map with anything in it"}
     pairs = zip(maps, others, counted, strict=True)
     values = [rank_agreement(one[None], other[None])[0] for one, other, count in pairs if count]
-    return grouped_mean(values, np.asarray(group, dtype=object)[counted], seed)
+    return grouped_mean(values, np.asarray(group, dtype=object)[counted])
 
 
 def is_flat(maps: Any) -> np.ndarray:

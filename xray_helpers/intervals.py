@@ -165,7 +165,7 @@ def mean_interval(value: float, spread: Spread, level: float = LEVEL) -> dict[st
     return interval_entry(value, value - half, value + half, "jackknife of groups, t")
 
 
-def grouped_mean(values: Any, group: Any, seed: int = 0) -> dict[str, Any]:
+def grouped_mean(values: Any, group: Any) -> dict[str, Any]:
     """Return a mean with its interval over groups: value, ci_low, ci_high, method or reason.
 
     Parameters
@@ -173,8 +173,6 @@ def grouped_mean(values: Any, group: Any, seed: int = 0) -> dict[str, Any]:
     values : array-like of float, shape (n,)
     group : array-like, shape (n,)
         What counts together.
-    seed : int
-        Not used: nothing is drawn at random. Kept for those who call it.
     """
     values, codes = np.asarray(values, float), encode_groups(group)
     value = float(values.mean())

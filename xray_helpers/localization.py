@@ -109,7 +109,7 @@ def frame_of(size: tuple[int, int] | None) -> tuple[int, int]:
     return tuple(max(1, round(side * _SIDE / max(height, width))) for side in (height, width))
 
 
-def judge_maps(table: pd.DataFrame, part: pd.DataFrame, resize: str, seed: int = 0) -> Judged:
+def judge_maps(table: pd.DataFrame, part: pd.DataFrame, resize: str) -> Judged:
     """Judge the maps of a model's test images.
 
     Parameters
@@ -119,12 +119,11 @@ def judge_maps(table: pd.DataFrame, part: pd.DataFrame, resize: str, seed: int =
     part : DataFrame
         The test part of the manifest.
     resize : {'stretch', 'pad'}
-    seed : int
     """
     frame = frame_of(seen_size(table))
     maps, boxes = read_maps(table), find_boxes(part, frame, resize)
-    places = judge_places(maps, part, boxes, frame, seed)
-    agreement = judge_agreement(table, part.set_index("path")["group"], seed)
+    places = judge_places(maps, part, boxes, frame)
+    agreement = judge_agreement(table, part.set_index("path")["group"])
     return Judged(maps, dict(zip(part["path"], boxes, strict=True)), places, agreement, frame)
 
 
@@ -199,7 +198,7 @@ def sanity_table(sanity: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def judge_agreement(table: pd.DataFrame, group: pd.Series, seed: int = 0) -> dict[str, Any]:
+def judge_agreement(table: pd.DataFrame, group: pd.Series) -> dict[str, Any]:
     """Return the mean rank correlation of Grad-CAM and occlusion with its interval: value, ci_low, ci_high, n, empty.
 
     An image of which one of the two maps is empty counts as `empty`, not in n.
@@ -210,14 +209,13 @@ def judge_agreement(table: pd.DataFrame, group: pd.Series, seed: int = 0) -> dic
         Of `build_maps`, of both methods.
     group : Series
         By path.
-    seed : int
     """
     one, other = read_maps(table), read_maps(table, "occlusion")
     paths = [path for path in other if path in one]
     cams, occluded = [one[path] for path in paths], [other[path] for path in paths]
     full = ~(is_flat(cams) | is_flat(occluded))
     counts = {"n": int(full.sum()), "empty": int((~full).sum())}
-    return agree(occluded, cams, full, [group[path] for path in paths], seed) | counts
+    return agree(occluded, cams, full, [group[path] for path in paths]) | counts
 
 
 def describe_maps(judged: Judged, sanity: pd.DataFrame) -> str:

@@ -17,9 +17,7 @@ _PLACES = [
 Boxes = list[np.ndarray]
 
 
-def judge_places(
-    maps: dict[str, np.ndarray], part: pd.DataFrame, boxes: Boxes, size: tuple[int, int], seed: int = 0
-) -> pd.DataFrame:
+def judge_places(maps: dict[str, np.ndarray], part: pd.DataFrame, boxes: Boxes, size: tuple[int, int]) -> pd.DataFrame:
     """Measure whether maps point at the fractures, beside what knows nothing of the image.
 
     By chance a share of the map lies in the boxes that is theirs of the picture, and its highest place as often. A blob in
@@ -35,7 +33,6 @@ def judge_places(
     boxes : list
         Of `find_boxes`, for the same rows.
     size : (int, int)
-    seed : int
 
     Returns
     -------
@@ -63,7 +60,7 @@ def judge_places(
     rows = []
     for name, measured in (("Grad-CAM", cam), ("centred blob", blob), ("Grad-CAM less blob", less)):
         shares = ["hit"] if "less" not in name else []
-        rows.append({"map": name} | _summarise(measured, groups, shares, seed) | shared)
+        rows.append({"map": name} | _summarise(measured, groups, shares) | shared)
     return pd.DataFrame(rows)[_PLACES]
 
 
@@ -86,12 +83,12 @@ def _measure(grids: list[np.ndarray], masks: Any, groups: np.ndarray) -> pd.Data
     return pd.DataFrame(found, columns=["hit", "energy", "over_area", "over_others"])
 
 
-def _summarise(measured: pd.DataFrame, groups: np.ndarray, shares: list[str], seed: int) -> dict[str, Any]:
+def _summarise(measured: pd.DataFrame, groups: np.ndarray, shares: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(_PLACES[1:])
     for key, values in measured.items():
         if values.isna().any():
             continue
-        entry = grouped_proportion(values, groups) if key in shares else grouped_mean(values, groups, seed)
+        entry = grouped_proportion(values, groups) if key in shares else grouped_mean(values, groups)
         row |= {key: entry["value"], f"{key}_low": entry["ci_low"], f"{key}_high": entry["ci_high"]}
     return row
 

@@ -67,7 +67,6 @@ def compute_metrics(
     group: Any = None,
     *,
     weight: Any = None,
-    seed: int = 0,
     resampled: bool = True,
 ) -> dict[str, Any]:
     """Compute scores with 95 % intervals at a threshold.
@@ -83,8 +82,6 @@ def compute_metrics(
         What counts together in intervals; each image its own when left out.
     weight : array-like of float, shape (n,), optional
         How much each image counts in every score, such as 1 / the size of its group; tp, fp, tn, fn and n count images.
-    seed : int
-        Not used: nothing is drawn at random. Kept for those who call it.
     resampled : bool
         Without it only shares have an interval, which saves time.
 
@@ -185,7 +182,7 @@ def _checked_weight(weight: Any, n: int) -> np.ndarray:
 
 
 def judge(
-    test: pd.DataFrame, validation: pd.DataFrame, chosen: dict[str, Any], *, leak: float = 0.0, seed: int = 0,
+    test: pd.DataFrame, validation: pd.DataFrame, chosen: dict[str, Any], *, leak: float = 0.0,
     weight: np.ndarray | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``: scores on test, and under ``validation`` the same there.
@@ -198,12 +195,11 @@ def judge(
         ``threshold.json``: threshold, and how it was chosen: rule, target_sensitivity, chosen_on.
     leak : float
         Share of the test images with a sibling in train or validation: it stands beside every score.
-    seed : int
     weight : ndarray of float, optional
         Of the test images, where copies of one source are judged: under ``weighted`` stand the scores with it.
     """
     threshold = chosen["threshold"]
-    both = [compute_metrics(t["y_true"], t["y_prob"], threshold, t["group"], seed=seed) for t in (test, validation)]
+    both = [compute_metrics(t["y_true"], t["y_prob"], threshold, t["group"]) for t in (test, validation)]
     found = both[0] | {"threshold_rule": describe_rule(chosen), "leak": leak, "validation": both[1]}
     if weight is not None:
         found["weighted"] = compute_metrics(test["y_true"], test["y_prob"], threshold, test["group"], weight=weight)

@@ -89,7 +89,7 @@ def choose_operating_point(
     basis = (out_of_fold if more else validation)[["path", "group", "y_true", "y_prob"]].reset_index(drop=True)
     y_true, y_prob = basis["y_true"].to_numpy(), basis["y_prob"].to_numpy()
     threshold = choose_threshold(y_true, y_prob, rule, target, basis["group"])
-    low, high = threshold_band(basis, rule, target, seed=settings.seed)
+    low, high = threshold_band(basis, rule, target)
     chosen = {
         "threshold": threshold,
         "rule": rule,

@@ -21,15 +21,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def compare_pairs(predictions: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
+def compare_pairs(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Test each pair of models on AUROC and on decisions; p-values are Holm's, over all pairs.
 
     Parameters
     ----------
     predictions : dict
         A model's name to its ``predictions_test.csv``, all of the same images in the same order.
-    seed : int
-        Not used: nothing is drawn at random. Kept for those who call it.
 
     Returns
     -------
@@ -129,6 +127,13 @@ def compare_decisions(first: np.ndarray, second: np.ndarray, codes: np.ndarray) 
     by_group = np.bincount(codes, net)
     squares = (by_group**2).sum()
     return float(stats.chi2.sf(by_group.sum() ** 2 / squares, 1)) if squares else 1.0
+
+
+def describe_accuracies(predictions: dict[str, pd.DataFrame]) -> str:
+    """Return `compare_accuracies` as a sentence."""
+    p = compare_accuracies(predictions)
+    told = "not tested, because there is one model, or too few groups" if p is None else f"p {describe_p(p)}"
+    return f"If all models were right equally often, by groups: {told}."
 
 
 def compare_accuracies(predictions: dict[str, pd.DataFrame]) -> float | None:

@@ -248,13 +248,13 @@ def summarise(
     return table.assign(of=["this model", *[FROZEN if tuned else "this model"] * (len(table) - 1)])
 
 
-def score_out_of_fold(out_of_fold: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+def score_out_of_fold(out_of_fold: pd.DataFrame) -> dict[str, Any]:
     """Return the AUROC of all images together, as `metrics.compute_metrics` does; of `cross_validate`'s table.
 
     The probabilities come from as many heads as there are folds, whose scales may differ a little.
     """
     y, p, group = (out_of_fold[name] for name in ("y_true", "y_prob", "group"))
-    return compute_metrics(y, p, 0.5, group, seed=seed)["auroc"]
+    return compute_metrics(y, p, 0.5, group)["auroc"]
 
 
 def _spread(source: str, values: pd.Series) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import HTML, Image, Markdown
 
 from xray_helpers.duplicates import Search
 from xray_helpers.intervals import describe_count, effective_groups
+from xray_helpers.localization import Judged, choose_controlled, choose_shown, read_shown
 from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
 from xray_helpers.operating import describe_choice
 from xray_helpers.planning import find_uneven_parts
+from xray_helpers.radiographs import ImageFolder
 from xray_helpers.records import STALE
 from xray_helpers.settings import FEW, Settings, class_names
 from xray_helpers.shortcut_verdicts import describe_controls, judge_border
@@ -75,6 +77,53 @@ def list_scores(comparison: pd.DataFrame, metric: str) -> str:
     """Return ``VGG16 0.83, ResNet50 0.79.`` for a figure's alternative text."""
     words = [f"{row['model']} {row[metric]:.2f}" for row in comparison.to_dict("records") if pd.notna(row[metric])]
     return (", ".join(words) or "not defined") + "."
+
+
+def list_parts(balance: pd.DataFrame) -> str:
+    """Return how many images of each class every part holds, for alternative text; of `splits.class_balance`."""
+    negative, positive = class_names()
+    rows = balance.itertuples()
+    return "; ".join(f"{row.split}: {row.fractured} {positive}, {row.non_fractured} {negative}" for row in rows)
+
+
+def show_maps(
+    model: str, test: pd.DataFrame, table: pd.DataFrame, judged: Judged, folder: ImageFolder, sentence: str
+) -> list[Image]:
+    """Draw maps over test images, and of a few of them the controls: two figures, or none where there are no maps.
+
+    Parameters
+    ----------
+    model : str
+    test : DataFrame
+        ``predictions_test.csv``.
+    table : DataFrame
+        ``maps.csv``.
+    judged : localization.Judged
+    folder : ImageFolder
+    sentence : str
+        Of `localization.describe_maps`, for the alternative text.
+    """
+    from xray_helpers import plots, plots_evaluation
+
+    def lay_out(rows: pd.DataFrame) -> tuple[list[np.ndarray], list[str]]:
+        words = [f"true {class_names()[row.y_true]}, P = {row.y_prob:.2f}" for row in rows.itertuples()]
+        return read_shown(rows, folder, judged.frame), words
+
+    figures, alt = [], sentence.replace("**", "")
+    if len(rows := choose_shown(test, judged.maps, 12)):
+        pictures, words = lay_out(rows)
+        overlays = [(judged.maps[path], judged.boxes[path]) for path in rows["path"]]
+        title = f"{model}: Grad-CAM of {len(rows)} test images"
+        figures.append(plots.show(plots_evaluation.plot_maps(pictures, overlays, words, title=title), alt))
+    rows, controls = choose_controlled(test, table)
+    if len(rows):
+        pictures, words = lay_out(rows)
+        title = f"{model}: maps of {len(rows)} test images, each in proportion to its own largest value"
+        figure = plots_evaluation.plot_controls(pictures, controls, words, title=title)
+        figures.append(
+            plots.show(figure, f"{title}. A row an image; columns: the picture, {', '.join(controls)}. {alt}")
+        )
+    return figures
 
 
 def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:

@@ -180,7 +180,6 @@ def weigh_shortcuts(
     scores: pd.DataFrame,
     table: pd.DataFrame,
     shown: str = "keep",
-    seed: int = 0,
 ) -> Weighed:
     """Judge a model beside what border and files alone reach, all out of fold, on the same images.
 
@@ -195,12 +194,11 @@ def weigh_shortcuts(
         ``shortcuts.csv``.
     shown : {'keep', 'blank', 'only'}
         What of the border the model itself was shown: where not all, the study is a control.
-    seed : int
     """
-    surface, first = judge_measures(table), {} if whole.empty else {"what": WHOLE} | _judge(whole, seed)
+    surface, first = judge_measures(table), {} if whole.empty else {"what": WHOLE} | _judge(whole)
     rows, reaching, found = [], {}, _judge_control(shown, first)
     for kind, words, predictions in _list_candidates(border, scores, table):
-        row = _judge_against(whole, predictions, seed) if first else {}
+        row = _judge_against(whole, predictions) if first else {}
         if not row:
             continue
         rows.append({"what": words} | row)
@@ -239,13 +237,13 @@ def _list_candidates(
 _TABLE = ["what", "auroc", "low", "high", "n", "n_groups", "difference", "difference_low", "difference_high"]
 
 
-def _judge(predictions: pd.DataFrame, seed: int) -> dict[str, Any]:
+def _judge(predictions: pd.DataFrame) -> dict[str, Any]:
     y, p, group = (predictions[name] for name in ("y_true", "y_prob", "group"))
-    entry = compute_metrics(y, p, 0.5, group, seed=seed)["auroc"]
+    entry = compute_metrics(y, p, 0.5, group)["auroc"]
     return flat_auroc(entry) | {"n": len(predictions), "n_groups": group.nunique()}
 
 
-def _judge_against(whole: pd.DataFrame, predictions: pd.DataFrame, seed: int) -> dict[str, Any]:
+def _judge_against(whole: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
     """Return the AUROC of a shortcut, and of how much the whole picture lies above it on the same images."""
     both = whole.merge(predictions, on="path", suffixes=("", "_alone"))
     if both.empty or both["y_true"].nunique() < 2:
@@ -253,9 +251,9 @@ def _judge_against(whole: pd.DataFrame, predictions: pd.DataFrame, seed: int) ->
     base = both[["path", "group", "y_true"]]
     pair = {name: base.assign(y_prob=both[column], y_pred=(both[column] >= 0.5).astype(int))
             for name, column in (("whole", "y_prob"), ("alone", "y_prob_alone"))}  # fmt: skip
-    compared = compare_pairs(pair, seed).iloc[0]
+    compared = compare_pairs(pair).iloc[0]
     ends = {"difference": "difference", "difference_low": "ci_low", "difference_high": "ci_high"}
-    return _judge(pair["alone"], seed) | {name: float(compared[key]) for name, key in ends.items()}
+    return _judge(pair["alone"]) | {name: float(compared[key]) for name, key in ends.items()}
 
 
 def _describe_difference(row: Mapping[str, Any]) -> str:

@@ -213,7 +213,7 @@ def _rank(values: np.ndarray) -> np.ndarray:
     return pd.Series(values).rank(pct=True).to_numpy()
 
 
-def judge_surface(scores: pd.DataFrame, common: str = "", seed: int = 0) -> pd.DataFrame:
+def judge_surface(scores: pd.DataFrame, common: str = "") -> pd.DataFrame:
     """Return how well each family and measure tells the label out of fold: ``shortcuts.csv``.
 
     Parameters
@@ -222,7 +222,6 @@ def judge_surface(scores: pd.DataFrame, common: str = "", seed: int = 0) -> pd.D
         Of `predict_by_surface`.
     common : str
         Of `commonest_size`.
-    seed : int
 
     Returns
     -------
@@ -233,7 +232,7 @@ def judge_surface(scores: pd.DataFrame, common: str = "", seed: int = 0) -> pd.D
     names = [name for name in scores.columns if name not in ("path", "group", "y_true", "fold")]
     families, rows = {ALL: "all"} | dict.fromkeys(FAMILIES, "family"), []
     for name in names if len(scores) and scores["y_true"].nunique() == 2 else []:
-        entry = compute_metrics(scores["y_true"], scores[name], 0.5, scores["group"], seed=seed)["auroc"]
+        entry = compute_metrics(scores["y_true"], scores[name], 0.5, scores["group"])["auroc"]
         rows.append({"measure": name, "kind": families.get(name, "single"), "words": _describe(name, common)} | flat_auroc(entry)
                     | {"n": len(scores), "n_groups": scores["group"].nunique()})  # fmt: skip
     table = pd.DataFrame(rows, columns=list(_COLUMNS))

@@ -118,9 +118,7 @@ def describe_rule(chosen: dict[str, Any]) -> str:
     return f"{text}, which is not sure to be reached: {describe(reached)} there"
 
 
-def threshold_band(
-    validation: pd.DataFrame, rule: str, target: float = 0.95, *, seed: int = 0, resamples: int = 0
-) -> tuple[float, float]:
+def threshold_band(validation: pd.DataFrame, rule: str, target: float = 0.95) -> tuple[float, float]:
     """Return between what values the threshold would lie if it were chosen on all images there could be.
 
     A 95 % confidence set: for the rule ``sensitivity`` the thresholds whose interval of sensitivity holds the target; for
@@ -133,8 +131,6 @@ def threshold_band(
         y_true, y_prob, group.
     rule, target
         As for `choose_threshold`.
-    seed, resamples : int
-        Not used: nothing is drawn at random. Kept for those who call it.
     """
     if rule == "fixed":
         return 0.5, 0.5

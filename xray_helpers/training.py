@@ -277,6 +277,35 @@ def time_model(model: "keras.Model", pixels: np.ndarray) -> tuple[np.ndarray, fl
     return y_prob, round(1000 * (time.perf_counter() - started) / len(pixels), 2)
 
 
+def check_saved(model: "keras.Model", pixels: np.ndarray, y_prob: np.ndarray, tolerance: float) -> float:
+    """Check that a saved model gives what was computed while training; return milliseconds an image.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Of `load_model`.
+    pixels : ndarray of uint8, shape (n, height, width)
+        The first pictures of a part.
+    y_prob : ndarray, shape (at least n,)
+        What was computed of that part.
+    tolerance : float
+
+    Raises
+    ------
+    RuntimeError
+        When a probability differs by `tolerance` or more.
+    """
+    again, latency = time_model(model, pixels)
+    difference = float(np.abs(again - y_prob[: len(pixels)]).max())
+    print(f"largest difference between the saved model and these predictions, {len(pixels)} images: {difference:.1e}")
+    if not difference < tolerance:
+        raise RuntimeError(
+            f"The saved model's probabilities differ by up to {difference:.1e} from those of training, where less than "
+            f"{tolerance:g} is expected: the model is not to be used; run 02 again, with -p engine=tensorflow."
+        )
+    return latency
+
+
 def build_predictions(part: pd.DataFrame, y_prob: np.ndarray, threshold: float) -> pd.DataFrame:
     """Return the table of ``predictions_*.csv``: path, group, y_true, y_prob (P(Fractured)), y_pred."""
     table = part[["path", "group", "y_true"]].assign(y_prob=y_prob)

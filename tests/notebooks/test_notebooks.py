@@ -49,10 +49,10 @@ def test_parameters_are_literals_with_help_and_the_settings_own_defaults(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_cells_are_few_and_short_and_each_is_led_in(path):
-    assert len(cells(path)) <= 16
+    assert len(cells(path)) <= 12
     for cell in cells(path):
         source = "".join(cell["source"])
-        assert len(source.splitlines()) <= 18 or "parameters" in cell["metadata"].get("tags", [])
+        assert len(source.splitlines()) <= 15 or "parameters" in cell["metadata"].get("tags", [])
         assert "/home" not in source
         assert not source.startswith(("!", "%"))
         last = ast.unparse(ast.parse(source).body[-1])
