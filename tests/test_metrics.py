@@ -293,10 +293,10 @@ def test_a_threshold_for_a_target_sensitivity_reaches_it_elsewhere_or_says_what_
                                              ("youden", stats.norm.cdf(0.75 / 3))])  # fmt: skip
 def test_the_band_holds_the_threshold_that_all_images_would_give(rule, truth):
     held = 0
-    for study in range(400):
+    for study in range(300):
         low, high = threshold_band(draw_validation([6, study], 60, 3), rule, 0.9)
         held += low <= truth <= high
-    assert held >= 368, held  # 92 %; 94 to 96 are measured
+    assert held >= 268, held  # 89 %: of 2,000 studies 93 to 95 are measured
 
 
 def test_of_a_class_with_few_groups_no_band_and_no_interval_is_told():
