@@ -327,3 +327,9 @@ def test_the_effective_number_stands_beside_every_n():
     assert describe_count({"n": 80, "n_groups": 40}) == "80 images in 40 groups"
     uneven = {"n": 230, "n_groups": 41, "n_effective": 1.46}
     assert describe_count(uneven, "test images") == "230 test images in 41 groups, worth 1.5 equal ones"
+
+
+def test_an_interval_that_ends_at_its_value_is_a_bound_only_where_scores_end():
+    assert describe({"value": 0.09, "ci_low": 0.0, "ci_high": 0.09}) == "0.09 (0.00 to 0.09)"
+    assert describe({"value": 1.0, "ci_low": 0.6, "ci_high": 1.0}) == "1.00 (at least 0.60)"
+    assert describe({"value": 0.08, "ci_low": -0.001, "ci_high": 0.2}) == "0.08 (0.00 to 0.20)"

@@ -282,11 +282,12 @@ def describe(entry: dict[str, Any], digits: int = 2) -> str:
         return f"{value:.{digits}f} (no interval: {entry.get('reason', TOO_FEW)})"
     while f"{low:.{digits}f}" == f"{high:.{digits}f}" and low < high and digits < 6:
         digits += 1
-    if low < high == value:
-        return f"{value:.{digits}f} (at least {low:.{digits}f})"
-    if value == low < high:
-        return f"{value:.{digits}f} (at most {high:.{digits}f})"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    told, low_told, high_told = (f"{number:z.{digits}f}" for number in (value, low, high))
+    if value in (-1, 0, 1) and low < high == value:  # nothing was missed: the other end is a bound
+        return f"{told} (at least {low_told})"
+    if value in (-1, 0, 1) and value == low < high:
+        return f"{told} (at most {high_told})"
+    return f"{told} ({low_told} to {high_told})"
 
 
 def describe_count(counts: Mapping[str, Any], what: str = "images") -> str:

@@ -178,7 +178,7 @@ def clean_table(text: str) -> Markup:
     """Return a table's HTML, cleaned, in which intervals such as ``(0.43 to 0.75)`` stay in one piece."""
     return Markup(
         re.sub(
-            r"(?<=>)([^<>()]*\d) (\((?:[^<>()]*\d to|at least|at most) [^<>()]*\))(?=</td>)",
+            r"(?<=>)([^<>()]*\d) (\((?:(?:[^<>()]*\d to|at least|at most) [^<>()]*|no interval)\))(?=</td>)",
             r"\1 <small>\2</small>",
             str(clean_html(text)),
         )

@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Image, Markdown
 
 from xray_helpers.duplicates import Search
-from xray_helpers.intervals import describe_count, effective_groups
+from xray_helpers.intervals import TOO_FEW, describe_count, effective_groups
 from xray_helpers.localization import Judged, choose_controlled, choose_shown, read_shown
 from xray_helpers.manifest import find_label_columns
 from xray_helpers.metrics import METRIC_TITLES, describe
@@ -70,7 +70,8 @@ def show_table(rows: pd.DataFrame | list[dict[str, Any]]) -> HTML:
     """Return a table for a notebook: no index, missing values blank, texts escaped; ``None.`` where it has no row."""
     if not len(rows):
         return HTML("<p>None.</p>")
-    return HTML(pd.DataFrame(rows).to_html(index=False, border=0, na_rep="", justify="left"))
+    text = pd.DataFrame(rows).to_html(index=False, border=0, na_rep="", justify="left")
+    return HTML(text.replace(f"(no interval: {TOO_FEW})", "(no interval)"))  # the same reason in every row
 
 
 def list_scores(comparison: pd.DataFrame, metric: str) -> str:
