@@ -44,7 +44,7 @@ def _simulate(number: int, images: int, patients: int, strength: float) -> str:
     words = {"mode": rng.choice(["L", "RGB"], patients)[group], "suffix": rng.choice([".png", ".jpg"], patients)[group]}
     scores = shortcuts.predict_by_surface(surface.assign(**words), table, number)
     deciding = [shortcuts.ALL, *shortcuts.FAMILIES]  # single measures only name what these show
-    judged = shortcuts.judge_surface(scores[["path", "group", "y_true", "fold", *deciding]], seed=number)
+    judged = shortcuts.judge_surface(scores[["path", "group", "y_true", "fold", *deciding]])
     return shortcut_verdicts.judge_measures(judged).state
 
 

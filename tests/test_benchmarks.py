@@ -73,14 +73,13 @@ def test_statistics_and_notebooks_run_on_as_many_images_as_asked(tmp_path):
 
 
 @pytest.mark.slow
-def test_statistics_of_100_000_images_of_as_many_groups_take_a_minute_and_two_gigabytes(tmp_path):
+def test_statistics_of_100_000_images_of_as_many_groups_fit_in_two_gigabytes(tmp_path):
     repository = str(FOLDER.parent)
     command = [sys.executable, str(FOLDER / "scale.py"), "100000", "--part", "statistics"]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": repository}, cwd=tmp_path)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    assert usage.ru_utime + usage.ru_stime < 60
     assert usage.ru_maxrss / 2**20 < 2
 
 

@@ -189,3 +189,22 @@ def test_headers_are_read_without_decoding(radiograph):
         assert header.precision in (12, 16)
     assert read_header(b"no codestream") is None
     assert read_header(b"\xff\xd8\xff\xe0") is None
+
+
+def test_threads_that_read_the_first_files_together_all_can(monkeypatch):
+    """A second registration would end in an exception, and so leave a good file out."""
+    from concurrent.futures import ThreadPoolExecutor
+    from time import sleep
+
+    from pydicom.pixels import get_decoder
+
+    from xray_helpers import decoders
+
+    decoders.register()
+    known = [get_decoder(syntax) for syntax in decoders.DECODER_DEPENDENCIES]
+    for decoder in known:
+        decoder.remove_plugin(decoders.PLUGIN)
+        monkeypatch.setattr(decoder, "add_plugin", lambda *given, add=decoder.add_plugin: (sleep(0.005), add(*given)))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: decoders.register(), range(16)))
+    assert all(decoders.PLUGIN in decoder.available_plugins for decoder in known)

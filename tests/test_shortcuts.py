@@ -234,7 +234,7 @@ def test_noise_is_seldom_called_a_shortcut():
         surface = surface.assign(
             mode=rng.choice(["L", "RGB"], len(part)), suffix=rng.choice([".png", ".jpg"], len(part))
         )
-        table = shortcuts.judge_surface(shortcuts.predict_by_surface(surface, part, study), seed=study)
+        table = shortcuts.judge_surface(shortcuts.predict_by_surface(surface, part, study))
         shown += verdicts.judge_measures(table).state == verdicts.SHOWN
     assert shown <= 2
 

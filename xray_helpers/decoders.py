@@ -1,7 +1,7 @@
 """Compressed frames of DICOM and of picture files, decoded by imagecodecs to the stored values."""
 
 import struct
-from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ LOSSY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203
 _LOSSLESS, _LS = 0xC3, 0xF7  # the frame markers of lossless JPEG and of JPEG-LS; others are DCT
 _ADOBE = b"\xff\xee\x00\x0eAdobe"  # the whole segment; libjpeg takes no shorter one
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # neither occurs within coded data
+_registering = Lock()
 _FRAMES = {*range(0xC0, 0xD0), _LS} - {0xC4, 0xC8, 0xCC}
 
 
@@ -99,13 +100,14 @@ def decode(codestream: bytes, *, ybr: bool | None = None) -> np.ndarray:
     return imagecodecs.jpeg8_decode(codestream, colorspace="YCBCR" if ybr else "RGB", outcolorspace="RGB")
 
 
-@cache
 def register() -> None:
-    """Make imagecodecs known to pydicom for every kind of JPEG."""
+    """Make imagecodecs known to pydicom for every kind of JPEG; from several threads at once, too."""
     from pydicom.pixels import get_decoder
 
-    for syntax in DECODER_DEPENDENCIES:
-        get_decoder(syntax).add_plugin(PLUGIN, (__name__, "decode_frame"))
+    with _registering:  # pydicom refuses a plugin that is added twice
+        for decoder in map(get_decoder, DECODER_DEPENDENCIES):
+            if PLUGIN not in decoder.available_plugins:
+                decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
 
 
 def decode_frame(codestream: bytes, runner: "DecodeRunner") -> bytes:
