@@ -9,8 +9,8 @@ learning  weights · backbones · engines · features · training · prediction 
 judging   delong · intervals · planning · influence · thresholds · metrics · repeats · operating · calibration · breakdown ·
           signflips · paired · ensemble · comparison · decisions · gaps · readers · inflation · shortcuts ·
           shortcut_verdicts · explain · map_places · localization
-showing   plots · plots_evaluation · viewing · widgets_data · widgets_curves · widgets_images · reading_room · reporting · checklist · render · pages ·
-          sharing · audit
+showing   plots · plots_evaluation · viewing · widgets_data · widgets_curves · widgets_images · reading_room · reporting ·
+          checklist · render · pages · sharing · audit
 running   steps · execution · executors · scheduling · series · sweeps · app · cli
 """
 
