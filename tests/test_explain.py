@@ -515,9 +515,9 @@ def test_permuted_maps_that_vanish_are_kept_apart():
 
     before = np.random.default_rng(0).random((10, 3, 3)).astype(np.float32)
     vanished, same = np.zeros_like(before), before.copy()
-    told = _compare_permuted(before, [vanished, same], np.arange(10) % 9, 0)
+    told = _compare_permuted(before, [vanished, same], np.arange(10) % 9)
     assert told["correlation"] == pytest.approx(1)  # not 0.5: what vanished is not compared
     assert (told["n"], told["n_groups"], told["emptied"], told["empty"]) == (10, 9, 0.5, 0)
-    told = _compare_permuted(before, [vanished, vanished], np.arange(10), 0)
+    told = _compare_permuted(before, [vanished, vanished], np.arange(10))
     assert told["correlation"] is None
     assert (told["n"], told["emptied"]) == (0, 1.0)
