@@ -1,4 +1,5 @@
-"""Milliseconds a move of the threshold slider takes, numbers and both plots, beside scikit-learn's for the same; a table.
+"""Milliseconds a move of the threshold slider takes, numbers and both plots, beside scikit-learn's for the
+same; a table.
 
 python benchmarks/explorer.py [--quick]
 """
@@ -12,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from small import QUICK
 
-from xray_helpers.widgets_curves import _ThresholdExplorer
+from xray_helpers.interactive.curves import _ThresholdExplorer
 
 MOVES = np.linspace(0.05, 0.95, 40)
 
@@ -31,7 +32,9 @@ def milliseconds(act: Callable[[float], object]) -> float:
 @click.option("--quick", is_flag=True, help=QUICK)
 def main(quick: bool) -> None:
     """Print a row a number of images, two of a source each."""
-    print("| images | explorer, ms a move | matrix and curves by scikit-learn, ms | ratio |\n|---|---|---|---|")
+    print(
+        "| images | explorer, ms a move | matrix and curves by scikit-learn, ms | ratio |\n|---|---|---|---|"
+    )
     for n in (200,) if quick else (1_000, 10_000, 100_000):
         rng = np.random.default_rng(0)
         test = pd.DataFrame({"y_true": rng.integers(0, 2, n), "group": (np.arange(n) // 2).astype(str)})

@@ -25,14 +25,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @click.option("--quick", is_flag=True, help=QUICK)
 def main(weights: str, images: int, quick: bool) -> None:
     """Measure maps at two sizes and two layers."""
-    from xray_helpers import localization, training
-    from xray_helpers.backbones import build_extractor
-    from xray_helpers.explain import GradCam
-    from xray_helpers.phantoms import write_phantoms
-    from xray_helpers.radiographs import read_radiograph
+    from xray_helpers.explain import localization, overlap
+    from xray_helpers.explain.gradcam import GradCam
+    from xray_helpers.images.radiographs import read_radiograph
+    from xray_helpers.models import head
+    from xray_helpers.models.backbones import build_extractor
     from xray_helpers.settings import Settings
+    from xray_helpers.synthetic.dataset import write_phantoms
 
-    training.prepare_tensorflow(Settings())
+    head.prepare_tensorflow(Settings())
     place = Path(tempfile.mkdtemp(prefix="maps-"))
     os.environ["XRAY_HELPERS_ROOT"] = str(place)
     weights = str(Path(weights).resolve()) if Path(weights).exists() else weights
@@ -53,18 +54,18 @@ def main(weights: str, images: int, quick: bool) -> None:
         extractor = build_extractor("MobileNetV2", (side, side), weights)
         x = extractor.predict(small[..., None].astype("float32"), verbose=0)
         settings = Settings(img_size=(side, side), epochs=12, patience=12, dropout_rate=0.2)
-        head, history = training.train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)
-        model = training.load_model(training.save_model(training.join_model(extractor, head), place / "model.keras"))
+        head, history = head.train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)
+        model = head.load_model(head.save_model(head.join_model(extractor, head), place / "model.keras"))
         for layer in ("", "block_13_expand_relu"):
             cam = GradCam(model, layer)
             cam(small[:32])  # traced
             started = time.perf_counter()
             maps = cam(small[~train])
             rate = len(maps) / (time.perf_counter() - started)
-            frame = localization.frame_of((side, side))
+            frame = localization.display_size((side, side))
             boxes = localization.find_boxes(part, frame)
             found = dict(zip(part["path"], maps, strict=True))
-            told = localization.places_table(localization.judge_places(found, part, boxes, frame))
+            told = localization.places_table(overlap.pointing_game(found, part, boxes, frame))
             row = {
                 "pixels": side,
                 "layer": cam.layer,
@@ -72,7 +73,8 @@ def main(weights: str, images: int, quick: bool) -> None:
                 "maps/s": f"{rate:.0f}",
             }
             rows += [
-                row | entry | {"accuracy": f"{history['val_accuracy'].max():.2f}"} for entry in told.to_dict("records")
+                row | entry | {"accuracy": f"{history['val_accuracy'].max():.2f}"}
+                for entry in told.to_dict("records")
             ]
     click.echo(pd.DataFrame(rows).to_string(index=False))
 

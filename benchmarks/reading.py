@@ -2,8 +2,8 @@
 
     python benchmarks/reading.py [--count 2000] [--quick]
 
-Writes so many JPEGs of 224 pixels and a tenth as many uncompressed DICOM files of two megapixels and 16 bits, then
-reads them with a thread a core, as the manifest does, the second time from the page cache.
+Writes so many JPEGs of 224 pixels and a tenth as many uncompressed DICOM files of two megapixels and 16 bits,
+then reads them with a thread a core, as the manifest does, the second time from the page cache.
 """
 
 import os
@@ -60,11 +60,13 @@ def main(count: int, quick: bool) -> None:
     count = 40 if quick else count
     with tempfile.TemporaryDirectory() as place:
         os.environ["XRAY_HELPERS_ROOT"] = place
-        from xray_helpers.radiographs import ImageFolder
+        from xray_helpers.images.radiographs import ImageFolder
 
         folder, rows = ImageFolder(Path(place)), []
-        kinds = {"JPEG, 224 x 224": write_jpegs(folder.path, count),
-                 "DICOM, 1,600 x 1,250, 16 bits": write_dicoms(folder.path, max(4, count // 10))}  # fmt: skip
+        kinds = {
+            "JPEG, 224 x 224": write_jpegs(folder.path, count),
+            "DICOM, 1,600 x 1,250, 16 bits": write_dicoms(folder.path, max(4, count // 10)),
+        }
         for kind, names in kinds.items():
             for _ in range(2):
                 started = time.perf_counter()
@@ -72,7 +74,14 @@ def main(count: int, quick: bool) -> None:
                     for _ in pool.map(lambda name: folder.read(name).pixels.shape, names):
                         pass
                 seconds = time.perf_counter() - started
-            rows.append({"kind": kind, "files": len(names), "seconds": seconds, "files a second": len(names) / seconds})
+            rows.append(
+                {
+                    "kind": kind,
+                    "files": len(names),
+                    "seconds": seconds,
+                    "files a second": len(names) / seconds,
+                }
+            )
         print(pd.DataFrame(rows).round(2).to_string(index=False))
 
 

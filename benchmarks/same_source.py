@@ -5,10 +5,11 @@
     python benchmarks/same_source.py scale 1000 10000 [--weights PLACE]
     python benchmarks/same_source.py --quick
 
-`real` compares with the true sources (columns path, source). `made` takes one image of each source, makes five
-variants of 150 of them, one transform each (B1) or all combined (B2), and leaves the others in as distractors.
-`scale` makes phantoms and variants of them, and shows time and memory. Leak is the share of the test files with
-a sibling in train, after grouping and a grouped 80/20 split. The cache is a new one, so that times are cold.
+`real` compares with the true sources (columns path, source). `made` takes one image of each source, makes
+five variants of 150 of them, one transform each (B1) or all combined (B2), and leaves the others in as
+distractors. `scale` makes phantoms and variants of them, and shows time and memory. Leak is the share of the
+test files with a sibling in train, after grouping and a grouped 80/20 split. The cache is a new one, so that
+times are cold.
 """
 
 import os
@@ -61,7 +62,9 @@ def vary(picture: np.ndarray, kinds: tuple[str, ...], rng: np.random.Generator, 
 
 
 def judge(table: pd.DataFrame, found: pd.Series, truth: np.ndarray) -> dict[str, float]:
-    """Compare groups with true sources: pair recall and precision, mixed groups, leak after a grouped split."""
+    """Compare groups with true sources: pair recall and precision, mixed groups, leak after a grouped
+    split.
+    """
     known = found.notna().to_numpy()
     groups, sources = pd.factorize(found[known])[0], pd.factorize(truth[known])[0]
 
@@ -77,23 +80,28 @@ def judge(table: pd.DataFrame, found: pd.Series, truth: np.ndarray) -> dict[str,
         test = np.isin(groups, draw[sizes <= 0.2 * len(groups)])
         leaks.append(np.isin(sources[test], sources[~test]).mean() if test.any() else 0.0)
     mixed = pd.Series(sources).groupby(groups).nunique().max()
-    return {"recall": both / max(pairs(sources), 1), "precision": both / max(pairs(groups), 1),
-            "most sources in a group": mixed, "residual leak": float(np.mean(leaks))}  # fmt: skip
+    return {
+        "recall": both / max(pairs(sources), 1),
+        "precision": both / max(pairs(groups), 1),
+        "most sources in a group": mixed,
+        "residual leak": float(np.mean(leaks)),
+    }
 
 
 def search(table: pd.DataFrame, folder: Path, weights: str) -> tuple[pd.Series, dict[str, float]]:
     """Run the search on files that exist and return the groups, with time and speed."""
-    from xray_helpers.backbones import embedder_weights
-    from xray_helpers.duplicates import find_same_source
-    from xray_helpers.engines import choose_engine
-    from xray_helpers.features import build_embedder
-    from xray_helpers.manifest import Listing, inspect_files
+    from xray_helpers.data.manifest import inspect_files
+    from xray_helpers.data.tables import Listing
+    from xray_helpers.models.backbones import embedder_weights
+    from xray_helpers.models.features import build_embedder
+    from xray_helpers.models.inference import choose_backend
+    from xray_helpers.same_source.search import find_same_source
 
     listing = Listing(folder, table.assign(label=None, patient=None, folder_split=None, excluded=None), [])
     place = embedder_weights(weights)
-    embed, key = build_embedder(place, choose_engine(os.environ.get("ENGINE", "auto"), images=len(table)))
+    embed, key = build_embedder(place, choose_backend(os.environ.get("ENGINE", "auto"), images=len(table)))
     if embed is not None:  # importing TensorFlow and tracing the network are not part of the speed
-        from xray_helpers.signatures import EMBED_SIDE
+        from xray_helpers.same_source.candidates import EMBED_SIDE
 
         embed(np.zeros((64, EMBED_SIDE, EMBED_SIDE), np.uint8))
     started = time.perf_counter()
@@ -101,8 +109,13 @@ def search(table: pd.DataFrame, folder: Path, weights: str) -> tuple[pd.Series, 
     result = find_same_source(manifest, folder, embed, key)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return result.source, {"files": len(table), "unique": result.unique, "seconds": seconds,
-                           "unique a second": result.unique / seconds, "peak GiB": peak}  # fmt: skip
+    return result.source, {
+        "files": len(table),
+        "unique": result.unique,
+        "seconds": seconds,
+        "unique a second": result.unique / seconds,
+        "peak GiB": peak,
+    }
 
 
 @click.group(invoke_without_command=True)
@@ -127,8 +140,8 @@ def main(context: click.Context, quick: bool) -> None:
 @click.option("--weights", default="random")
 def real(data: str, sources: str, weights: str) -> None:
     """Compare with true sources, and show the leak of the set's own folders."""
-    from xray_helpers.manifest import list_data
-    from xray_helpers.splits import measure_leak
+    from xray_helpers.data.leaks import measure_leak
+    from xray_helpers.data.listing import list_data
 
     listing = list_data(str(Path(data).resolve()))
     truth = listing.table["path"].map(pd.read_csv(sources).set_index("path")["source"]).to_numpy()
@@ -144,7 +157,7 @@ def real(data: str, sources: str, weights: str) -> None:
 @click.option("--varied", default=150)
 def made(data: str, sources: str, weights: str, varied: int) -> None:
     """Make variants of real images and find them again."""
-    from xray_helpers.radiographs import UnreadableError, read_radiograph
+    from xray_helpers.images.radiographs import UnreadableError, read_radiograph
 
     data = Path(data).resolve()
     first = pd.read_csv(sources).drop_duplicates("source")
@@ -188,7 +201,7 @@ def scale(sizes: tuple[int, ...], weights: str) -> None:
 @click.option("--weights", default="random")
 def one_size(size: int, weights: str) -> None:
     """Find the variants among `size` files made from phantoms."""
-    from xray_helpers.anatomy import build_patient, render_view
+    from xray_helpers.synthetic.limb import build_patient, render_view
 
     folder = Path(tempfile.mkdtemp(prefix="scale-"))
     files, truth = [], []

@@ -4,13 +4,14 @@
     python benchmarks/scale.py --evaluate 100000
     python benchmarks/scale.py --quick
 
-The first makes so many small JPEGs (a few hundred pictures, shifted, so that every file differs), then decodes them,
-extracts features, and with --head trains three epochs on them, from a cold cache; a process a line.
+The first makes so many small JPEGs (a few hundred pictures, shifted, so that every file differs), then
+decodes them, extracts features, and with --head trains three epochs on them, from a cold cache; a process a
+line.
 
-With --evaluate so many files are links to at most 2,000 phantoms. 01 runs on them as they are; then each file is made
-its own source and patient, and 02 (one epoch, one repeat, no maps), 03 and 04 run on that: the network sees 2,000
-pictures, all else so many images. The other four models are the first with noise added. Memory is that of the largest
-process of a step, which is its kernel.
+With --evaluate so many files are links to at most 2,000 phantoms. 01 runs on them as they are; then each file
+is made its own source and patient, and 02 (one epoch, one repeat, no maps), 03 and 04 run on that: the
+network sees 2,000 pictures, all else so many images. The other four models are the first with noise added.
+Memory is that of the largest process of a step, which is its kernel.
 """
 
 import hashlib
@@ -55,7 +56,9 @@ def write_images(folder: Path, count: int, side: int) -> pd.DataFrame:
 @click.argument("sizes", nargs=-1, type=int)
 @click.option("--model", default="MobileNetV2")
 @click.option(
-    "--weights", default="random", help="A folder of ImageNet weights, or 'random', which are calibrated first."
+    "--weights",
+    default="random",
+    help="A folder of ImageNet weights, or 'random', which are calibrated first.",
 )
 @click.option("--side", default=224)
 @click.option("--views", default=0)
@@ -97,11 +100,11 @@ def main(
 
 def measure(size: int, model: str, weights: str, side: int, views: int, head: bool) -> None:
     """Extract features of `size` images, and print seconds and the peak of memory."""
-    from xray_helpers.backbones import build_extractor
-    from xray_helpers.engines import ForwardPass, choose_engine
-    from xray_helpers.features import extract_features
+    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.features import extract_features
+    from xray_helpers.models.head import predict_head, prepare_tensorflow, train_head
+    from xray_helpers.models.inference import ForwardPass, choose_backend
     from xray_helpers.settings import build_settings
-    from xray_helpers.training import predict_head, prepare_tensorflow, train_head
 
     home = Path(tempfile.mkdtemp(prefix="scale-"))
     os.environ["XRAY_HELPERS_ROOT"] = str(home)
@@ -109,14 +112,19 @@ def measure(size: int, model: str, weights: str, side: int, views: int, head: bo
         table = write_images(home / "set", size, side)
         settings = build_settings(epochs=3, patience=3, batch_size=64)
         prepare_tensorflow(settings)
-        forward = ForwardPass(build_extractor(model, (side, side), weights), choose_engine())
+        forward = ForwardPass(build_extractor(model, (side, side), weights), choose_backend())
         forward(np.zeros((8, side, side), np.uint8))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         started = time.perf_counter()
         x = extract_features(table, home / "set", forward, model, views)
         extracted = time.perf_counter() - started
-        line = {"model": model, "images": size, "views": views, "seconds": extracted,
-                "images a second": size * (1 + views) / extracted}  # fmt: skip
+        line = {
+            "model": model,
+            "images": size,
+            "views": views,
+            "seconds": extracted,
+            "images a second": size * (1 + views) / extracted,
+        }
         if head:
             y = table["y_true"].to_numpy()
             started = time.perf_counter()
@@ -125,7 +133,8 @@ def measure(size: int, model: str, weights: str, side: int, views: int, head: bo
             line["head, seconds"] = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            pd.DataFrame([line | {"GiB before": before, "peak GiB": peak}]).round(2).to_string(index=False), flush=True
+            pd.DataFrame([line | {"GiB before": before, "peak GiB": peak}]).round(2).to_string(index=False),
+            flush=True,
         )
     finally:
         shutil.rmtree(home)
@@ -135,19 +144,30 @@ def measure(size: int, model: str, weights: str, side: int, views: int, head: bo
 
 
 def measure_notebooks(count: int) -> None:
-    """Print what statistics and each notebook take on `count` images: a row a step, seconds and the peak of memory."""
+    """Print what statistics and each notebook take on `count` images: a row a step, seconds and the peak of
+    memory.
+    """
     home = Path(tempfile.mkdtemp(prefix="scale-"))
     env = os.environ | {"XRAY_HELPERS_ROOT": str(home), "TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg"}
     itself = [sys.executable, __file__]
     print("| step | images | seconds | processor, seconds | peak GiB |\n|---|---|---|---|---|", flush=True)
     try:
-        run_part("scores of five models, all pairs", count, [*itself, str(count), "--part", "statistics"], env)
+        run_part(
+            "scores of five models, all pairs", count, [*itself, str(count), "--part", "statistics"], env
+        )
         data = write_links(home / "set", count)
         explore = {"data": str(data), "use_subset": 1.0, "weights": "random", "folds": 5}
         run_part("01", count, execute("01_data_exploration", home, explore), env)
         run_part("groups and parts, each its own", count, [*itself, "--part", "groups"], env)
-        train = {"model": _MODELS[0], "weights": "random", "img_size": [64, 64], "epochs": 1, "repeats": 1, "maps": 0,
-                 "batch_size": 64}  # fmt: skip
+        train = {
+            "model": _MODELS[0],
+            "weights": "random",
+            "img_size": [64, 64],
+            "epochs": 1,
+            "repeats": 1,
+            "maps": 0,
+            "batch_size": 64,
+        }
         run_part("02", count, execute("02_train_model", home, train), env)
         run_part("03", count, execute("03_evaluate_model", home, {"model": _MODELS[0]}), env)
         for number, model in enumerate(_MODELS[1:], 1):
@@ -174,7 +194,7 @@ def run_part(name: str, count: int, command: list[str], env: dict[str, str]) -> 
 
 def execute(notebook: str, home: Path, parameters: dict) -> list[str]:
     """Return the command that runs a notebook of the study by papermill."""
-    from xray_helpers.studies import notebooks_folder
+    from xray_helpers.study.folders import notebooks_folder
 
     place = home / f"{notebook}-{parameters.get('model', '')}.ipynb"
     values = [f"{key}: {value!r}" for key, value in ({"name": _STUDY} | parameters).items()]
@@ -183,13 +203,19 @@ def execute(notebook: str, home: Path, parameters: dict) -> list[str]:
 
 
 def write_links(folder: Path, count: int) -> Path:
-    """Write phantoms and links to them until there are `count` files in folders by class; return the folder."""
-    from xray_helpers.phantoms import write_phantoms
+    """Write phantoms and links to them until there are `count` files in folders by class; return the
+    folder.
+    """
+    from xray_helpers.synthetic.dataset import write_phantoms
 
-    table = pd.read_csv(write_phantoms(folder.with_name("pictures"), images=min(_PICTURES, count // 2), planted=0))
+    table = pd.read_csv(
+        write_phantoms(folder.with_name("pictures"), images=min(_PICTURES, count // 2), planted=0)
+    )
     for number in range(count):
         row = table.iloc[number % len(table)]
-        path = folder / row["label"] / f"{number // len(table):03d}" / f"{number:06d}{Path(row['path']).suffix}"
+        path = (
+            folder / row["label"] / f"{number // len(table):03d}" / f"{number:06d}{Path(row['path']).suffix}"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(folder.with_name("pictures") / row["path"], path)
     return folder
@@ -197,45 +223,49 @@ def write_links(folder: Path, count: int) -> Path:
 
 def separate_images() -> None:
     """Write the manifest anew, with each file a source and a patient of its own."""
-    from xray_helpers import manifest, splits, studies
+    from xray_helpers.data import manifest, parts, splits
     from xray_helpers.settings import build_settings
+    from xray_helpers.study import files, folders
 
-    place = studies.study_folder(_STUDY) / "manifest.csv"
-    table = studies.read_csv(place)
+    place = folders.study_folder(_STUDY) / "manifest.csv"
+    table = files.read_csv(place)
     table["patient"] = table["path"]
     table["status"] = table["status"].replace({"used": "readable", "not sampled": "readable"})
     table = manifest.assign_groups(table, table["path"])
     table = splits.assign_splits(table, build_settings(use_subset=1.0, folds=5))
-    studies.write_csv(place, splits.mark_counted(table, pd.Series(0.0, index=table.index), "sources"))
+    files.write_csv(place, parts.mark_counted(table, pd.Series(0.0, index=table.index), "sources"))
 
 
 def write_other(study: Path, model: str, number: int) -> None:
-    """Write what 02 and 03 leave of another model: the first's, with noise on the log-odds of its probabilities."""
+    """Write what 02 and 03 leave of another model: the first's, with noise on the log-odds of its
+    probabilities.
+    """
     from scipy.special import expit, logit
 
-    from xray_helpers import metrics, studies
+    from xray_helpers.evaluation import metrics
+    from xray_helpers.study import files
 
     place, rng = study / model, np.random.default_rng(number)
     shutil.copytree(study / _MODELS[0], place)
-    chosen = studies.read_json(place / "threshold.json")
+    chosen = files.read_json(place / "threshold.json")
     for path in sorted(place.glob("predictions_*.csv")):
-        table = studies.read_csv(path)
+        table = files.read_csv(path)
         odds = logit(table["y_prob"].clip(1e-6, 1 - 1e-6))
         table["y_prob"] = expit(odds + rng.normal(0, 0.2 * odds.std(), len(table)))
         if "y_pred" in table:
             table["y_pred"] = (table["y_prob"] >= chosen["threshold"]).astype(int)
-        studies.write_csv(path, table)
-    test, validation = (studies.read_csv(place / f"predictions_{part}.csv") for part in ("test", "val"))
-    scores = studies.read_json(place / "metrics.json") | metrics.judge(test, validation, chosen)
-    studies.write_json(place / "metrics.json", scores)
-    record = studies.read_json(place / "training.json") | {"model": model}
-    studies.write_json(place / "training.json", record)
+        files.write_csv(path, table)
+    test, validation = (files.read_csv(place / f"predictions_{part}.csv") for part in ("test", "val"))
+    scores = files.read_json(place / "metrics.json") | metrics.evaluate(test, validation, chosen)
+    files.write_json(place / "metrics.json", scores)
+    record = files.read_json(place / "training.json") | {"model": model}
+    files.write_json(place / "training.json", record)
 
 
 def compute_statistics(count: int) -> None:
     """Compute the scores of five models on `count` images, each its own group, and compare all pairs."""
-    from xray_helpers.metrics import compute_metrics
-    from xray_helpers.paired import compare_pairs
+    from xray_helpers.evaluation.metrics import compute_metrics
+    from xray_helpers.evaluation.paired import compare_pairs
 
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, count)

@@ -1,4 +1,5 @@
-"""How often noise is called a shortcut, and what a data set's files alone tell of the label; prints both tables.
+"""How often noise is called a shortcut, and what a data set's files alone tell of the label; prints both
+tables.
 
     python benchmarks/shortcuts.py [--study reports/NAME] [--studies 200] [--quick]
 
@@ -22,7 +23,9 @@ def main(study: Path | None, studies: int, quick: bool) -> None:
     rows = []
     for images, patients in ((40, 40),) if quick else ((60, 60), (200, 200), (400, 100)):
         for strength in (0.0,) if quick else (0.0, 1.0):
-            found = [_simulate(number, images, patients, strength) for number in range(3 if quick else studies)]
+            found = [
+                _simulate(number, images, patients, strength) for number in range(3 if quick else studies)
+            ]
             rows.append({"images": images, "groups": patients, "effect": strength} | _count(found))
     click.echo(pd.DataFrame(rows).to_string(index=False))
     for path in [] if study is None else [study / "shortcuts.csv", *sorted(study.glob("*/shortcuts.csv"))]:
@@ -30,22 +33,31 @@ def main(study: Path | None, studies: int, quick: bool) -> None:
 
 
 def _simulate(number: int, images: int, patients: int, strength: float) -> str:
-    """Return the verdict on one study: measures are noise alike within a patient, but for one that the label moves."""
-    from xray_helpers import shortcut_verdicts, shortcuts
+    """Return the verdict on one study: measures are noise alike within a patient, but for one that the label
+    moves.
+    """
+    from xray_helpers.explain import shortcut_verdicts, shortcuts
 
     rng = np.random.default_rng([number, images, patients])
     group = np.sort(np.arange(images) % patients)
     y = rng.permutation(np.arange(patients) % 2)[group]
-    table = pd.DataFrame({"path": np.arange(images).astype(str), "group": group, "y_true": y, "fold": group % 5})
-    numbers = [name for names in shortcuts.FAMILIES.values() for name in names if name not in ("mode", "suffix")]
+    table = pd.DataFrame(
+        {"path": np.arange(images).astype(str), "group": group, "y_true": y, "fold": group % 5}
+    )
+    numbers = [
+        name for names in shortcuts.FAMILIES.values() for name in names if name not in ("mode", "suffix")
+    ]
     values = rng.normal(size=(patients, len(numbers)))[group] + 0.3 * rng.normal(size=(images, len(numbers)))
     surface = pd.DataFrame(values, columns=numbers)
     surface["width"] += strength * y
-    words = {"mode": rng.choice(["L", "RGB"], patients)[group], "suffix": rng.choice([".png", ".jpg"], patients)[group]}
+    words = {
+        "mode": rng.choice(["L", "RGB"], patients)[group],
+        "suffix": rng.choice([".png", ".jpg"], patients)[group],
+    }
     scores = shortcuts.predict_by_surface(surface.assign(**words), table, number)
     deciding = [shortcuts.ALL, *shortcuts.FAMILIES]  # single measures only name what these show
-    judged = shortcuts.judge_surface(scores[["path", "group", "y_true", "fold", *deciding]])
-    return shortcut_verdicts.judge_measures(judged).state
+    judged = shortcuts.evaluate_surface(scores[["path", "group", "y_true", "fold", *deciding]])
+    return shortcut_verdicts.evaluate_measures(judged).state
 
 
 def _count(found: list[str]) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""What the one-minute forms (`--quick`) of the benchmarks share: a small set of phantoms, and a small study of it."""
+"""What the one-minute forms (`--quick`) of the benchmarks share: a small set of phantoms, and a small study
+of it.
+"""
 
 import os
 import subprocess
@@ -8,13 +10,27 @@ from pathlib import Path
 import pandas as pd
 
 QUICK = "Small sizes and random weights: does it run? For continuous integration; its figures mean nothing."
-STUDY = ("--profile", "smoke", "--models", "MobileNetV2", "-p", "weights=random", "-p", "img_size=64", "-p", "repeats=0",
-         "-p", "maps=0")  # fmt: skip
+STUDY = (
+    "--profile",
+    "smoke",
+    "--models",
+    "MobileNetV2",
+    "-p",
+    "weights=random",
+    "-p",
+    "img_size=64",
+    "-p",
+    "repeats=0",
+    "-p",
+    "maps=0",
+)
 
 
 def write_set(place: Path, images: int = 60) -> tuple[Path, Path]:
-    """Write phantoms with planted copies; return their folder, and the table of their sources (path, source)."""
-    from xray_helpers.phantoms import write_phantoms
+    """Write phantoms with planted copies; return their folder, and the table of their sources (path,
+    source).
+    """
+    from xray_helpers.synthetic.dataset import write_phantoms
 
     csv = write_phantoms(place / "set", images=images, planted=images // 6, seed=5)
     table = pd.read_csv(csv)
@@ -37,5 +53,7 @@ def run_study(place: Path, name: str = "small") -> Path:
         str(data / "phantoms.csv"),
         *STUDY,
     ]
-    subprocess.run(command, env=os.environ | {"XRAY_HELPERS_ROOT": str(place)}, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command, env=os.environ | {"XRAY_HELPERS_ROOT": str(place)}, check=True, stdout=subprocess.DEVNULL
+    )
     return place / "reports" / name

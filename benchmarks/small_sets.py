@@ -3,8 +3,9 @@
     python benchmarks/small_sets.py FOLDER SOURCES.csv [--draws 20] [--weights FOLDER]
     python benchmarks/small_sets.py --quick
 
-SOURCES.csv names the true source of each file of FOLDER (columns path, source). Of each draw's sources one file is taken,
-12 fractured and 12 not, so that no two pictures are alike. Each study runs in a process of its own.
+SOURCES.csv names the true source of each file of FOLDER (columns path, source). Of each draw's sources one
+file is taken, 12 fractured and 12 not, so that no two pictures are alike. Each study runs in a process of its
+own.
 """
 
 import os
@@ -19,7 +20,7 @@ import click
 import pandas as pd
 from small import QUICK, write_set
 
-from xray_helpers.labels import label_paths
+from xray_helpers.data.labels import label_paths
 
 PER_CLASS = 12
 
@@ -36,15 +37,40 @@ def run_draw(files: pd.DataFrame, folder: Path, place: Path, seed: int, weights:
         target = place / f"set{seed}" / row.label / f"{number:02d}{Path(row.path).suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / row.path, target)
-    command = [sys.executable, "-m", "xray_helpers", "run", "--profile", "smoke", "--models", "MobileNetV2", "--name"]
-    command += [f"s{seed}", "--data", f"set{seed}", "-p", "img_size=96", "-p", f"weights={weights}", "-p", "maps=4"]
+    command = [
+        sys.executable,
+        "-m",
+        "xray_helpers",
+        "run",
+        "--profile",
+        "smoke",
+        "--models",
+        "MobileNetV2",
+        "--name",
+    ]
+    command += [
+        f"s{seed}",
+        "--data",
+        f"set{seed}",
+        "-p",
+        "img_size=96",
+        "-p",
+        f"weights={weights}",
+        "-p",
+        "maps=4",
+    ]
     started = time.monotonic()
     done = subprocess.run(
         command, cwd=place, env=os.environ | {"XRAY_HELPERS_ROOT": str(place)}, capture_output=True, text=True
     )
     last = (done.stderr.strip().splitlines() or [""])[-1]
-    return {"draw": seed, "files": len(files), "exit status": done.returncode, "seconds": round(time.monotonic() - started),
-            "last word": "" if done.returncode == 0 else last[:100]}  # fmt: skip
+    return {
+        "draw": seed,
+        "files": len(files),
+        "exit status": done.returncode,
+        "seconds": round(time.monotonic() - started),
+        "last word": "" if done.returncode == 0 else last[:100],
+    }
 
 
 @click.command()

@@ -1,13 +1,15 @@
-"""A five-model study against the ways it is done elsewhere, on the same images, in one process; prints tables.
+"""A five-model study against the ways it is done elsewhere, on the same images, in one process; prints
+tables.
 
-    python benchmarks/speed.py [--data DIR] [--weights PLACE] [--images 320] [--epochs 3] [--models A,B] [--rows abcde]
-    python benchmarks/speed.py --quick
+    python benchmarks/speed.py [--data DIR] [--weights PLACE] [--images 320] [--epochs 3] [--models A,B]
+    [--rows abcde] python benchmarks/speed.py --quick
 
-Rows: (a) generators of augmented images and eager training, as in old tutorials; (b) `image_dataset_from_directory`,
-augmentation layers, frozen base, `fit`; (c) this project, nothing cached, with as many augmented views as (a) and (b)
-see, one an epoch; (c1) the same with one view an image, as it is; (d) as (c), with features cached; (e) the forward
-passes of (c) alone. Imports, building the networks and converting them are left out and shown apart. Without --data,
-phantoms. `--extraction N` measures decoding and extraction of N JPEGs of 224 pixels against (e) instead.
+Rows: (a) generators of augmented images and eager training, as in old tutorials; (b)
+`image_dataset_from_directory`, augmentation layers, frozen base, `fit`; (c) this project, nothing cached,
+with as many augmented views as (a) and (b) see, one an epoch; (c1) the same with one view an image, as it is;
+(d) as (c), with features cached; (e) the forward passes of (c) alone. Imports, building the networks and
+converting them are left out and shown apart. Without --data, phantoms. `--extraction N` measures decoding and
+extraction of N JPEGs of 224 pixels against (e) instead.
 """
 
 import gc
@@ -38,10 +40,12 @@ def collect(data: str | None, images: int, place: Path) -> pd.DataFrame:
 
     Sources are not kept apart: speed is what is measured, and the test AUROC only shows that all rows learn.
     """
-    from xray_helpers.manifest import list_data
-    from xray_helpers.phantoms import write_phantoms
+    from xray_helpers.data.listing import list_data
+    from xray_helpers.synthetic.dataset import write_phantoms
 
-    listing = list_data(data or str(write_phantoms(place / "phantoms", images=2 * images, planted=images // 8, seed=5)))
+    listing = list_data(
+        data or str(write_phantoms(place / "phantoms", images=2 * images, planted=images // 8, seed=5))
+    )
     table = listing.table.dropna(subset=["label"]).sample(frac=1, random_state=0)
     rows, seen = [], set()
     wanted = {"train": images, "test": images // 4}
@@ -66,8 +70,14 @@ def collect(data: str | None, images: int, place: Path) -> pd.DataFrame:
         written = hashlib.sha256(
             target.read_bytes()
         ).hexdigest()  # of the file that is read: pixels are cached under it
-        rows.append({"path": str(target.relative_to(place / "set")), "sha256": written, "split": split,
-                     "y_true": int(row.label == "Fractured")})  # fmt: skip
+        rows.append(
+            {
+                "path": str(target.relative_to(place / "set")),
+                "sha256": written,
+                "split": split,
+                "y_true": int(row.label == "Fractured"),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -97,7 +107,7 @@ def base_of(name: str, weights: str) -> "object":
     """Return keras.applications' network without its top, with the weights, for images of three channels."""
     import keras
 
-    from xray_helpers.backbones import build_extractor
+    from xray_helpers.models.backbones import build_extractor
 
     extractor = build_extractor(name, (SIDE, SIDE), weights)
     base = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
@@ -124,11 +134,21 @@ def old_tutorial(base: "object", folder: Path, epochs: int) -> tuple[np.ndarray,
     import tensorflow as tf
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    move = ImageDataGenerator(rescale=1 / 127.5, preprocessing_function=None, rotation_range=15, width_shift_range=0.1,
-                              height_shift_range=0.1, shear_range=5, zoom_range=0.1, horizontal_flip=True)  # fmt: skip
+    move = ImageDataGenerator(
+        rescale=1 / 127.5,
+        preprocessing_function=None,
+        rotation_range=15,
+        width_shift_range=0.1,
+        height_shift_range=0.1,
+        shear_range=5,
+        zoom_range=0.1,
+        horizontal_flip=True,
+    )
     options = {"target_size": (SIDE, SIDE), "batch_size": 16, "class_mode": "binary"}
     train = move.flow_from_directory(folder / "train", **options)
-    test = ImageDataGenerator(rescale=1 / 127.5).flow_from_directory(folder / "test", shuffle=False, **options)
+    test = ImageDataGenerator(rescale=1 / 127.5).flow_from_directory(
+        folder / "test", shuffle=False, **options
+    )
     tf.config.run_functions_eagerly(True)
     try:
         inputs = keras.Input((SIDE, SIDE, 3))
@@ -145,7 +165,9 @@ def todays_idiom(base: "object", folder: Path, epochs: int) -> tuple[np.ndarray,
     import tensorflow as tf
 
     options = {"image_size": (SIDE, SIDE), "batch_size": 16, "label_mode": "binary", "verbose": False}
-    train = keras.utils.image_dataset_from_directory(folder / "train", seed=0, **options).prefetch(tf.data.AUTOTUNE)
+    train = keras.utils.image_dataset_from_directory(folder / "train", seed=0, **options).prefetch(
+        tf.data.AUTOTUNE
+    )
     test = keras.utils.image_dataset_from_directory(folder / "test", shuffle=False, **options)
     inputs = keras.Input((SIDE, SIDE, 3))
     x = keras.layers.RandomFlip("horizontal")(inputs)
@@ -157,11 +179,13 @@ def todays_idiom(base: "object", folder: Path, epochs: int) -> tuple[np.ndarray,
     return y_true, 1 - model.predict(test, verbose=0)[:, 0]
 
 
-def this_project(table: pd.DataFrame, folder: Path, forward: "object", key: str, epochs: int, views: int) -> np.ndarray:
+def this_project(
+    table: pd.DataFrame, folder: Path, forward: "object", key: str, epochs: int, views: int
+) -> np.ndarray:
     """(c) and (d): features once, the head on them; return y_prob of the test part."""
-    from xray_helpers.features import extract_features
+    from xray_helpers.models.features import extract_features
+    from xray_helpers.models.head import predict_head, train_head
     from xray_helpers.settings import build_settings
-    from xray_helpers.training import predict_head, train_head
 
     train, test = (table[table["split"] == split] for split in ("train", "test"))
     settings = build_settings(epochs=epochs, patience=epochs, augment_views=views)
@@ -174,7 +198,7 @@ def this_project(table: pd.DataFrame, folder: Path, forward: "object", key: str,
 
 def fresh_forward(network: "object", engine: "object") -> tuple["object", float]:
     """Return a forward pass that has been converted, and the seconds that took."""
-    from xray_helpers.engines import ForwardPass
+    from xray_helpers.models.inference import ForwardPass
 
     started = time.perf_counter()
     forward = ForwardPass(network, engine)
@@ -184,7 +208,7 @@ def fresh_forward(network: "object", engine: "object") -> tuple["object", float]
 
 def clear() -> None:
     """Forget all pixels and features."""
-    from xray_helpers.cache import clear_cache, list_cache
+    from xray_helpers.study.cache import clear_cache, list_cache
 
     for kind in set(list_cache()["kind"]) & {"pixels", "features"}:
         clear_cache(kind)
@@ -192,7 +216,9 @@ def clear() -> None:
 
 @click.command()
 @click.option("--data", help="A folder of radiographs; phantoms without.")
-@click.option("--weights", default="random", help="A folder or file of ImageNet weights, 'imagenet', or 'random'.")
+@click.option(
+    "--weights", default="random", help="A folder or file of ImageNet weights, 'imagenet', or 'random'."
+)
 @click.option("--images", default=320, help="To train on; a quarter as many to test on.")
 @click.option("--epochs", default=3)
 @click.option("--models", default="MobileNetV2,DenseNet121,ResNet50,InceptionV3,VGG16")
@@ -200,7 +226,14 @@ def clear() -> None:
 @click.option("--extraction", default=0, help="Measure cold extraction of so many JPEGs instead.")
 @click.option("--quick", is_flag=True, help=QUICK)
 def main(
-    data: str | None, weights: str, images: int, epochs: int, models: str, rows: str, extraction: int, quick: bool
+    data: str | None,
+    weights: str,
+    images: int,
+    epochs: int,
+    models: str,
+    rows: str,
+    extraction: int,
+    quick: bool,
 ) -> None:
     """Measure speed, memory and test AUROC of each way, for each model and for all together."""
     place = Path(tempfile.mkdtemp(prefix="speed-"))
@@ -224,14 +257,14 @@ def measure_rows(
     place: Path, data: str | None, weights: str, models: list[str], images: int, epochs: int, rows: str
 ) -> None:
     """Run the rows for each model and print a line each, then the sums over the models."""
-    from xray_helpers.engines import choose_engine
+    from xray_helpers.models.head import prepare_tensorflow, train_head
+    from xray_helpers.models.inference import choose_backend
     from xray_helpers.settings import build_settings
-    from xray_helpers.training import prepare_tensorflow, train_head
 
     prepare_tensorflow(build_settings())
     table = collect(data, images, place)
     folder = place / "set"
-    engine = choose_engine()
+    engine = choose_backend()
     n, test = (table["split"] == "train").sum(), (table["split"] == "test").sum()
     x, y = np.zeros((32, 8), np.float32), np.arange(32) % 2
     train_head(([x], y), (x, y), build_settings(epochs=1))  # Keras's own first time, once a process
@@ -254,8 +287,8 @@ def measure_model(
     """Run the rows for one model, print a line each, and return them."""
     from sklearn.metrics import roc_auc_score
 
-    from xray_helpers.backbones import build_extractor
-    from xray_helpers.features import extractor_key
+    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.features import extractor_key
 
     n, test = (table["split"] == "train").sum(), (table["split"] == "test").sum()
     y_test = table.loc[table["split"] == "test", "y_true"].to_numpy()
@@ -284,15 +317,27 @@ def measure_model(
             with Peak() as peak:
                 found = way()
             auroc = np.nan if row == "e" else roc_auc_score(*found)
-            lines.append({"row": row, "model": name, "seconds": peak.seconds, "images a second": passes / peak.seconds,
-                          "peak GiB": peak.gib, "test AUROC": auroc, "apart": apart})  # fmt: skip
-            print("  ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in lines[-1].values()), flush=True)
+            lines.append(
+                {
+                    "row": row,
+                    "model": name,
+                    "seconds": peak.seconds,
+                    "images a second": passes / peak.seconds,
+                    "peak GiB": peak.gib,
+                    "test AUROC": auroc,
+                    "apart": apart,
+                }
+            )
+            print(
+                "  ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in lines[-1].values()),
+                flush=True,
+            )
     return lines
 
 
 def weights_of(name: str, weights: str) -> str:
     """Return the weights asked for, or 'random' for a model that has none there."""
-    from xray_helpers.backbones import find_weights
+    from xray_helpers.models.backbones import find_weights
     from xray_helpers.settings import InputError
 
     if weights in ("random", "imagenet"):
@@ -315,22 +360,26 @@ def run_alone(forward: "object", count: int) -> None:
 
 
 def measure_extraction(place: Path, weights: str, models: list[str], count: int) -> None:
-    """Print images a second of cold extraction with decoding, of the forward passes alone, and their ratio."""
-    from xray_helpers.backbones import build_extractor
-    from xray_helpers.engines import choose_engine
-    from xray_helpers.features import extract_features
+    """Print images a second of cold extraction with decoding, of the forward passes alone, and their
+    ratio.
+    """
+    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.features import extract_features
+    from xray_helpers.models.inference import choose_backend
 
     rng = np.random.default_rng(0)
     (place / "set").mkdir(parents=True)
     grain = rng.normal(0, 12, (SIDE, SIDE))
     for i in range(count):
-        ramp = np.add.outer(np.linspace(0, rng.uniform(20, 120), SIDE), np.linspace(0, rng.uniform(20, 120), SIDE))
+        ramp = np.add.outer(
+            np.linspace(0, rng.uniform(20, 120), SIDE), np.linspace(0, rng.uniform(20, 120), SIDE)
+        )
         picture = np.clip(ramp + np.roll(grain, i, axis=0), 0, 255).astype(np.uint8)
         Image.fromarray(picture).save(place / "set" / f"{i}.jpg", quality=90)
     paths = [f"{i}.jpg" for i in range(count)]
     shas = [hashlib.sha256((place / "set" / path).read_bytes()).hexdigest() for path in paths]
     part = pd.DataFrame({"path": paths, "sha256": shas})
-    engine, lines = choose_engine(), []
+    engine, lines = choose_backend(), []
     for name in models:
         network = build_extractor(name, (SIDE, SIDE), weights_of(name, weights))
         forward, _ = fresh_forward(network, engine)
@@ -340,8 +389,16 @@ def measure_extraction(place: Path, weights: str, models: list[str], count: int)
         with Peak() as cold:
             extract_features(part, place / "set", forward, name)
         limit, reached = count / alone.seconds, count / cold.seconds
-        lines.append({"model": name, "images": count, "passes alone a second": limit, "cold a second": reached,
-                      "share": reached / limit, "peak GiB": cold.gib})  # fmt: skip
+        lines.append(
+            {
+                "model": name,
+                "images": count,
+                "passes alone a second": limit,
+                "cold a second": reached,
+                "share": reached / limit,
+                "peak GiB": cold.gib,
+            }
+        )
         show(pd.DataFrame(lines[-1:]))
     print(f"engine {engine}", file=sys.stderr)
 

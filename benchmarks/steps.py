@@ -3,8 +3,8 @@
     python benchmarks/steps.py STUDY_FOLDER [...]
     python benchmarks/steps.py --quick
 
-Reads finished studies: a step's seconds are in ``study.json``, those of each cell in its executed notebook. Work is
-the sum of the cells after the one that imports; what is left is overhead.
+Reads finished studies: a step's seconds are in ``study.json``, those of each cell in its executed notebook.
+Work is the sum of the cells after the one that imports; what is left is overhead.
 """
 
 import json
@@ -17,7 +17,9 @@ from small import QUICK, run_study
 
 
 def read_steps(folder: Path) -> pd.DataFrame:
-    """Return a row a step: seconds, work, imports (the first cells up to the imports), rest (kernel and HTML)."""
+    """Return a row a step: seconds, work, imports (the first cells up to the imports), rest (kernel and
+    HTML).
+    """
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     rows = []
     for step in study["steps"]:
@@ -26,9 +28,17 @@ def read_steps(folder: Path) -> pd.DataFrame:
         seconds = [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells]
         first = next(i for i, cell in enumerate(cells) if "import" in "".join(cell["source"]))
         imports, work = sum(seconds[: first + 1]), sum(seconds[first + 1 :])
-        rows.append({"study": folder.name, "step": step["name"], "seconds": step["seconds"], "work": work,
-                     "imports": imports, "kernel and HTML": step["seconds"] - work - imports,
-                     "overhead": step["seconds"] - work})  # fmt: skip
+        rows.append(
+            {
+                "study": folder.name,
+                "step": step["name"],
+                "seconds": step["seconds"],
+                "work": work,
+                "imports": imports,
+                "kernel and HTML": step["seconds"] - work - imports,
+                "overhead": step["seconds"] - work,
+            }
+        )
     return pd.DataFrame(rows)
 
 

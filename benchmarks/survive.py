@@ -3,9 +3,10 @@
     python benchmarks/survive.py [ROUNDS] [MODELS]
     python benchmarks/survive.py --quick
 
-The first two runs are left alone, with an empty cache and a full one; their metrics.json are what all others must end
-with. Each round kills the command, a step or a kernel with SIGKILL, waits for what it started to end, runs the same command
-again, and looks at numbers, partial files and processes. Every other round begins with an empty cache.
+The first two runs are left alone, with an empty cache and a full one; their metrics.json are what all others
+must end with. Each round kills the command, a step or a kernel with SIGKILL, waits for what it started to
+end, runs the same command again, and looks at numbers, partial files and processes. Every other round begins
+with an empty cache.
 """
 
 import os
@@ -22,7 +23,11 @@ import click
 import psutil
 from small import QUICK, STUDY, write_set
 
-VICTIMS = {"command": "xray_helpers run", "step": "xray_helpers.execution", "kernel": "ipykernel_launcher"}
+VICTIMS = {
+    "command": "xray_helpers run",
+    "step": "xray_helpers.runner.worker",
+    "kernel": "ipykernel_launcher",
+}
 
 
 def ours(mark: str, words: str = "") -> list[psutil.Process]:
@@ -92,8 +97,11 @@ def main(rounds: int, models: str, quick: bool) -> None:
         same = status == 0 and numbers() == wanted
         partial, left = len(list(root.rglob("*partial*"))), left + len(ours(root.name))
         well += same and not partial and not left
-        print(f"| {number} | {cache} | {victim} | {moment:.0f} | after {len(done)} steps | {again:.0f} "
-              f"| {'yes' if same else 'NO'} | {partial} | {left} |", flush=True)  # fmt: skip
+        print(
+            f"| {number} | {cache} | {victim} | {moment:.0f} | after {len(done)} steps | {again:.0f} "
+            f"| {'yes' if same else 'NO'} | {partial} | {left} |",
+            flush=True,
+        )
     print(f"\n{well} of {rounds} ended with the same numbers, no partial file and no process left.")
     shutil.rmtree(root)
     sys.exit(well < rounds)

@@ -1,11 +1,13 @@
-"""What augmented views of frozen features do to AUROC, and how the project compares with today's idiom; prints tables.
+"""What augmented views of frozen features do to AUROC, and how the project compares with today's idiom;
+prints tables.
 
-    python benchmarks/views.py DATA SOURCES.csv --weights PLACE [--views 0,1,3,8] [--seeds 5] [--folds 5] [--idiom]
-    python benchmarks/views.py --quick
+    python benchmarks/views.py DATA SOURCES.csv --weights PLACE [--views 0,1,3,8] [--seeds 5] [--folds 5]
+    [--idiom] python benchmarks/views.py --quick
 
-DATA is a folder of radiographs, SOURCES.csv says which come from one source (columns path, source). Folds keep
-sources apart; AUROC is of the predictions out of fold, for each seed. With --idiom each fold is also trained as
-today's tutorials do it (`speed.py`, row b) on the same images, and the paired difference is shown with its interval.
+DATA is a folder of radiographs, SOURCES.csv says which come from one source (columns path, source). Folds
+keep sources apart; AUROC is of the predictions out of fold, for each seed. With --idiom each fold is also
+trained as today's tutorials do it (`speed.py`, row b) on the same images, and the paired difference is shown
+with its interval.
 """
 
 import os
@@ -33,13 +35,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @click.option("--idiom", is_flag=True, help="Also train as today's tutorials do; slow.")
 @click.option("--quick", is_flag=True, help=QUICK)
 def main(
-    data: str | None, sources: str | None, weights: str, views: str, seeds: int, folds: int, epochs: int, idiom: bool,
+    data: str | None,
+    sources: str | None,
+    weights: str,
+    views: str,
+    seeds: int,
+    folds: int,
+    epochs: int,
+    idiom: bool,
     quick: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Measure AUROC out of fold for several numbers of views."""
     from scipy import stats
 
-    from xray_helpers.training import prepare_tensorflow
+    from xray_helpers.models.head import prepare_tensorflow
 
     home = tempfile.mkdtemp(prefix="views-")
     os.environ["XRAY_HELPERS_ROOT"] = home
@@ -55,16 +64,24 @@ def main(
     table, folder = read_images(Path(data).resolve(), sources)
     counts = [int(count) for count in views.split(",")]
     x = extract(table, folder, place, max(counts))
-    print(f"{len(table)} images of {table['source'].nunique()} sources, {folds} folds, {epochs} epochs", flush=True)
+    print(
+        f"{len(table)} images of {table['source'].nunique()} sources, {folds} folds, {epochs} epochs",
+        flush=True,
+    )
     rows = []
     for seed in range(seeds):
         ways = {f"{count} views": out_of_fold(x[: 1 + count], table, seed, folds, epochs) for count in counts}
         if idiom:
             ways["idiom"] = idiom_out_of_fold(table, folder, place, seed, folds, epochs)
         scores = {name: score(table, y_prob, folds_of(table, seed, folds)) for name, y_prob in ways.items()}
-        rows += [{"seed": seed, "fold": fold} | {name: values[fold] for name, values in scores.items()}
-                 for fold in range(folds + 1)]  # fmt: skip
-        print(f"seed {seed}, all folds joined: " + "  ".join(f"{n} {v[-1]:.4f}" for n, v in scores.items()), flush=True)
+        rows += [
+            {"seed": seed, "fold": fold} | {name: values[fold] for name, values in scores.items()}
+            for fold in range(folds + 1)
+        ]
+        print(
+            f"seed {seed}, all folds joined: " + "  ".join(f"{n} {v[-1]:.4f}" for n, v in scores.items()),
+            flush=True,
+        )
     result = pd.DataFrame(rows).set_index(["seed", "fold"])
     joined = result.xs(folds, level="fold")
     print(joined.agg(["mean", "std"]).round(4).to_string())
@@ -75,14 +92,17 @@ def main(
         difference = (part[column] - part[reference]).dropna()
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
         print(f"paired by {kind}, n = {len(difference)}: ", end="")
-        print(f"{column} - {reference}: {difference.mean():+.4f} ({difference.mean() - half:+.4f} to "
-              f"{difference.mean() + half:+.4f})")  # fmt: skip
+        print(
+            f"{column} - {reference}: {difference.mean():+.4f} ({difference.mean() - half:+.4f} to "
+            f"{difference.mean() + half:+.4f})"
+        )
     shutil.rmtree(home)
 
 
 def read_images(data: Path, sources: str) -> tuple[pd.DataFrame, Path]:
     """Return the readable, different files: path, sha256, y_true, source."""
-    from xray_helpers.manifest import inspect_files, list_data
+    from xray_helpers.data.listing import list_data
+    from xray_helpers.data.manifest import inspect_files
 
     listing = list_data(str(data))
     table = inspect_files(listing)
@@ -94,16 +114,18 @@ def read_images(data: Path, sources: str) -> tuple[pd.DataFrame, Path]:
 
 def extract(table: pd.DataFrame, folder: Path, weights: str, views: int) -> list:
     """Return the features of ImageNet MobileNetV2 at 224 pixels, of the images and of each view."""
-    from xray_helpers.backbones import build_extractor
-    from xray_helpers.engines import ForwardPass, choose_engine
-    from xray_helpers.features import extract_features
+    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.features import extract_features
+    from xray_helpers.models.inference import ForwardPass, choose_backend
 
-    forward = ForwardPass(build_extractor("MobileNetV2", (224, 224), weights), choose_engine())
+    forward = ForwardPass(build_extractor("MobileNetV2", (224, 224), weights), choose_backend())
     return extract_features(table, folder, forward, "views", views)
 
 
 def folds_of(table: pd.DataFrame, seed: int, folds: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return rows of train, validation (an eighth of the sources that are not tested) and test, a fold each."""
+    """Return rows of train, validation (an eighth of the sources that are not tested) and test, a fold
+    each.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     parts = []
@@ -121,14 +143,16 @@ def score(table: pd.DataFrame, y_prob: np.ndarray, parts: list) -> list[float]:
     from sklearn.metrics import roc_auc_score
 
     y = table["y_true"].to_numpy()
-    single = [roc_auc_score(y[test], y_prob[test]) if len(set(y[test])) == 2 else np.nan for *_, test in parts]
+    single = [
+        roc_auc_score(y[test], y_prob[test]) if len(set(y[test])) == 2 else np.nan for *_, test in parts
+    ]
     return [*single, roc_auc_score(y, y_prob)]
 
 
 def out_of_fold(x: list, table: pd.DataFrame, seed: int, folds: int, epochs: int) -> np.ndarray:
     """Train a head a fold on cached features; return P(Fractured) of every image, out of fold."""
+    from xray_helpers.models.head import predict_head, train_head
     from xray_helpers.settings import build_settings
-    from xray_helpers.training import predict_head, train_head
 
     settings = build_settings(seed=seed, epochs=epochs, patience=epochs)
     y, y_prob, head = table["y_true"].to_numpy(), np.zeros(len(table)), None
@@ -142,11 +166,13 @@ def out_of_fold(x: list, table: pd.DataFrame, seed: int, folds: int, epochs: int
 def idiom_out_of_fold(
     table: pd.DataFrame, folder: Path, weights: str, seed: int, folds: int, epochs: int
 ) -> np.ndarray:
-    """Train `speed.todays_idiom` on each fold's train and validation images; return P(Fractured), out of fold."""
+    """Train `speed.todays_idiom` on each fold's train and validation images; return P(Fractured), out of
+    fold.
+    """
     import keras
     from speed import base_of, todays_idiom
 
-    from xray_helpers.radiographs import read_radiograph
+    from xray_helpers.images.radiographs import read_radiograph
 
     y_prob = np.zeros(len(table))
     started = time.perf_counter()
@@ -156,7 +182,9 @@ def idiom_out_of_fold(
                 for row in table.iloc[rows].itertuples():
                     target = Path(place) / part / row.label / f"{row.sha256}.png"
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    keras.utils.save_img(target, read_radiograph(folder / row.path).pixels[..., None], scale=False)
+                    keras.utils.save_img(
+                        target, read_radiograph(folder / row.path).pixels[..., None], scale=False
+                    )
             keras.utils.set_random_seed(seed)
             _, found = todays_idiom(base_of("MobileNetV2", weights), Path(place), epochs)
         in_order = table.iloc[test].sort_values(["label", "sha256"]).index  # as Keras lists its folders

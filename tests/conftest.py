@@ -25,7 +25,7 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def phantom_csv(tmp_path_factory):
     """A CSV of some 130 phantoms with patients and planted copies."""
-    from xray_helpers.phantoms import write_phantoms
+    from xray_helpers.synthetic.dataset import write_phantoms
 
     return write_phantoms(tmp_path_factory.mktemp("phantoms") / "set", images=120, planted=12, seed=3)
 
@@ -40,7 +40,9 @@ def shared():
 
 @pytest.fixture
 def make_images():
-    """Write n random pictures into a folder, a different one each; return their path and sha256, a row each."""
+    """Write n random pictures into a folder, a different one each; return their path and sha256, a row
+    each.
+    """
 
     def make(folder: Path, n: int, *, seed: int = 0, suffix: str = ".png") -> pd.DataFrame:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ def make_images():
 @pytest.fixture(scope="session")
 def phantom():
     """A picture of 0 to 255 that uses the whole range."""
-    from xray_helpers.anatomy import build_patient, render_view
+    from xray_helpers.synthetic.limb import build_patient, render_view
 
     rng = np.random.default_rng(5)
     pixels, _ = render_view(rng, build_patient(rng, "displaced"))

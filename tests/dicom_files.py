@@ -7,21 +7,38 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
-from xray_helpers.radiographs import ImageFolder, read_radiograph
+from xray_helpers.images.radiographs import ImageFolder, read_radiograph
 
 CR, DX = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"
 SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 
 
-def build(stored, bits=None, kind="MONOCHROME2", syntax=ExplicitVRLittleEndian, *, codestream=None, high=None, **tags):
-    """Return a data set. `codestream` is what stands for the pixels in a compressed syntax; pydicom compresses otherwise."""
+def build(
+    stored,
+    bits=None,
+    kind="MONOCHROME2",
+    syntax=ExplicitVRLittleEndian,
+    *,
+    codestream=None,
+    high=None,
+    **tags,
+):
+    """Return a data set. `codestream` is what stands for the pixels in a compressed syntax; pydicom
+    compresses otherwise.
+    """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CR)
     meta.MediaStorageSOPInstanceUID = generate_uid()
     later = codestream is None and syntax.is_encapsulated
     meta.TransferSyntaxUID = ExplicitVRLittleEndian if later else syntax
-    ds = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128, is_little_endian=syntax != ExplicitVRBigEndian)
-    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, "DX"
+    ds = FileDataset(
+        "x", {}, file_meta=meta, preamble=b"\0" * 128, is_little_endian=syntax != ExplicitVRBigEndian
+    )
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+        "DX",
+    )
     ds.Rows, ds.Columns = stored.shape[:2]
     ds.SamplesPerPixel = 1 if stored.ndim == 2 else stored.shape[2]
     ds.PhotometricInterpretation = kind
@@ -64,7 +81,9 @@ def scale(values):
 
 
 def table(descriptor, data, vr="US", data_vr="OW"):
-    """Return a sequence of one look-up table; `data` are bytes as they stand in the file, or numbers for ``US``."""
+    """Return a sequence of one look-up table; `data` are bytes as they stand in the file, or numbers for
+    ``US``.
+    """
     item = Dataset()
     item.add_new(0x00283002, vr, descriptor)
     item.add_new(0x00283006, data_vr, data)

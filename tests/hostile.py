@@ -67,7 +67,11 @@ def pictures():
         ("pages.tif", packed(grey, "TIFF", **pages), None),
         ("lzw.tif", packed(grey, "TIFF", compression="tiff_lzw"), None),
         ("float.tif", packed(Image.fromarray(GREY.astype(np.float32)), "TIFF"), None),
-        ("nan.tif", packed(Image.fromarray(np.where(GREY > 99, np.nan, GREY).astype(np.float32)), "TIFF"), None),
+        (
+            "nan.tif",
+            packed(Image.fromarray(np.where(GREY > 99, np.nan, GREY).astype(np.float32)), "TIFF"),
+            None,
+        ),
         ("cmyk.tif", packed(rgb.convert("CMYK"), "TIFF"), None),
         ("grey.bmp", packed(grey, "BMP"), None),
         ("rgb.bmp", packed(rgb, "BMP"), None),
@@ -108,7 +112,9 @@ def pictures():
 
 
 def write_hostile_folder(tmp_path):
-    """Write them all below `tmp_path`, with links, a pipe, hidden files and a name that is no UTF-8; return the folder."""
+    """Write them all below `tmp_path`, with links, a pipe, hidden files and a name that is no UTF-8; return
+    the folder.
+    """
     place = tmp_path / "set" / "Fractured"
     place.mkdir(parents=True)
     for name, data, _ in pictures():

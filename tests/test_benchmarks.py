@@ -30,7 +30,9 @@ def run(script: str, *options: str, place: Path) -> subprocess.CompletedProcess:
     path = os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")]))
     env = os.environ | {"PYTHONPATH": path, "TMPDIR": str(place)}
     command = [sys.executable, str(FOLDER / f"{script}.py"), *options]
-    return subprocess.run(command, env=env, cwd=place, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(
+        command, env=env, cwd=place, capture_output=True, text=True, timeout=400, check=False
+    )
 
 
 def quick_options(script: str) -> list[str]:
@@ -84,8 +86,8 @@ def test_statistics_of_100_000_images_of_as_many_groups_fit_in_two_gigabytes(tmp
 
 
 def test_the_sweep_of_heads_can_be_read():
-    from xray_helpers.settings import read_settings_file
-    from xray_helpers.sweeps import read_sweep
+    from xray_helpers.runner.sweeps import read_sweep
+    from xray_helpers.study.parameters import read_settings_file
 
     assert len(read_sweep(read_settings_file(FOLDER / "heads.yaml")).studies) > 1
 

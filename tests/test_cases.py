@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.listing import list_data
-from xray_helpers.radiographs import UnreadableError, read_radiograph
+from xray_helpers.data.listing import list_data
+from xray_helpers.images.radiographs import UnreadableError, read_radiograph
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError
 
 
@@ -52,7 +52,9 @@ def test_readers_who_disagree_are_a_conflict(cases):
 
 
 def test_a_table_of_paths_with_spaces_is_refused_by_its_first_row(cases):
-    with pytest.raises(InputError, match=r"none of its 30 files can be opened; the first is ' img/p00.png' in line 2"):
+    with pytest.raises(
+        InputError, match=r"none of its 30 files can be opened; the first is ' img/p00.png' in line 2"
+    ):
         list_data(str(cases / "tables" / "spaces.csv"))
 
 
@@ -69,7 +71,7 @@ def test_a_table_in_latin_1_is_read_with_a_note(cases):
         ("overlay_bit_j2k.dcm", "ref_12bit.dcm"),
         ("rgb16_of_12bit.png", "ref_grey16.png"),
     ],
-)  # fmt: skip
+)
 def test_pictures_equal_their_reference(cases, name, reference):
     found, truth = read(cases / name), read(cases / reference)
     assert correlation(found, truth) > 0.999
@@ -89,7 +91,10 @@ def test_a_window_beside_all_values_falls_back_with_a_note(cases):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("rgb_bytes_tagged_mono.dcm", "colour|sample"), ("photo_xc.dcm", "has modality XC, no plain radiograph")],
+    [
+        ("rgb_bytes_tagged_mono.dcm", "colour|sample"),
+        ("photo_xc.dcm", "has modality XC, no plain radiograph"),
+    ],
 )
 def test_what_is_no_radiograph_is_refused(cases, name, words):
     with pytest.raises(UnreadableError, match=words):
@@ -115,10 +120,11 @@ def test_min_is_white_is_inverted(cases):
 @pytest.mark.parametrize(
     ("data", "options"),
     [
-        ("all_different.csv", ()), ("contralateral.csv", ("-p", "seed=4294967295")),
+        ("all_different.csv", ()),
+        ("contralateral.csv", ("-p", "seed=4294967295")),
         ("all_different.csv", ("--name", "a{b}", "-p", "seed=010")),
     ],
-)  # fmt: skip
+)
 def test_tables_make_a_study(cases, root, data, options):
     command = [sys.executable, "-m", "xray_helpers", "run", "--models", "MobileNetV2", "--profile", "smoke"]
     command += ["-p", "img_size=64", "-p", "weights=random", "-p", "repeats=0", "-p", "maps=0", *options]
@@ -137,13 +143,25 @@ def test_keras_own_224_file_alone_serves_a_study_and_an_audit(shared, root, phan
     """At another size, with no other file at hand, and no network asked (other sizes are in test_weights)."""
     file = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     (root / "keras" / "models").mkdir(parents=True)
-    shutil.copyfile(shared / "weights" / "mobilenetv2_imagenet_notop.weights.h5", root / "keras" / "models" / file)
+    shutil.copyfile(
+        shared / "weights" / "mobilenetv2_imagenet_notop.weights.h5", root / "keras" / "models" / file
+    )
     env = os.environ | {
         "KERAS_HOME": str(root / "keras"),
         "XRAY_HELPERS_ROOT": str(root),
         "https_proxy": "http://127.0.0.1:9",
     }
-    run = ["run", "--models", "MobileNetV2", "--profile", "smoke", "--data", str(phantom_csv), "-p", "img_size=96"]
+    run = [
+        "run",
+        "--models",
+        "MobileNetV2",
+        "--profile",
+        "smoke",
+        "--data",
+        str(phantom_csv),
+        "-p",
+        "img_size=96",
+    ]
     run += ["-p", "repeats=0", "-p", "maps=0", "-p", "shortcuts=off"]
     for arguments, statuses in ((run, (0,)), (["audit", str(phantom_csv)], (0, 1))):
         command = [sys.executable, "-m", "xray_helpers", *arguments]

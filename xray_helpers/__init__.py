@@ -1,17 +1,41 @@
 """Honest, fast, shareable studies of bone-fracture X-ray classifiers.
 
-The rooms, ground floor first; a module imports only from those that stand before it (`tests/test_cli.py` checks that):
+The rooms, ground floor first; a module imports only from its own room and from those above it in this list:
 
-words     settings · run_options · provenance · studies · records · tables · labels · cache
-images    decoders · dicom_values · dicoms · deep_pictures · radiographs · anatomy · phantoms
-data      boxes · listed_tables · listing · manifest · pixels · signatures · alignment · duplicates · splits
-learning  weights · backbones · engines · features · training · prediction · finetuning
-judging   delong · intervals · planning · influence · thresholds · metrics · repeats · operating · calibration · breakdown ·
-          signflips · paired · ensemble · comparison · decisions · gaps · readers · inflation · shortcuts ·
-          shortcut_verdicts · explain · map_places · localization
-showing   plots · plots_evaluation · viewing · widgets_data · widgets_curves · widgets_images · reading_room · reporting ·
-          checklist · render · pages · sharing · audit
-running   steps · execution · executors · scheduling · series · sweeps · app · cli
+settings      the parameters of a study, and the names of the classes
+study         a study on disk: its folder, its files, its records, and what is kept for the next one
+images        one file in, one grey picture out, or the reason why not
+synthetic     synthetic radiographs with known patients, fractures and copies
+data          a folder or CSV in, one table out, with its train, validation and test parts
+same_source   which files come from one picture
+evaluation    scores and their intervals, calibration, subgroups, and models compared
+models        backbones, features, the head, fine-tuning and prediction
+explain       where a model looked, and what else than the fracture may tell the label
+plots         a table in, axes out
+reports       text, tables and pages
+runner        notebooks as steps: run, resumed, swept, on this machine or a cluster
+interactive   widgets, the reading room, and JupyterLab
+cli           ``python -m xray_helpers``
 """
 
+import lazy_loader
+
 __version__ = "0.1.0"
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "settings",
+        "study",
+        "images",
+        "synthetic",
+        "data",
+        "same_source",
+        "evaluation",
+        "models",
+        "explain",
+        "plots",
+        "reports",
+        "runner",
+        "interactive",
+    ],
+)

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from xray_helpers import __version__
-from xray_helpers.run_options import Running, build_running, part_values
-from xray_helpers.settings import PROFILES, InputError, build_settings, parse_assignments, read_settings_file
+from xray_helpers.runner.options import RunOptions, build_run_options, split_run_options
+from xray_helpers.settings import PROFILES, InputError, build_settings
+from xray_helpers.study.parameters import parse_assignments, read_settings_file
 
 
 class _Group(click.Group):
@@ -32,11 +33,15 @@ def main() -> None:
 
 
 _OVERRIDES = [
-    click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated."),
+    click.option(
+        "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated."
+    ),
     click.option("-f", "--file", "file", metavar="FILE.yaml", help="Read parameters from a YAML file."),
-    click.option("--jobs", metavar="N", help=f"{Running.model_fields['jobs'].description}."),
-    click.option("--on", metavar="WHERE", help=f"{Running.model_fields['on'].description}."),
-    click.option("--overwrite", is_flag=True, help="Go on with a study of the same name that has other settings."),
+    click.option("--jobs", metavar="N", help=f"{RunOptions.model_fields['jobs'].description}."),
+    click.option("--on", metavar="WHERE", help=f"{RunOptions.model_fields['on'].description}."),
+    click.option(
+        "--overwrite", is_flag=True, help="Go on with a study of the same name that has other settings."
+    ),
 ]
 
 
@@ -47,23 +52,31 @@ def _overrides(command: object) -> object:
 
 
 def _run(
-    profile: str, named: dict[str, object], pairs: tuple[str, ...], file: str | None, overwrite: bool, **running: object
+    profile: str,
+    named: dict[str, object],
+    pairs: tuple[str, ...],
+    file: str | None,
+    overwrite: bool,
+    **running: object,
 ) -> None:
     values = read_settings_file(file) if file else {}
-    values |= {key: value for key, value in (named | running).items() if value is not None} | parse_assignments(pairs)
-    values, running = part_values(values)
-    settings, options = build_settings(profile, **values), build_running(**running)
-    from xray_helpers.steps import find_complete
-    from xray_helpers.studies import read_json
+    values |= {
+        key: value for key, value in (named | running).items() if value is not None
+    } | parse_assignments(pairs)
+    values, running = split_run_options(values)
+    settings, options = build_settings(profile, **values), build_run_options(**running)
+    from xray_helpers.runner.steps import find_complete
+    from xray_helpers.study.files import read_json
 
     index = find_complete(settings)
     if index is not None:
         click.echo(
-            f"Nothing to do: every step of {settings.name} is done, and nothing it was made of has changed.", err=True
+            f"Nothing to do: every step of {settings.name} is done, and nothing it was made of has changed.",
+            err=True,
         )
         click.echo(os.path.relpath(index))
         return
-    from xray_helpers.series import run_study
+    from xray_helpers.runner.series import run_study
 
     index = run_study(settings, running=options, overwrite=overwrite)
     click.echo(os.path.relpath(index))
@@ -72,9 +85,13 @@ def _run(
 
 
 @main.command()
-@click.option("--profile", default="full", show_default=True, metavar="|".join(PROFILES), help="Where to start from.")
+@click.option(
+    "--profile", default="full", show_default=True, metavar="|".join(PROFILES), help="Where to start from."
+)
 @click.option("--data", metavar="DIR|CSV", help="The radiographs.")
-@click.option("--name", metavar="STUDY", help="The study's folder under reports/; by default the profile's name.")
+@click.option(
+    "--name", metavar="STUDY", help="The study's folder under reports/; by default the profile's name."
+)
 @click.option("--models", metavar="A,B", help="Which backbones, comma-separated.")
 @_overrides
 def run(profile: str, data: str | None, name: str | None, models: str | None, **options: object) -> None:
@@ -84,25 +101,32 @@ def run(profile: str, data: str | None, name: str | None, models: str | None, **
 
 @main.command()
 @click.argument("file", metavar="FILE.yaml")
-@click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated.")
-@click.option("--jobs", metavar="N", help=f"{Running.model_fields['jobs'].description}.")
-@click.option("--on", metavar="WHERE", help=f"{Running.model_fields['on'].description}.")
-@click.option("--overwrite", is_flag=True, help="Go on with studies of the same names that have other settings.")
+@click.option(
+    "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated."
+)
+@click.option("--jobs", metavar="N", help=f"{RunOptions.model_fields['jobs'].description}.")
+@click.option("--on", metavar="WHERE", help=f"{RunOptions.model_fields['on'].description}.")
+@click.option(
+    "--overwrite", is_flag=True, help="Go on with studies of the same names that have other settings."
+)
 def sweep(file: str, pairs: tuple[str, ...], overwrite: bool, **running: object) -> None:
     """Run a study for every combination of the values that a file lists; the best is chosen by validation."""
     values = read_settings_file(file) | parse_assignments(pairs)
     values |= {key: value for key, value in running.items() if value is not None}
-    from xray_helpers.studies import read_json
-    from xray_helpers.sweeps import find_complete_sweep, read_sweep, run_sweep
+    from xray_helpers.runner.sweeps import find_complete_sweep, read_sweep, run_sweep
+    from xray_helpers.study.files import read_json
 
     asked = read_sweep(values)
-    options, index = build_running(**asked.running), find_complete_sweep(asked)
+    options, index = build_run_options(**asked.running), find_complete_sweep(asked)
     if index is not None:
         click.echo(f"Nothing to do: all {len(asked.studies)} studies of {asked.name} are complete.", err=True)
     else:
         index = run_sweep(asked, options, overwrite=overwrite)
     click.echo(os.path.relpath(index))
-    if any(read_json(index.parent.parent / study.name / "study.json")["state"] != "done" for study in asked.studies):
+    if any(
+        read_json(index.parent.parent / study.name / "study.json")["state"] != "done"
+        for study in asked.studies
+    ):
         sys.exit(1)
 
 
@@ -115,31 +139,38 @@ def demo(**options: object) -> None:
 
 @main.command()
 @click.argument("data", metavar="DIR|CSV")
-@click.option("--out", metavar="FOLDER", help="Where the page and the tables go; by default reports/audit-NAME.")
 @click.option(
-    "--weights",
-    default="auto",
+    "--out", metavar="FOLDER", help="Where the page and the tables go; by default reports/audit-NAME."
+)
+@click.option(
+    "--weights", default="auto", show_default=True, help="Of MobileNetV2: auto, random (none), or a path."
+)
+@click.option(
+    "--corrections",
+    default="data/corrections.csv",
     show_default=True,
-    help="Of MobileNetV2: auto, random (none), or a path.",
+    help="A CSV of files to join or separate.",
 )
 @click.option(
-    "--corrections", default="data/corrections.csv", show_default=True, help="A CSV of files to join or separate."
+    "--patient-pattern", default="", help="A regular expression on the path; group 1 is the patient."
 )
-@click.option("--patient-pattern", default="", help="A regular expression on the path; group 1 is the patient.")
 def audit(data: str, out: str | None, weights: str, corrections: str, patient_pattern: str) -> None:
     """Find the copies and leaks of a folder; exit status 1 when its train and test share sources."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from xray_helpers.audit import audit_folder
-    from xray_helpers.studies import from_root
+    from xray_helpers.reports.audit import audit_folder
+    from xray_helpers.study.folders import from_root
 
     place = from_root(out or f"reports/audit-{Path(data).name or 'data'}")
     try:
-        found = audit_folder(data, place, weights=weights, corrections=corrections, patient_pattern=patient_pattern)
+        found = audit_folder(
+            data, place, weights=weights, corrections=corrections, patient_pattern=patient_pattern
+        )
     except InputError:
         raise
     except OSError as error:
         raise InputError(
-            f"{error.filename or place}: {error.strerror}; give another folder with --out, or look at the disk."
+            f"{error.filename or place}: {error.strerror}; give another folder with --out, or look at the "
+            "disk."
         ) from None
     except Exception:  # 1 would mean that a leak was found
         traceback.print_exc()
@@ -156,11 +187,11 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
 @click.argument("study", metavar="STUDY")
 def status(study: str) -> None:
     """Tell how far a study or a sweep is, also while another command or a cluster runs it."""
-    from xray_helpers.steps import describe_status
-    from xray_helpers.studies import SWEEP, find_study, study_folder
+    from xray_helpers.runner.status import describe_status
+    from xray_helpers.study.folders import SWEEP, find_study, study_folder
 
     if (study_folder(study) / SWEEP).exists():
-        from xray_helpers.sweeps import describe_sweep
+        from xray_helpers.runner.sweeps import describe_sweep
 
         lines = describe_sweep(study_folder(study))
     else:
@@ -171,7 +202,7 @@ def status(study: str) -> None:
 @main.command("list")
 def list_() -> None:
     """List the studies and their state."""
-    from xray_helpers.pages import list_studies
+    from xray_helpers.reports.overview import list_studies
 
     shown = ("study", "state", "steps", "models", "created", "control")
     rows = [{key: row[key] for key in shown} for row in list_studies()]
@@ -190,7 +221,7 @@ def list_() -> None:
 @click.argument("kinds", nargs=-1)
 def cache(clear: bool, kinds: tuple[str, ...]) -> None:
     """List what data/cache keeps so that it is not computed twice (pixels, features, …), or clear it."""
-    from xray_helpers.cache import cache_folder, cache_limit, clear_cache, list_cache
+    from xray_helpers.study.cache import cache_folder, cache_limit, clear_cache, list_cache
 
     if clear:
         click.echo(f"Deleted {sum(clear_cache(kind) for kind in kinds or [''])} files.")
@@ -209,11 +240,14 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
 @click.argument("files", nargs=-1, required=True)
 @click.option("--csv", "csv", metavar="OUT", help="Write the table to a file as well.")
 def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> None:
-    """Judge files, or every file of a folder, by a trained model at the study's threshold. For research only."""
+    """Judge files, or every file of a folder, by a trained model at the study's threshold. For research
+    only.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from xray_helpers.prediction import guard_formulas, predict_files
-    from xray_helpers.reading_room import describe_rule
-    from xray_helpers.studies import find_study, read_class_names, write_csv
+    from xray_helpers.interactive.reading_room import describe_decision_rule
+    from xray_helpers.models.prediction import guard_formulas, predict_files
+    from xray_helpers.study.files import write_csv
+    from xray_helpers.study.folders import find_study, read_class_names
 
     folder = find_study(study)
     positive = read_class_names(folder)[1]
@@ -223,10 +257,12 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
             click.echo(f"{row.file}: no picture: it {row.reason}")
         else:
             called = row.decision or "abstains"
-            told = f"{row.file}: P({positive}) = {row.probability:.3f}, {called} (threshold {row.threshold:.3f})"
+            told = (
+                f"{row.file}: P({positive}) = {row.probability:.3f}, {called} (threshold {row.threshold:.3f})"
+            )
             click.echo(f"{told}. {row.warning}" if row.warning else told)
     if (folder / model / "metrics.json").exists():
-        click.echo(describe_rule(folder, model))
+        click.echo(describe_decision_rule(folder, model))
     click.echo("For research. Not a medical device; not for diagnosis.")
     if csv:
         click.echo(os.path.relpath(write_csv(Path(csv), table.assign(file=guard_formulas(table["file"])))))
@@ -237,11 +273,13 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
 @main.command()
 @click.argument("study", metavar="STUDY")
 @click.argument("model", metavar="[MODEL]", default="")
-@click.option("--ip", default="127.0.0.1", show_default=True, help="Whom to listen to; by default this machine only.")
+@click.option(
+    "--ip", default="127.0.0.1", show_default=True, help="Whom to listen to; by default this machine only."
+)
 @click.option("--port", default=0, help="By default one that is free.")
 def app(study: str, model: str, ip: str, port: int) -> None:
     """Open the reading room: a page that judges the files dropped on it, in memory. For research only."""
-    from xray_helpers.app import serve_room
+    from xray_helpers.interactive.server import serve_room
 
     sys.exit(serve_room(study, model, ip=ip, port=port, tell=click.echo))
 
@@ -252,7 +290,7 @@ def app(study: str, model: str, ip: str, port: int) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- JUPYTERLAB'S OPTIONS]")
 def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
     """Open the series in JupyterLab on a study: its notebooks with its parameters, in reports/STUDY/lab."""
-    from xray_helpers.app import open_lab
+    from xray_helpers.interactive.server import open_lab
 
     if model.startswith("-"):  # an option of JupyterLab's, where no model is named
         model, arguments = "", (model, *arguments)
@@ -265,10 +303,12 @@ def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
 @click.option("--anonymous", is_flag=True, help="Put numbers in the place of the files' names.")
 @click.option("--out", metavar="FOLDER", help="Where a study's pages go; by default reports/STUDY-to-send.")
 def html(target: str, no_images: bool, anonymous: bool, out: str | None) -> None:
-    """Write an executed notebook as one HTML file beside it, or all that can be sent of a study into a folder."""
-    from xray_helpers.render import write_html
-    from xray_helpers.sharing import export_study
-    from xray_helpers.studies import SWEEP, find_study, from_root, study_folder
+    """Write an executed notebook as one HTML file beside it, or all that can be sent of a study into a
+    folder.
+    """
+    from xray_helpers.reports.html import write_html
+    from xray_helpers.reports.sharing import export_study
+    from xray_helpers.study.folders import SWEEP, find_study, from_root, study_folder
 
     if target.endswith(".ipynb"):
         if not Path(target).is_file():
@@ -278,7 +318,7 @@ def html(target: str, no_images: bool, anonymous: bool, out: str | None) -> None
         click.echo(os.path.relpath(write_html(Path(target), images=not no_images)))
         return
     if (study_folder(target) / SWEEP).exists():
-        from xray_helpers.sweeps import export_sweep as export
+        from xray_helpers.runner.sweeps import export_sweep as export
 
         folder = study_folder(target)
     else:
@@ -291,8 +331,8 @@ def html(target: str, no_images: bool, anonymous: bool, out: str | None) -> None
 @click.argument("study", metavar="STUDY")
 def pdf(study: str) -> None:
     """Print every page of a study to a PDF beside it, with Chromium."""
-    from xray_helpers.pages import write_pdfs
-    from xray_helpers.studies import find_study
+    from xray_helpers.reports.cards import write_pdfs
+    from xray_helpers.study.folders import find_study
 
     for path in write_pdfs(find_study(study)):
         click.echo(os.path.relpath(path))
@@ -301,14 +341,21 @@ def pdf(study: str) -> None:
 @main.command()
 @click.argument("study", metavar="STUDY")
 def checklist(study: str) -> None:
-    """Fill in what reporting guidelines ask, from the run and from study.yaml; a blank one is made where there is none."""
-    from xray_helpers.checklist import blank_answers, fill_guidelines, read_answers
-    from xray_helpers.pages import write_checklist, write_index, write_model_card
-    from xray_helpers.studies import ANSWERS, find_study, write_text
+    """Fill in what reporting guidelines ask, from the run and from study.yaml; a blank one is made where
+    there is none.
+    """
+    from xray_helpers.reports.cards import write_checklist, write_model_card
+    from xray_helpers.reports.checklist import blank_answers, fill_guidelines, read_answers
+    from xray_helpers.reports.pages import write_index
+    from xray_helpers.study.files import write_text
+    from xray_helpers.study.folders import ANSWERS, find_study
 
     folder = find_study(study)
     if not (folder / ANSWERS).exists():
-        click.echo(f"Answer in {os.path.relpath(write_text(folder / ANSWERS, blank_answers()))}, then run this again.")
+        click.echo(
+            f"Answer in {os.path.relpath(write_text(folder / ANSWERS, blank_answers()))}, then run this "
+            "again."
+        )
     read_answers(folder)
     page = write_checklist(folder)
     for guideline in fill_guidelines(folder):

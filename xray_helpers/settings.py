@@ -1,27 +1,19 @@
-"""The words of a study: class names, its parameters, validated once, and the profiles."""
+"""The parameters of a study, validated once, the profiles they begin from, and the names of the classes."""
 
-import ast
 import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 POSITIVE = "Fractured"
 NEGATIVE = "Non-Fractured"
 CLASS_NAMES = (NEGATIVE, POSITIVE)  # index = y_true: the positive class is 1, whatever folders sort to
-
-_SHARD = ("shard", "shards")  # parameters of 02a alone
 SPLITS = ("train", "validation", "test")
 VALIDATION = "validation"  # the value of `primary_model` that means: the one that validation prefers
-
-
 FEW = 8  # effective groups (Kish) of a class below which a threshold or an interval rests on nothing
-
-
 _shown_names = list(CLASS_NAMES)
 
 
@@ -53,7 +45,9 @@ class Settings(BaseModel):
     Relative paths are meant from the repository's root.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), coerce_numbers_to_str=True
+    )
 
     name: str = Field("quick", description="the study: a folder of reports/")
     data: str = Field("data", description="a folder or CSV of radiographs, or 'phantoms'")
@@ -71,7 +65,10 @@ class Settings(BaseModel):
     )
     folds: int = Field(5, ge=2, le=50, description="group-aware parts for cross-validation")
     repeats: int = Field(
-        3, ge=0, le=1000, description="heads trained again with other seeds; 0: none, nor on folds of all images"
+        3,
+        ge=0,
+        le=1000,
+        description="heads trained again with other seeds; 0: none, nor on folds of all images",
     )
     models: tuple[str, ...] = Field(
         ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"), description="the backbones"
@@ -84,9 +81,12 @@ class Settings(BaseModel):
         "keep", description="look for a shortcut: 'blank' the border and corners, or keep them 'only'"
     )
     shortcuts: Literal["on", "off"] = Field(
-        "on", description="whether border and corners, and the files' size and storage, are judged alone as well"
+        "on",
+        description="whether border and corners, and the files' size and storage, are judged alone as well",
     )
-    augment_views: int = Field(0, ge=0, le=64, description="augmented views of each training image, beside itself")
+    augment_views: int = Field(
+        0, ge=0, le=64, description="augmented views of each training image, beside itself"
+    )
     engine: Literal["auto", "tensorflow", "openvino"] = Field(
         "auto", description="what computes features: the fastest, 'tensorflow' or 'openvino'"
     )
@@ -103,15 +103,20 @@ class Settings(BaseModel):
     patience: int = Field(2, ge=0, description="epochs without a better validation loss before stopping")
     lr_factor: float = Field(0.5, gt=0, lt=1, description="learning-rate reduction on a plateau")
     min_lr: float = Field(1e-7, ge=0, description="learning-rate floor")
-    fine_tune_epochs: int = Field(0, ge=0, le=10_000, description="of training the backbone's upper layers as well")
+    fine_tune_epochs: int = Field(
+        0, ge=0, le=10_000, description="of training the backbone's upper layers as well"
+    )
     fine_tune_from: float | str = Field(
         0.2, description="which layers: the upper share of them, or the name of the first"
     )
     fine_tune_learning_rate: float = Field(1e-5, gt=0, le=1, description="Adam's, for fine-tuning")
     threshold_rule: Literal["youden", "sensitivity", "fixed"] = Field(
-        "youden", description="operating threshold, chosen without test: 'youden', 'sensitivity', or 'fixed' at 0.5"
+        "youden",
+        description="operating threshold, chosen without test: 'youden', 'sensitivity', or 'fixed' at 0.5",
     )
-    target_sensitivity: float = Field(0.95, gt=0, le=1, description="what threshold_rule 'sensitivity' reaches")
+    target_sensitivity: float = Field(
+        0.95, gt=0, le=1, description="what threshold_rule 'sensitivity' reaches"
+    )
     maps: int = Field(
         200, ge=0, le=100_000, description="test images to show where a model looked at, at most; 0: none"
     )
@@ -127,9 +132,9 @@ class Settings(BaseModel):
     )
     other_modalities: bool = Field(False, description="read DICOM files that are no plain radiographs, too")
     patient_pattern: str = Field("", description="regular expression on the path; group 1 is the patient")
-    primary: Literal["auroc", "average_precision", "accuracy", "balanced_accuracy", "recall", "specificity", "f1"] = (
-        Field("auroc", description="the primary endpoint, fixed before the test part is judged")
-    )
+    primary: Literal[
+        "auroc", "average_precision", "accuracy", "balanced_accuracy", "recall", "specificity", "f1"
+    ] = Field("auroc", description="the primary endpoint, fixed before the test part is judged")
     primary_model: str = Field(
         VALIDATION, description="whose primary endpoint: a model, or the one 'validation' prefers"
     )
@@ -139,7 +144,9 @@ class Settings(BaseModel):
         lt=1,
         description="share of fractures at which PPV and NPV are told as well; 0: at the usual ones alone",
     )
-    readers: str = Field("", description="a CSV of what readers said of the images: path, reader, call or score")
+    readers: str = Field(
+        "", description="a CSV of what readers said of the images: path, reader, call or score"
+    )
     eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
     seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")
 
@@ -201,7 +208,9 @@ class Settings(BaseModel):
     @classmethod
     def _folder_name(cls, value: str) -> str:
         parts = value.split("/")  # a study, or a sweep and a study of it
-        if len(parts) > 2 or any(not p or p.startswith(".") or Path(p).name != p or not p.isprintable() for p in parts):
+        if len(parts) > 2 or any(
+            not p or p.startswith(".") or Path(p).name != p or not p.isprintable() for p in parts
+        ):
             raise ValueError("must be a plain folder name")
         if max(map(len, parts)) > 100:
             raise ValueError("must have at most 100 letters")
@@ -261,7 +270,9 @@ def build_settings(profile: str = "quick", **values: Any) -> Settings:
         out of range.
     """
     if profile not in PROFILES:
-        raise InputError(f"There is no profile {profile!r}{nearest(profile, PROFILES)} Known: {', '.join(PROFILES)}.")
+        raise InputError(
+            f"There is no profile {profile!r}{nearest(profile, PROFILES)} Known: {', '.join(PROFILES)}."
+        )
     check_names(values)
     return validate(Settings, {"name": profile} | PROFILES[profile] | values)
 
@@ -275,7 +286,8 @@ def validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
         field = str(first["loc"][0]) if first["loc"] else "primary_model"
         why = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         raise InputError(
-            f"{field} = {values.get(field)!r} cannot be used: {why} ({field}: {model.model_fields[field].description})."
+            f"{field} = {values.get(field)!r} cannot be used: {why} ({field}: "
+            f"{model.model_fields[field].description})."
         ) from None
 
 
@@ -285,107 +297,6 @@ def check_names(names: Any, *, known: Any = (), where: str = "") -> None:
     for name in names:
         if name not in known:
             raise InputError(
-                f"There is no parameter {name!r}{where}{nearest(name, known)} Known: {', '.join(sorted(known))}."
+                f"There is no parameter {name!r}{where}{nearest(name, known)} Known: "
+                f"{', '.join(sorted(known))}."
             )
-
-
-class _TextLoader(yaml.BaseLoader):
-    """YAML whose values stay text, and in which a key stands once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(problem=f"{twice} stands there twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def read_settings_file(path: str | Path) -> dict[str, Any]:
-    """Read parameters from a YAML file of ``name: value`` lines; values stay text, or lists of text.
-
-    `build_settings` gives each the type of its parameter, so that YAML guesses nothing: 010 is ten for a seed and three
-    letters for a name, and 12:30 is no number of seconds.
-
-    Raises
-    ------
-    InputError
-        When the file is missing, is no YAML, or holds anything but names and values.
-    """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _TextLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"The settings file {path} cannot be read: {reason}.") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(f"The settings file {path} must hold lines of the form 'epochs: 5'.")
-    return {key: value for key, value in values.items() if value not in ("null", "~")}
-
-
-def parse_assignments(pairs: Any) -> dict[str, str]:
-    """Turn ``["epochs=5", "models=[VGG16]"]`` into a dictionary; values stay text until `build_settings` reads them.
-
-    Raises
-    ------
-    InputError
-        For a pair without ``=``.
-    """
-    values = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"{pair!r} is no parameter: write name=value, for example -p epochs=5.")
-        text = text.strip()
-        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-        values[key.strip()] = text[1:-1] if quoted else text
-    return values
-
-
-def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
-    """Validate the parameters of a running notebook, typed in or injected by papermill.
-
-    The names that the notebook's parameters cell assigns, as it was run last, and those of papermill's cell are checked,
-    so that a misspelt ``-p`` is refused rather than ignored. What other cells assign is a person's own.
-
-    Parameters
-    ----------
-    namespace : dict
-        The notebook's ``globals()``, with IPython's ``In`` (the source of the cells run so far).
-
-    Returns
-    -------
-    Settings
-        Where the notebook has a parameter ``model``, ``models`` holds it alone.
-    """
-    history = [str(source) for source in namespace.get("In", [])]
-    injected = [_assigned_names(source) for source in history if source.startswith("# Parameters\n")]
-    cells = [
-        found for source in history if not source.startswith("# Parameters\n") and (found := _assigned_names(source))
-    ]
-    first = next((found for found in cells if len(found & _known_parameters()) > 1 and "name" in found), set())
-    own = [
-        found for found in cells if first and len(found & first) > len(first) / 2
-    ]  # as it was corrected and run again
-    names = set().union(*own[-1:], *injected[-1:])
-    if not names:
-        raise InputError("No cell of parameters was run in this notebook: run its first cell, then this one again.")
-    values = {name: namespace[name] for name in names if name in namespace}
-    check_names(values, known=["model", *_SHARD], where=" of this notebook")
-    values = {name: value for name, value in values.items() if name not in _SHARD}
-    if "model" in values:
-        values["models"] = [values.pop("model")]
-    return build_settings(**values)
-
-
-def _known_parameters() -> set[str]:
-    return {*Settings.model_fields, "model", *_SHARD}
-
-
-def _assigned_names(source: str) -> set[str]:
-    """Return the names that a cell assigns at its top level, whatever the values; none for what is no Python."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:  # a magic
-        return set()
-    targets = [target for one in statements if isinstance(one, ast.Assign) for target in one.targets]
-    targets += [one.target for one in statements if isinstance(one, ast.AnnAssign) and one.value is not None]
-    return {target.id for target in targets if isinstance(target, ast.Name)}

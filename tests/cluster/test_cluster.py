@@ -1,4 +1,5 @@
-"""The demo study with two models on a real Slurm and on a Dask cluster: a step fails, a job is cancelled, all is well in the end.
+"""The demo study with two models on a real Slurm and on a Dask cluster: a step fails, a job is cancelled, all
+is well in the end.
 
 `tests/cluster/run.sh` starts Slurm and runs these; they take some minutes, and are left out of `make test`.
 """
@@ -17,12 +18,13 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from xray_helpers.studies import notebooks_folder
+from xray_helpers.study.folders import notebooks_folder
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        "XRAY_HELPERS_CLUSTER" not in os.environ, reason="started by tests/cluster/run.sh, which .ci/run calls"
+        "XRAY_HELPERS_CLUSTER" not in os.environ,
+        reason="started by tests/cluster/run.sh, which .ci/run calls",
     ),
 ]
 MODELS = ("MobileNetV2", "DenseNet121")
@@ -55,18 +57,36 @@ class Run:
 
     def __init__(self, place, notebooks, name, where):
         pairs = ["epochs=5", "maps=6", "memory=2", "walltime=00:30:00", "weights=random"]
-        self.command = [sys.executable, "-m", "xray_helpers", "run", "--profile", "demo", "--name", name, "--on", where,
-                        "--models", ",".join(MODELS), "--jobs", "2"]  # fmt: skip
+        self.command = [
+            sys.executable,
+            "-m",
+            "xray_helpers",
+            "run",
+            "--profile",
+            "demo",
+            "--name",
+            name,
+            "--on",
+            where,
+            "--models",
+            ",".join(MODELS),
+            "--jobs",
+            "2",
+        ]
         self.command += [part for pair in pairs for part in ("-p", pair)]
         self.env = os.environ | {"XRAY_HELPERS_ROOT": str(place), "XRAY_HELPERS_NOTEBOOKS": str(notebooks)}
         self.folder = place / "reports" / name
 
     def start(self):
-        return subprocess.Popen(self.command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            self.command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def states(self):
         path = self.folder / "study.json"
-        steps = json.loads(path.read_text()).get("steps", []) if path.exists() else []  # none before the run has begun
+        steps = (
+            json.loads(path.read_text()).get("steps", []) if path.exists() else []
+        )  # none before the run has begun
         return {step["name"]: step["state"] for step in steps}
 
     def wait_for(self, step):
@@ -78,7 +98,9 @@ class Run:
 
 
 def check(run, cancel, cause):
-    """A job is cancelled and a step fails: retried, reported, compared without it; and all of it once the cause is gone."""
+    """A job is cancelled and a step fails: retried, reported, compared without it; and all of it once the
+    cause is gone.
+    """
     process = run.start()
     run.wait_for(f"{MODELS[0]}/02_train_model")
     cancel()
@@ -102,7 +124,9 @@ def check(run, cancel, cause):
 
 
 def running_jobs():
-    told = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%A"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["squeue", "-h", "-t", "R", "-o", "%A"], capture_output=True, text=True, check=True
+    ).stdout
     return told.split()
 
 

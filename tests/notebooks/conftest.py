@@ -14,9 +14,22 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import sync_playwright
 
-SMALL = {"img_size": [80, 80], "epochs": 3, "weights": "random", "use_subset": 1.0, "augment_views": 1, "repeats": 1,
-         "threshold_rule": "youden", "maps": 12}  # fmt: skip
-PLANTED = ("planted-user", "planted-host", "Planted^Patient", "planted-secret")  # none of these may get into a study
+SMALL = {
+    "img_size": [80, 80],
+    "epochs": 3,
+    "weights": "random",
+    "use_subset": 1.0,
+    "augment_views": 1,
+    "repeats": 1,
+    "threshold_rule": "youden",
+    "maps": 12,
+}
+PLANTED = (
+    "planted-user",
+    "planted-host",
+    "Planted^Patient",
+    "planted-secret",
+)  # none of these may get into a study
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +39,9 @@ def browser():
     if found is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        yield playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
 
 
 @pytest.fixture(scope="session")
@@ -88,19 +103,37 @@ def secret_csv(phantom_csv, tmp_path_factory):
 def study(root_folder, secret_csv, tmp_path_factory):
     """The five-model study, run by the command line, by a person and on images that have something to hide.
 
-    The first run is killed, at once and without a chance to clean up, while its first training writes to the cache, or
-    soon after; the second ends it. That its numbers are those of a study that was left alone is what the tests with
-    `failed_study` and papermill show.
+    The first run is killed, at once and without a chance to clean up, while its first training writes to the
+    cache, or soon after; the second ends it. That its numbers are those of a study that was left alone is
+    what the tests with `failed_study` and papermill show.
     """
     person = tmp_path_factory.mktemp(PLANTED[0])
     pairs = [part for key, value in SMALL.items() for part in ("-p", f"{key}={value}")]
-    command = [sys.executable, "-m", "xray_helpers", "run", "--name", "small", "--data", str(secret_csv), *pairs]
-    env = os.environ | {"XRAY_HELPERS_ROOT": str(root_folder), "HOME": str(person), "USER": PLANTED[0], "LOGNAME": PLANTED[0],
-                        "HOSTNAME": PLANTED[1], "API_TOKEN": PLANTED[3]}  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "xray_helpers",
+        "run",
+        "--name",
+        "small",
+        "--data",
+        str(secret_csv),
+        *pairs,
+    ]
+    env = os.environ | {
+        "XRAY_HELPERS_ROOT": str(root_folder),
+        "HOME": str(person),
+        "USER": PLANTED[0],
+        "LOGNAME": PLANTED[0],
+        "HOSTNAME": PLANTED[1],
+        "API_TOKEN": PLANTED[3],
+    }
     folder = root_folder / "reports" / "small"
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     explored, writing = folder / "01_data_exploration.done.json", root_folder / "data" / "cache"
-    while not (explored.exists() and list(writing.glob(".*.partial*"))) and not list(folder.glob("*/history.csv")):
+    while not (explored.exists() and list(writing.glob(".*.partial*"))) and not list(
+        folder.glob("*/history.csv")
+    ):
         assert killed.poll() is None
         time.sleep(0.02)
     killed.kill()
@@ -116,10 +149,10 @@ def study(root_folder, secret_csv, tmp_path_factory):
 @pytest.fixture(scope="session")
 def failed_study(study, root_folder, secret_csv):
     """Two models, of which the training of one is made to fail."""
-    from xray_helpers import scheduling, series
+    from xray_helpers.runner import scheduler, series, steps
     from xray_helpers.settings import build_settings
 
-    parameters = scheduling.notebook_parameters
+    parameters = steps.notebook_parameters
 
     def sabotage(step, settings):
         extra = {"learning_rate": -1.0} if step.name == "VGG16/02_train_model" else {}
@@ -127,6 +160,8 @@ def failed_study(study, root_folder, secret_csv):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XRAY_HELPERS_ROOT", str(root_folder))
-        patch.setattr(scheduling, "notebook_parameters", sabotage)
-        settings = build_settings(**SMALL, name="again", data=str(secret_csv), models=["MobileNetV2", "VGG16"])
+        patch.setattr(scheduler, "notebook_parameters", sabotage)
+        settings = build_settings(
+            **SMALL, name="again", data=str(secret_csv), models=["MobileNetV2", "VGG16"]
+        )
         return series.run_study(settings).parent

@@ -3,24 +3,26 @@
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from xray_helpers.steps import build_steps
-from xray_helpers.studies import notebooks_folder
+from xray_helpers.runner.steps import build_steps
+from xray_helpers.study.folders import notebooks_folder
 
 COPY = """
 import os, shutil, sys, time
 from pathlib import Path
-from xray_helpers import studies
-study, recorded, model = studies.study_folder(name), Path({recorded!r}), globals().get("model", "")
+from xray_helpers.study.files import atomic_write, read_json, sample_checksum, write_json
+from xray_helpers.study.folders import study_folder
+study, recorded, model = study_folder(name), Path({recorded!r}), globals().get("model", "")
 """
 WRITE = """
 for file in {files!r}:
     time.sleep({pause})
     file = file.replace("MODEL", model)
     if file.endswith("metrics.json"):  # depends on what was read, so that a wrong file would show
-        scores = studies.read_json(recorded / file) | {{"read": studies.seal_of(study / model / "predictions_test.csv").hex()}}
-        studies.write_json(study / file, scores)
+        read = sample_checksum(study / model / "predictions_test.csv").hex()
+        write_json(study / file, read_json(recorded / file) | {{"read": read}})
     else:
-        studies.write_whole(study / file, lambda partial: shutil.copyfile(recorded / file, partial))
+        with atomic_write(study / file) as partial:
+            shutil.copyfile(recorded / file, partial)
 print("wrote", len({files!r}), "files")
 """
 

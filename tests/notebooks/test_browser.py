@@ -16,10 +16,15 @@ def open_page(browser):
     contexts = []
 
     def open_(path, width=1280, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme
+        )
         contexts.append(context)
         page, complaints = context.new_page(), []
-        page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on(
+            "request",
+            lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
+        )
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path.as_uri())
@@ -37,14 +42,19 @@ def pages_of(folder):
 
 def check(page, path):
     assert page.complaints == [], path
-    broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth || !i.alt).length")
+    broken = page.evaluate(
+        "[...document.images].filter(i => !i.complete || !i.naturalWidth || !i.alt).length"
+    )
     assert broken == 0, path
     for link in page.evaluate("[...document.links].map(a => a.href)"):
         target = urlparse(link)
         assert target.scheme == "file", (path, link)
         assert os.path.exists(unquote(target.path)), (path, link)
         if target.fragment and unquote(target.path) == str(path):
-            assert page.evaluate("id => !!document.getElementById(id)", unquote(target.fragment)), (path, link)
+            assert page.evaluate("id => !!document.getElementById(id)", unquote(target.fragment)), (
+                path,
+                link,
+            )
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0, (path, f"{wide} pixels wider than the window")
 
@@ -59,15 +69,28 @@ def test_every_page_asks_nobody_and_breaks_nowhere(study, failed_study, open_pag
 
 
 def test_every_kind_of_page_is_accessible_in_light_and_dark(study, failed_study, open_page):
-    kinds = ("index.html", "01_data_exploration.html", "VGG16/02_train_model.html", "VGG16/03_evaluate_model.html",
-             "04_compare_models.html", "reporting_checklist.html", "VGG16/model_card.html")  # fmt: skip
-    paths = [*(study / kind for kind in kinds), failed_study / "VGG16" / "02_train_model.html", failed_study / "index.html",
-             study.parent / "index.html"]  # fmt: skip
+    kinds = (
+        "index.html",
+        "01_data_exploration.html",
+        "VGG16/02_train_model.html",
+        "VGG16/03_evaluate_model.html",
+        "04_compare_models.html",
+        "reporting_checklist.html",
+        "VGG16/model_card.html",
+    )
+    paths = [
+        *(study / kind for kind in kinds),
+        failed_study / "VGG16" / "02_train_model.html",
+        failed_study / "index.html",
+        study.parent / "index.html",
+    ]
     for path in paths:
         for scheme in ("light", "dark"):
             found = Axe().run(open_page(path, scheme=scheme)).response["violations"]
             assert not [
-                (v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")
+                (v["id"], v["nodes"][0]["html"][:200])
+                for v in found
+                if v["impact"] in ("serious", "critical")
             ], path
 
 
@@ -98,13 +121,15 @@ def test_what_a_name_holds_does_not_run(open_page, tmp_path, monkeypatch):
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-    from xray_helpers.render import write_html
-    from xray_helpers.reporting import show_table
+    from xray_helpers.reports.display import show_table
+    from xray_helpers.reports.html import write_html
 
     name = "<img src=x onerror=alert(1)><script>document.title='run'</script>{{7*7}}"
-    outputs = [new_output("display_data", data={"text/html": show_table([{name: name}]).data}),
-               new_output("display_data", data={"text/html": name, "text/plain": name}),
-               new_output("stream", text=name)]  # fmt: skip
+    outputs = [
+        new_output("display_data", data={"text/html": show_table([{name: name}]).data}),
+        new_output("display_data", data={"text/html": name, "text/plain": name}),
+        new_output("stream", text=name),
+    ]
     nbformat.write(new_notebook(cells=[new_code_cell("1", outputs=outputs)]), tmp_path / "n.ipynb")
     page = open_page(write_html(tmp_path / "n.ipynb"))
     assert page.complaints == []
@@ -114,7 +139,7 @@ def test_what_a_name_holds_does_not_run(open_page, tmp_path, monkeypatch):
 
 
 def test_a_study_prints_to_pdf(failed_study, home):
-    from xray_helpers.pages import write_pdfs
+    from xray_helpers.reports.cards import write_pdfs
 
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         pytest.skip("no Chromium here: apt-get install chromium")

@@ -19,11 +19,17 @@ import pytest
 from PIL import Image
 from playwright.sync_api import TimeoutError
 
-from xray_helpers.prediction import predict_files
+from xray_helpers.models.prediction import predict_files
 
 pytestmark = pytest.mark.slow
 
-NOTEBOOKS = ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models", "05_reading_room")
+NOTEBOOKS = (
+    "01_data_exploration",
+    "02_train_model",
+    "03_evaluate_model",
+    "04_compare_models",
+    "05_reading_room",
+)
 TOKEN = "for-tests-only"
 PATIENCE = 180_000  # milliseconds
 DROP = """([files, place]) => {
@@ -50,8 +56,12 @@ def live(study, root_folder):
 def serving(command, root, log, **environment):
     """Run a server that writes to the file `log`."""
     with open(log, "w") as out:
-        process = subprocess.Popen(command, env=os.environ | {"XRAY_HELPERS_ROOT": str(root)} | environment,
-                                   stdout=out, stderr=subprocess.STDOUT)  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"XRAY_HELPERS_ROOT": str(root)} | environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield process
     finally:
@@ -79,7 +89,9 @@ def lab(live, root_folder, tmp_path_factory):
     place, port = tmp_path_factory.mktemp("lab"), free_port()
     settings = place / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # so that all cells are there
+    (settings / "tracker.jupyterlab-settings").write_text(
+        '{"windowingMode": "none"}'
+    )  # so that all cells are there
     options = ["--no-browser", f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}"]
     options += ["--allow-root"] if os.geteuid() == 0 else []
     command = [sys.executable, "-m", "xray_helpers", "lab", "live", "MobileNetV2", "--", *options]
@@ -106,7 +118,10 @@ def wait_for_kernel(lab, name):
 
 def start_all(page):
     """Choose Run All Cells, once more where JupyterLab, just opened, passed over it or asked for a kernel."""
-    begun = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(p => /\\[\\d/.test(p.textContent))"
+    begun = (
+        "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(p => "
+        "/\\[\\d/.test(p.textContent))"
+    )
     asked = page.locator(".jp-Dialog")
     item = page.locator(".lm-Menu-item", has=page.get_by_text("Run All Cells", exact=True))
     for _ in range(3):
@@ -143,7 +158,8 @@ def run_all(browser, lab):
         wait_for_kernel(lab, name)
         start_all(page)
         page.wait_for_function(
-            "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(p => /\\[\\d+\\]/.test(p.textContent))"
+            "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(p => "
+            "/\\[\\d+\\]/.test(p.textContent))"
             " || document.querySelector('[data-mime-type=\"application/vnd.jupyter.error\"]')",
             timeout=PATIENCE,
         )
@@ -227,7 +243,9 @@ def test_05_opens_the_reading_room_in_jupyterlab_too(run_all):
     box.evaluate("room => room.style.minHeight = '3000px'")  # as with a picture and many answers
     box.evaluate("room => room.scrollIntoView({block: 'end'})")
     notice = page.locator(".reading-room .research-only")
-    assert notice.evaluate("n => { const r = n.getBoundingClientRect(); return r.top >= 0 && r.bottom < innerHeight; }")
+    assert notice.evaluate(
+        "n => { const r = n.getBoundingClientRect(); return r.top >= 0 && r.bottom < innerHeight; }"
+    )
 
 
 @pytest.fixture
@@ -246,7 +264,9 @@ def drop(page, files, place):
 
 
 def wait_for_rows(page, count):
-    page.wait_for_function(f"document.querySelectorAll('.answers tr').length == {count + 1}", timeout=PATIENCE)
+    page.wait_for_function(
+        f"document.querySelectorAll('.answers tr').length == {count + 1}", timeout=PATIENCE
+    )
 
 
 def find_kernels(process):
@@ -282,7 +302,9 @@ def test_files_that_come_while_others_are_read_wait_and_nothing_outlives_the_pag
 
 def test_the_reading_room_answers_four_kinds_of_files(browser, live, saltless, secret_csv, tmp_path):
     root_folder = saltless
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).save(tmp_path / "holiday.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).save(
+        tmp_path / "holiday.jpg"
+    )
     (tmp_path / "words.png").write_text("not a picture")
     shutil.copy(secret_csv.parent / "scan.dcm", tmp_path / "scan.dcm")
     shutil.copy(sorted(secret_csv.parent.rglob("*.png"))[1], tmp_path / "limb.png")
@@ -297,7 +319,9 @@ def test_the_reading_room_answers_four_kinds_of_files(browser, live, saltless, s
         strangers = []
         page.on(
             "response",
-            lambda r: None if r.url.startswith(("http://127.0.0.1", "data:", "blob:")) else strangers.append(r.url),
+            lambda r: (
+                None if r.url.startswith(("http://127.0.0.1", "data:", "blob:")) else strangers.append(r.url)
+            ),
         )
         page.goto(address)
         page.wait_for_selector(".widget-upload", timeout=PATIENCE)

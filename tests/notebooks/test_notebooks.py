@@ -6,7 +6,7 @@ import json
 import pytest
 
 from xray_helpers.settings import Settings
-from xray_helpers.studies import notebooks_folder
+from xray_helpers.study.folders import notebooks_folder
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
 
@@ -17,8 +17,14 @@ def cells(path, kind="code"):
 
 def test_the_series_is_there():
     names = [path.stem for path in NOTEBOOKS]
-    assert names == ["01_data_exploration", "02_train_model", "02a_extract_features", "03_evaluate_model",
-                     "04_compare_models", "05_reading_room"]  # fmt: skip
+    assert names == [
+        "01_data_exploration",
+        "02_train_model",
+        "02a_extract_features",
+        "03_evaluate_model",
+        "04_compare_models",
+        "05_reading_room",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -56,7 +62,7 @@ def test_cells_are_few_and_short_and_each_is_led_in(path):
         assert "/home" not in source
         assert not source.startswith(("!", "%"))
         last = ast.unparse(ast.parse(source).body[-1])
-        assert not last.startswith("studies.write_")  # its value, a path on this machine, would be shown
+        assert not last.startswith("xh.study.write_")  # its value, a path on this machine, would be shown
     opening = "".join(cells(path, "markdown")[0]["source"])
     for word in ("# ", "**Reads**", "**Beware:**"):
         assert word.lower() in opening.lower()
@@ -64,7 +70,7 @@ def test_cells_are_few_and_short_and_each_is_led_in(path):
 
 
 def test_the_series_passes_every_declared_parameter():
-    from xray_helpers.steps import build_steps, notebook_parameters
+    from xray_helpers.runner.steps import build_steps, notebook_parameters
 
     for step in build_steps(("VGG16",), {"VGG16": 2}):
         values = notebook_parameters(step, Settings(data="/home/somebody/x", weights="../w"))

@@ -1,4 +1,6 @@
-"""What a run survives, on light stand-ins for the notebooks; the real series is killed in the fixture `study`."""
+"""What a run survives, on light stand-ins for the notebooks; the real series is killed in the fixture
+`study`.
+"""
 
 import json
 import os
@@ -27,15 +29,32 @@ class Command:
         self.root, self.mark = place / "root", uuid4().hex
         self.folder, self.data = self.root / "reports" / NAME, data
         notebooks = write_notebooks(place / "notebooks", recorded, **how)
-        self.env = os.environ | {"MARK": self.mark, "XRAY_HELPERS_ROOT": str(self.root),
-                                 "XRAY_HELPERS_NOTEBOOKS": str(notebooks)}  # fmt: skip
+        self.env = os.environ | {
+            "MARK": self.mark,
+            "XRAY_HELPERS_ROOT": str(self.root),
+            "XRAY_HELPERS_NOTEBOOKS": str(notebooks),
+        }
 
     def start(self, *more):
-        command = [sys.executable, "-m", "xray_helpers", "run", "--name", NAME, "--data", str(self.data), "--models",
-                   "MobileNetV2", "-p", "weights=random", *more]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "xray_helpers",
+            "run",
+            "--name",
+            NAME,
+            "--data",
+            str(self.data),
+            "--models",
+            "MobileNetV2",
+            "-p",
+            "weights=random",
+            *more,
+        ]
         heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  # ignored in a shell's background
-        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                preexec_fn=heed)  # fmt: skip
+        return subprocess.Popen(
+            command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+        )
 
     def run(self, *more):
         process = self.start(*more)
@@ -86,7 +105,7 @@ def test_killed_at_twenty_moments_the_same_command_ends_the_study(stand_in):
     process = command.start()
     while kills < 20:
         time.sleep(draw.uniform(0.1, 3))
-        word = draw.choice(["xray_helpers run", "xray_helpers.execution", "ipykernel_launcher"])
+        word = draw.choice(["xray_helpers run", "xray_helpers.runner.worker", "ipykernel_launcher"])
         victims = command.processes(word) or command.processes()
         if process.poll() is None and victims:
             with suppress(psutil.NoSuchProcess):  # it had ended this moment
@@ -119,7 +138,8 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
     command = stand_in(first={"02_train_model": "time.sleep(60)"})
     process = command.start()
     while (
-        not command.processes("ipykernel_launcher") or not (command.folder / "01_data_exploration.done.json").exists()
+        not command.processes("ipykernel_launcher")
+        or not (command.folder / "01_data_exploration.done.json").exists()
     ):
         assert process.poll() is None
         time.sleep(0.1)
@@ -137,14 +157,22 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
     state = json.loads((command.folder / "study.json").read_text())
     assert state["state"] == "interrupted"
     assert [step["state"] for step in state["steps"]] == ["done", "interrupted", "waiting", "waiting"]
-    shown = subprocess.run([sys.executable, "-m", "xray_helpers", "status", NAME], env=command.env, capture_output=True,
-                           text=True, check=True).stdout  # fmt: skip
+    shown = subprocess.run(
+        [sys.executable, "-m", "xray_helpers", "status", NAME],
+        env=command.env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert "interrupted" in shown
     assert "1 of 4 steps done" in shown
 
 
 LOST = {  # a model, what its training meets, and what is said of it
-    "VGG16": ("os.kill(os.getpid(), 9)", "Its kernel was killed, most often for want of memory: it had reached"),
+    "VGG16": (
+        "os.kill(os.getpid(), 9)",
+        "Its kernel was killed, most often for want of memory: it had reached",
+    ),
     "ResNet50": ("time.sleep(600)", "It did not end within 90 seconds"),
     "DenseNet121": ("sys.exit(0)", "It ended without an error, but did not write"),
 }
@@ -183,14 +211,18 @@ def small_disk(tmp_path):
     place.mkdir()
     if (
         os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=False).returncode
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=False
+        ).returncode
     ):
         pytest.skip("only root can mount a small disk")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_disk_that_is_full_or_cannot_be_written_is_a_sentence_and_the_study_goes_on_afterwards(stand_in, small_disk):
+def test_a_disk_that_is_full_or_cannot_be_written_is_a_sentence_and_the_study_goes_on_afterwards(
+    stand_in, small_disk
+):
     command = stand_in(small_disk)
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 300_000))

@@ -15,10 +15,11 @@ import pytest
 from hostile import write_hostile_folder
 from PIL import Image
 
-from xray_helpers.series import run_study
+from xray_helpers.reports.sharing import export_study
+from xray_helpers.runner.series import run_study
 from xray_helpers.settings import InputError, build_settings
-from xray_helpers.sharing import export_study
-from xray_helpers.studies import notebooks_folder, read_csv, read_json
+from xray_helpers.study.files import read_csv, read_json
+from xray_helpers.study.folders import notebooks_folder
 
 pytestmark = pytest.mark.slow
 
@@ -43,19 +44,41 @@ def test_every_file_of_the_contract_is_there(study):
         "reporting_checklist.html",
     }
     expected |= {f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation")}
-    expected |= {f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")}
+    expected |= {
+        f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")
+    }
     for model in models:
-        own = ("model.keras", "history.csv", "predictions_val.csv", "predictions_test.csv", "metrics.json",
-               "predictions_oof.csv", "predictions_border.csv", "shortcuts.csv", "shortcuts_verdict.json", "repeats.csv",
-               "familiarity.npz", "spread.csv", "calibration.csv", "reliability.csv",
-               "decision_curve.csv", "subgroups.csv", "failures.csv", "model_card.md", "model_card.html",
-               "predictions_threshold.csv")  # fmt: skip
+        own = (
+            "model.keras",
+            "history.csv",
+            "predictions_val.csv",
+            "predictions_test.csv",
+            "metrics.json",
+            "predictions_oof.csv",
+            "predictions_border.csv",
+            "shortcuts.csv",
+            "shortcuts_verdict.json",
+            "repeats.csv",
+            "familiarity.npz",
+            "spread.csv",
+            "calibration.csv",
+            "reliability.csv",
+            "decision_curve.csv",
+            "subgroups.csv",
+            "failures.csv",
+            "model_card.md",
+            "model_card.html",
+            "predictions_threshold.csv",
+        )
         expected |= {f"{model}/{file}" for file in own}
         expected |= {
-            f"{model}/{n}{end}" for n in ("02_train_model", "03_evaluate_model") for end in (".ipynb", ".html")
+            f"{model}/{n}{end}"
+            for n in ("02_train_model", "03_evaluate_model")
+            for end in (".ipynb", ".html")
         }
         expected |= {
-            f"figures/{model}_{n}.png" for n in ("sample_predictions", "confusion_matrix", "evaluation_figure")
+            f"figures/{model}_{n}.png"
+            for n in ("sample_predictions", "confusion_matrix", "evaluation_figure")
         }
     assert expected <= names
     assert not [name for name in names if "partial" in name]
@@ -79,7 +102,9 @@ def test_five_models_are_ranked_on_the_same_images(study):
     assert len(set(table["n"])) == 1
     metrics = read_json(study / "VGG16" / "metrics.json")
     assert {"value", "ci_low", "ci_high"} <= set(metrics["accuracy"])
-    assert {"n", "n_groups", "threshold", "threshold_rule", "tp", "fp", "tn", "fn", "validation"} <= set(metrics)
+    assert {"n", "n_groups", "threshold", "threshold_rule", "tp", "fp", "tn", "fn", "validation"} <= set(
+        metrics
+    )
 
 
 def test_no_patient_is_on_two_sides(study):
@@ -104,8 +129,8 @@ def test_log_holds_hyperparameters_progress_and_results_with_times(study):
 
 
 def test_features_that_the_cache_lost_are_computed_again_and_the_same(study, root_folder, monkeypatch):
-    from xray_helpers.cache import clear_cache
-    from xray_helpers.features import load_study_features
+    from xray_helpers.models.features import load_study_features
+    from xray_helpers.study.cache import clear_cache
 
     monkeypatch.setenv("XRAY_HELPERS_ROOT", str(root_folder))
     table = read_csv(study / "manifest.csv")
@@ -118,7 +143,7 @@ def test_features_that_the_cache_lost_are_computed_again_and_the_same(study, roo
 
 
 def test_a_damaged_study_yaml_costs_a_model_card_the_answers_alone(study, tmp_path):
-    from xray_helpers.pages import write_model_card
+    from xray_helpers.reports.cards import write_model_card
 
     copy = shutil.copytree(study, tmp_path / "copy")
     (copy / "study.yaml").write_text("intended_use: 'half a line")
@@ -128,7 +153,9 @@ def test_a_damaged_study_yaml_costs_a_model_card_the_answers_alone(study, tmp_pa
 
 def test_every_link_and_picture_of_the_index_exists(study):
     page = (study / "index.html").read_text()
-    targets = [target for target in re.findall(r'(?:href|src)="([^"]+)"', page) if not target.startswith("data:")]
+    targets = [
+        target for target in re.findall(r'(?:href|src)="([^"]+)"', page) if not target.startswith("data:")
+    ]
     assert len(targets) > 40
     for target in targets:
         assert (study / target).exists(), target
@@ -153,9 +180,9 @@ def test_the_banner_of_random_weights_is_in_every_notebook(study):
 def test_the_saved_model_takes_grey_pixels(study, secret_csv):
     import numpy as np
 
-    from xray_helpers.manifest import read_pictures
-    from xray_helpers.pixels import resize
-    from xray_helpers.training import load_model, predict_pixels
+    from xray_helpers.data.manifest import read_pictures
+    from xray_helpers.images.pixels import resize
+    from xray_helpers.models.head import load_model, predict_pixels
 
     table = pd.read_csv(study / "DenseNet121" / "predictions_test.csv").head(40)
     pictures = [resize(p, (80, 80)) for p in read_pictures(table["path"], secret_csv.parent)]
@@ -169,7 +196,7 @@ def test_new_files_are_judged_or_have_their_reason(study, home, secret_csv, tmp_
 
     from sklearn.datasets import load_sample_image
 
-    from xray_helpers.prediction import predict_files
+    from xray_helpers.models.prediction import predict_files
 
     known = pd.read_csv(study / "VGG16" / "predictions_test.csv").set_index("path")["y_prob"].head(5)
     for path in known.index:
@@ -209,7 +236,9 @@ def test_new_files_are_judged_or_have_their_reason(study, home, secret_csv, tmp_
     assert len(pd.read_csv(tmp_path / "o.csv")) == 9
     none = subprocess.run([*command[:5], "VGG16", "nowhere.png"], capture_output=True, text=True, check=False)
     assert none.returncode == 1
-    with pytest.raises(InputError, match="An empty name"):  # a shell's variable that was empty, not this folder
+    with pytest.raises(
+        InputError, match="An empty name"
+    ):  # a shell's variable that was empty, not this folder
         predict_files(study, "VGG16", [""])
     hostile = write_hostile_folder(tmp_path / "hostile")
     table = predict_files(study, "MobileNetV2", [str(hostile)])
@@ -226,10 +255,22 @@ def predictions(study, model="MobileNetV2"):
 
 def test_raw_papermill_gives_the_same(study, home, secret_csv, small, tmp_path):
     parameters = tmp_path / "p.yaml"
-    parameters.write_text(json.dumps(small | {"name": "raw", "data": str(secret_csv), "models": ["MobileNetV2"]}))
+    parameters.write_text(
+        json.dumps(small | {"name": "raw", "data": str(secret_csv), "models": ["MobileNetV2"]})
+    )
     for notebook in ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models"):
-        command = [sys.executable, "-m", "papermill", str(notebooks_folder() / f"{notebook}.ipynb"),
-                   str(tmp_path / f"{notebook}.ipynb"), "-f", str(parameters), "-k", "python3", "--no-progress-bar"]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(notebooks_folder() / f"{notebook}.ipynb"),
+            str(tmp_path / f"{notebook}.ipynb"),
+            "-f",
+            str(parameters),
+            "-k",
+            "python3",
+            "--no-progress-bar",
+        ]
         command += ["-p", "model", "MobileNetV2"] if notebook[:2] in ("02", "03") else []
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -255,7 +296,9 @@ def test_the_same_study_twice_and_a_failing_model(study, failed_study):
 
 
 def test_nothing_private_is_in_a_study(study, failed_study, secret_csv, root_folder):
-    """User, host, token, patient and every absolute place, planted by the fixtures, are nowhere but in local.json."""
+    """User, host, token, patient and every absolute place, planted by the fixtures, are nowhere but in
+    local.json.
+    """
     words = [
         "planted-user",
         "planted-host",
@@ -265,8 +308,16 @@ def test_nothing_private_is_in_a_study(study, failed_study, secret_csv, root_fol
         str(root_folder),
     ]
     words += [sys.prefix, str(notebooks_folder().parent)]
-    assert pd.read_csv(study / "manifest.csv").set_index("path").loc["scan.dcm", "mode"] == "DICOM MONOCHROME1 8 bit"
-    files = [p for folder in (study, failed_study) for p in folder.rglob("*") if p.is_file() and p.name != "local.json"]
+    assert (
+        pd.read_csv(study / "manifest.csv").set_index("path").loc["scan.dcm", "mode"]
+        == "DICOM MONOCHROME1 8 bit"
+    )
+    files = [
+        p
+        for folder in (study, failed_study)
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "local.json"
+    ]
     assert any(p.suffix == ".log" for p in files)
     for path in files:
         contents = [path.read_bytes()]
@@ -283,18 +334,36 @@ def test_a_study_to_send_holds_no_radiograph_when_asked(study, home):
     assert "VGG16/03_evaluate_model.html" in names
     assert "figures/models_evaluation_grid.png" in names
     assert not [
-        name for name in names if name.endswith((".ipynb", ".keras", ".log", "local.json", "sample_predictions.png"))
+        name
+        for name in names
+        if name.endswith((".ipynb", ".keras", ".log", "local.json", "sample_predictions.png"))
     ]
-    assert "Radiographs are left out of this report" in (index.parent / "VGG16" / "03_evaluate_model.html").read_text()
+    assert (
+        "Radiographs are left out of this report"
+        in (index.parent / "VGG16" / "03_evaluate_model.html").read_text()
+    )
     targets = [
-        t for t in re.findall(r'(?:href|src)="([^"#]+)"', index.read_text()) if not t.startswith(("data:", "../"))
+        t
+        for t in re.findall(r'(?:href|src)="([^"#]+)"', index.read_text())
+        if not t.startswith(("data:", "../"))
     ]
     assert all((index.parent / target).exists() for target in targets)
 
 
 def test_raw_papermill_refuses_an_unknown_parameter(home, tmp_path):
-    command = [sys.executable, "-m", "papermill", str(notebooks_folder() / "02_train_model.ipynb"),
-               str(tmp_path / "out.ipynb"), "-p", "epoch", "5", "-k", "python3", "--no-progress-bar"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(notebooks_folder() / "02_train_model.ipynb"),
+        str(tmp_path / "out.ipynb"),
+        "-p",
+        "epoch",
+        "5",
+        "-k",
+        "python3",
+        "--no-progress-bar",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "did you mean epochs?" in done.stderr
@@ -327,7 +396,10 @@ def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, s
     [
         ("01_data_exploration", ["Strips of the"]),
         ("MobileNetV2/02_train_model", ["Learning curve of"]),
-        ("MobileNetV2/03_evaluate_model", ["ROC, precision and recall", "test images are called wrongly", "maps"]),
+        (
+            "MobileNetV2/03_evaluate_model",
+            ["ROC, precision and recall", "test images are called wrongly", "maps"],
+        ),
         ("04_compare_models", ["test radiographs on which the 5 models"]),
     ],
 )
@@ -339,8 +411,10 @@ def test_what_is_clicked_in_jupyterlab_is_a_picture_in_the_report(study, page, p
 
 
 def test_corrections_by_hand_leave_no_result_of_before_in_force(study, home, tmp_path):
-    """01 run again by a person, with a correction: what came after is told as stale, and nothing runs on it."""
-    from xray_helpers.steps import describe_status
+    """01 run again by a person, with a correction: what came after is told as stale, and nothing runs on
+    it.
+    """
+    from xray_helpers.runner.status import describe_status
 
     copy = home / "reports" / "by-hand"
     shutil.copytree(study, copy)
@@ -348,11 +422,19 @@ def test_corrections_by_hand_leave_no_result_of_before_in_force(study, home, tmp
     used = before[before["status"] == "used"]
     pair = [used.loc[used["split"] == split, "sha256"].iloc[0] for split in ("test", "train")]
     corrections = tmp_path / "corrections.csv"
-    pd.DataFrame([("join", *pair)], columns=["action", "sha256_a", "sha256_b"]).to_csv(corrections, index=False)
+    pd.DataFrame([("join", *pair)], columns=["action", "sha256_a", "sha256_b"]).to_csv(
+        corrections, index=False
+    )
     shared = {"name": "by-hand", "data": "local", "weights": "random"}
     own = {"use_subset": 1.0, "corrections": str(corrections)}
-    papermill.execute_notebook(notebooks_folder() / "01_data_exploration.ipynb", tmp_path / "01.ipynb", parameters=shared | own,
-                               cwd=home, kernel_name="python3", progress_bar=False)  # fmt: skip
+    papermill.execute_notebook(
+        notebooks_folder() / "01_data_exploration.ipynb",
+        tmp_path / "01.ipynb",
+        parameters=shared | own,
+        cwd=home,
+        kernel_name="python3",
+        progress_bar=False,
+    )
     after = read_csv(copy / "manifest.csv")
     joined = after[after["sha256"].isin(pair)]
     assert len(set(joined["group"])) == 1
@@ -362,7 +444,12 @@ def test_corrections_by_hand_leave_no_result_of_before_in_force(study, home, tmp
     assert "it is stale" in describe_status(copy)[-1]
     assert "steps are stale" in (copy / "index.html").read_text()
     with pytest.raises(papermill.PapermillExecutionError, match="run 02 again for VGG16"):
-        papermill.execute_notebook(notebooks_folder() / "03_evaluate_model.ipynb", tmp_path / "03.ipynb", cwd=home,
-                                   parameters={"name": "by-hand", "model": "VGG16"}, kernel_name="python3",
-                                   progress_bar=False)  # fmt: skip
+        papermill.execute_notebook(
+            notebooks_folder() / "03_evaluate_model.ipynb",
+            tmp_path / "03.ipynb",
+            cwd=home,
+            parameters={"name": "by-hand", "model": "VGG16"},
+            kernel_name="python3",
+            progress_bar=False,
+        )
     shutil.rmtree(copy)

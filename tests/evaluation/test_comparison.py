@@ -1,0 +1,188 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from xray_helpers.data.parts import manifest_key
+from xray_helpers.evaluation.comparison import (
+    choose_primary,
+    compare_models,
+    describe_comparison,
+    evaluated_models,
+)
+from xray_helpers.evaluation.metrics import evaluate
+from xray_helpers.evaluation.paired import compare_accuracies, compare_pairs, describe_pairs, pairs_table
+from xray_helpers.plots.intervals import plot_ranking
+from xray_helpers.plots.scores import plot_cost, plot_evaluation_grid
+from xray_helpers.reports.text import headline_table
+from xray_helpers.settings import InputError
+from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
+
+MANIFEST = pd.DataFrame(
+    {"path": ["a.png"], "sha256": "0", "label": "Fractured", "group": "g", "split": "test", "status": "used"}
+)
+
+
+def write_model(study, name, strength, *, seed=0, paths=None):
+    rng = np.random.default_rng(seed)
+    y = np.arange(80) % 2
+    p = 1 / (1 + np.exp(-(strength * (y - 0.5) + rng.normal(0, 1, 80))))
+    table = pd.DataFrame(
+        {
+            "path": paths or [f"{i}.png" for i in range(80)],
+            "group": [f"g{i // 2}" for i in range(80)],
+            "y_true": y,
+            "y_prob": p,
+            "y_pred": (p >= 0.5).astype(int),
+        }
+    )
+    write_csv(study / name / "predictions_test.csv", table)
+    write_json(
+        study / name / "metrics.json",
+        evaluate(table, table, {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95})
+        | {"manifest": manifest_key(MANIFEST)},
+    )
+
+
+def test_ranked_by_auroc_with_intervals(tmp_path):
+    write_model(tmp_path, "VGG16", 0.0, seed=1)
+    write_model(tmp_path, "ResNet50", 6.0, seed=2)
+    models = evaluated_models(tmp_path, ("VGG16", "MobileNetV2", "ResNet50"), MANIFEST)
+    assert models == ["VGG16", "ResNet50"]
+    table = compare_models(tmp_path, models)
+    assert table["model"].tolist() == ["ResNet50", "VGG16"]
+    assert table["rank"].tolist() == [1, 2]
+    assert (table["auroc_low"] <= table["auroc"]).all()
+    assert (table["auroc"] <= table["auroc_high"]).all()
+    assert describe_comparison(table, 0.5).startswith(
+        "ResNet50, the model that validation prefers, has AUROC"
+    )
+    told = describe_comparison(
+        table,
+        0.5,
+        compare_pairs({name: read_csv(tmp_path / name / "predictions_test.csv") for name in models}),
+    )
+    assert told.endswith("ResNet50 is told apart from VGG16 by AUROC.")
+
+
+def test_conclusion_tells_chance_and_ties(tmp_path):
+    write_model(tmp_path, "VGG16", 0.0, seed=1)
+    chance = describe_comparison(compare_models(tmp_path, ["VGG16"]), 0.5)
+    assert chance.endswith(
+        "The interval of AUROC includes 0.5: that it is better than chance is not shown on these images."
+    )
+    write_model(tmp_path, "VGG16", 2.0, seed=1)
+    write_model(tmp_path, "ResNet50", 2.1, seed=3)
+    pairs = compare_pairs(
+        {name: read_csv(tmp_path / name / "predictions_test.csv") for name in ("VGG16", "ResNet50")}
+    )
+    told = describe_comparison(compare_models(tmp_path, ["VGG16", "ResNet50"]), 0.5, pairs)
+    assert "told apart from no other model" in told
+    assert "overlap" not in told
+
+
+def test_other_images_are_refused(tmp_path):
+    write_model(tmp_path, "VGG16", 1.0)
+    write_model(tmp_path, "ResNet50", 1.0, paths=[f"other{i}.png" for i in range(80)])
+    with pytest.raises(InputError, match="other test images"):
+        compare_models(tmp_path, ["VGG16", "ResNet50"])
+
+
+def test_nothing_evaluated(tmp_path):
+    with pytest.raises(InputError, match="No model"):
+        evaluated_models(tmp_path, ("VGG16",), MANIFEST)
+
+
+def test_models_of_another_manifest_are_refused(tmp_path):
+    write_model(tmp_path, "VGG16", 1.0)
+    with pytest.raises(InputError, match="run 02 and 03 again for VGG16"):
+        evaluated_models(tmp_path, ("VGG16",), MANIFEST.assign(split="train"))
+
+
+def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
+    """As with a handful of patients: no number is made up, and nothing that is drawn or said of it stops."""
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], 30)
+    group = np.r_[np.zeros(30), 1 + np.arange(30) // 6]  # one source of one class
+    predictions = {}
+    for model, skill in (("VGG16", 0.4), ("ResNet50", 0.2)):
+        p = np.clip(skill * y + rng.uniform(0, 0.6, 60), 0, 1)
+        table = pd.DataFrame(
+            {
+                "path": [f"{i}.png" for i in range(60)],
+                "group": group,
+                "y_true": y,
+                "y_prob": p,
+                "y_pred": (p >= 0.5).astype(int),
+            }
+        )
+        predictions[model] = table
+        scores = evaluate(table, table, {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95})
+        write_json(tmp_path / model / "metrics.json", scores)
+        write_csv(tmp_path / model / "predictions_test.csv", table)
+    table = compare_models(tmp_path, ["VGG16", "ResNet50"])
+    assert table["auroc_low"].isna().all()
+    told = describe_comparison(table, 0.5)
+    assert "(no interval: not enough independent sources)" in told
+    assert "nothing follows for others" in told
+    assert "(" not in headline_table(table)[0]["AUROC"]
+    pairs = compare_pairs(predictions)
+    assert pairs[["ci_low", "p_holm", "delong_p_holm", "decisions_p_holm"]].isna().all(axis=None)
+    assert compare_accuracies(predictions) is None
+    assert describe_pairs(pairs, "VGG16").startswith("Nothing was tested: a class has fewer than 8 sources")
+    shown = pairs_table(pairs).iloc[0]
+    assert shown["p, groups"] == shown["p, DeLong"] == shown["p, decisions"] == "not tested"
+    assert "(" not in shown["AUROC difference"]
+    plot_ranking(table, pairs)
+    costs = pd.DataFrame({"model": ["VGG16", "ResNet50"], "latency_ms": [9.0, 5.0], "parameters": [1e7, 2e7]})
+    plot_cost(table, costs)
+    plot_evaluation_grid(table)
+
+
+def test_the_headline_is_validations_choice_whatever_test_says(tmp_path):
+    write_model(tmp_path, "VGG16", 3.0, seed=1)
+    write_model(tmp_path, "ResNet50", 1.0, seed=2)
+    scores = {name: read_json(tmp_path / name / "metrics.json") for name in ("VGG16", "ResNet50")}
+    validation = [
+        scores[name]["validation"] for name in ("ResNet50", "VGG16")
+    ]  # as if it preferred the other
+    for (name, entry), other in zip(scores.items(), validation, strict=True):
+        write_json(tmp_path / name / "metrics.json", entry | {"validation": other})
+    table = compare_models(tmp_path, ["VGG16", "ResNet50"])
+    assert table["model"].iloc[0] == "VGG16"  # of the ranking by test
+    assert choose_primary(table) == "ResNet50"
+    assert describe_comparison(table, 0.5).startswith(
+        "ResNet50, the model that validation prefers, has AUROC"
+    )
+    named = describe_comparison(table, 0.5, primary="recall", model="VGG16")
+    assert named.startswith("VGG16, named beforehand, has Recall (sensitivity)")
+    assert "AUROC" in named
+    assert choose_primary(table, "MobileNetV2") == "ResNet50"  # named, but not judged
+
+
+def test_intervals_that_overlap_do_not_contradict_a_paired_test(tmp_path):
+    """Two models of the same images whose scores nearly agree: intervals overlap by far, and yet one is
+    better.
+    """
+    rng, y = np.random.default_rng(0), np.arange(300) % 2
+    own = 1.5 * y + rng.normal(0, 1, 300)
+    for name, shift in (("VGG16", 0.0), ("ResNet50", 0.35)):
+        p = 1 / (1 + np.exp(-(own + shift * y + rng.normal(0, 0.02, 300))))
+        rows = pd.DataFrame(
+            {
+                "path": [f"{i}.png" for i in range(300)],
+                "group": np.arange(300),
+                "y_true": y,
+                "y_prob": p,
+                "y_pred": (p >= 0.5).astype(int),
+            }
+        )
+        write_csv(tmp_path / name / "predictions_test.csv", rows)
+        rule = {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95}
+        write_json(tmp_path / name / "metrics.json", evaluate(rows, rows, rule))
+    table = compare_models(tmp_path, ["VGG16", "ResNet50"])
+    assert table["auroc_high"].min() > table["auroc_low"].max()
+    pairs = compare_pairs(
+        {name: read_csv(tmp_path / name / "predictions_test.csv") for name in ("VGG16", "ResNet50")}
+    )
+    told = describe_comparison(table, 0.5, pairs)
+    assert "ResNet50 is told apart from VGG16 by AUROC" in told
+    assert "overlap" not in told

@@ -1,0 +1,99 @@
+"""What each image adds to a score: the score, and its derivative by the image's weight, in one pass over the
+images.
+
+Of each function the first result is the score, the second the influence of the images, shape (n,): weight
+times derivative. They sum to 0 within what the score is relative to, and their sums over groups give its
+variance (`intervals.compute_group_statistics`).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+CELLS = ("tp", "fp", "tn", "fn")
+
+
+def auroc(y_true: np.ndarray, y_prob: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """AUROC by placements, ties count half; not finite with one class only."""
+    positive, negative = weight * y_true, weight * (1 - y_true)
+    if not positive.any() or not negative.any():
+        return float("nan"), np.zeros(len(weight))
+    placement = np.where(y_true == 1, place(y_prob, y_prob, negative), 1 - place(y_prob, y_prob, positive))
+    value = float(positive @ placement / positive.sum())
+    return value, (placement - value) * (positive / positive.sum() + negative / negative.sum())
+
+
+def place(scores: np.ndarray, others: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return for each score the share of the others' weight that lies below it, ties half; shape of
+    `scores`.
+    """
+    levels, rank = np.unique(np.concatenate([scores, others]), return_inverse=True)
+    at = np.bincount(rank[len(scores) :], weight, len(levels))
+    return ((np.cumsum(at) - at / 2) / at.sum())[rank[: len(scores)]]
+
+
+def average_precision(y_true: np.ndarray, y_prob: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """Average precision as scikit-learn defines it: precision at each threshold, weighted by the recall it
+    adds.
+    """
+    _, rank = np.unique(-y_prob, return_inverse=True)
+    found, called = np.bincount(rank, weight * y_true), np.bincount(rank, weight)
+    total = found.sum()
+    if not total:
+        return float("nan"), np.zeros(len(weight))
+    hits, calls = np.cumsum(found), np.cumsum(called)
+    precision = np.divide(hits, calls, out=np.zeros_like(hits), where=calls > 0)
+    value = float(found @ precision / total)
+    per_call = np.divide(found, calls, out=np.zeros_like(hits), where=calls > 0)
+    gained, lost = (np.cumsum(part[::-1])[::-1] for part in (per_call, per_call * precision))
+    derivative = (y_true * (precision[rank] - value + gained[rank]) - lost[rank]) / total
+    return value, weight * derivative
+
+
+def brier(y_true: np.ndarray, y_prob: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """Brier score (1950): the mean squared distance of probability and truth."""
+    error = (y_prob - y_true) ** 2
+    value = float(weight @ error / weight.sum())
+    return value, weight * (error - value) / weight.sum()
+
+
+def of_counts(score: Callable, cells: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """A score of tp, fp, tn, fn; its derivatives are taken by a complex step, which is exact to rounding.
+
+    Parameters
+    ----------
+    score : callable
+        Of four numbers, by arithmetic alone.
+    cells : ndarray of int, shape (n,)
+        Which of `CELLS` each image falls in.
+    weight : ndarray of float, shape (n,)
+    """
+    counts = np.bincount(cells, weight, len(CELLS))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(score(*counts))
+        gradient = np.array(
+            [np.imag(score(*(counts + 1e-20j * unit))) / 1e-20 for unit in np.eye(len(CELLS))]
+        )
+    return value, weight * np.nan_to_num(gradient)[cells] if np.isfinite(value) else np.zeros(len(weight))
+
+
+def f1(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
+    """Harmonic mean of precision and recall."""
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+def balanced_accuracy(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
+    """Mean of sensitivity and specificity."""
+    return (tp / (tp + fn) + tn / (tn + fp)) / 2
+
+
+def kappa(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
+    """Cohen's kappa (1960) of calls and truth: agreement beyond what their margins give by chance."""
+    n = tp + fp + tn + fn
+    chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / n**2
+    return ((tp + tn) / n - chance) / (1 - chance)
+
+
+def mcc(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
+    """Matthews correlation (1975) of calls and truth."""
+    return (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))

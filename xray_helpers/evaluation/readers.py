@@ -1,0 +1,251 @@
+"""Readers beside models: what people said of the same test images, and whether a model differs from them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from xray_helpers import influence
+from xray_helpers.data.labels import read_label
+from xray_helpers.data.user_tables import read_user_table
+from xray_helpers.evaluation.intervals import (
+    LEVEL,
+    MIN_GROUPS,
+    TOO_FEW,
+    describe,
+    describe_p,
+    encode_groups,
+    has_few_groups,
+)
+from xray_helpers.settings import POSITIVE, InputError
+from xray_helpers.study.files import build_table
+from xray_helpers.study.folders import from_root
+
+MARGIN = 0.05  # a difference below which a model may count as good as readers
+_COLUMNS = (
+    "score",
+    "readers",
+    "model_value",
+    "reader_value",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p",
+    "n",
+    "n_groups",
+    "reason",
+)
+_TITLES = {"auroc": "AUROC", "recall": "sensitivity", "specificity": "specificity"}
+
+
+def load_reads(path: Path, known: pd.Series) -> pd.DataFrame:
+    """Read what readers said: a table with the columns path, reader, and call (a class) or score (higher:
+    fractured).
+
+    Parameters
+    ----------
+    path : Path
+    known : Series of str
+        The paths of the test images; reads of others are left aside.
+
+    Returns
+    -------
+    DataFrame
+        path, reader (numbers in the order of their names), call (0 or 1; missing where only scores are
+        given), score (missing where only calls are). A row per read.
+
+    Raises
+    ------
+    InputError
+        When a column is missing, a value is not understood, an image is read twice by a reader, or none is a
+        test image.
+    """
+    read = read_user_table(path)
+    names = [name.lower() for name in read.columns]
+    if not {"path", "reader"} <= set(names) or not {"call", "score"} & set(names):
+        raise InputError(
+            f"{path.name} needs the columns path, reader, and call or score (it has "
+            f"{', '.join(read.columns)})."
+        )
+    table = pd.DataFrame(
+        {name: read.column(name) for name in ("path", "reader", "call", "score")}, index=read.lines
+    )
+    table["path"] = table["path"].str.replace("\\", "/").str.strip()
+    calls = table["call"].map(read_label)
+    score = pd.to_numeric(table["score"].replace("", np.nan), errors="coerce")
+    bad = (calls.isna() & table["call"].str.strip().ne("")) | (
+        score.isna() & table["score"].str.strip().ne("")
+    )
+    if bad.any():
+        raise InputError(
+            f"{path.name}: line {table.index[bad][0]} is not understood: write Fractured or Non-Fractured "
+            "as call."
+        )
+    table = table.assign(call=(calls == POSITIVE).astype(float).where(calls.notna()), score=score)
+    table = table[table["path"].isin(set(known)) & (table["call"].notna() | table["score"].notna())]
+    if table.empty:
+        raise InputError(
+            f"{path.name}: none of its {len(read.rows)} rows names a test image, such as {known.iloc[0]}."
+        )
+    twice = table.duplicated(["path", "reader"])
+    if twice.any():
+        raise InputError(
+            f"{path.name}: line {table.index[twice][0]} is a second read of one image by one reader."
+        )
+    return table.assign(reader=pd.factorize(table["reader"], sort=True)[0] + 1).reset_index(drop=True)
+
+
+def compare_with_readers(test: pd.DataFrame, reads: pd.DataFrame) -> pd.DataFrame:
+    """Compare a model with readers on the test images that all of them read.
+
+    With one reader the difference is tested over groups of images; with several, by Obuchowski and Rockette
+    (1995) for readers and images as random, with the degrees of freedom of Hillis (2007), on the differences
+    of the model to each.
+
+    Parameters
+    ----------
+    test : DataFrame
+        ``predictions_test.csv``: path, group, y_true, y_prob, y_pred.
+    reads : DataFrame
+        Of `load_reads`.
+
+    Returns
+    -------
+    DataFrame
+        score (auroc, where readers gave scores; recall, specificity), readers, model_value, reader_value
+        (mean over readers), difference (model less readers), ci_low, ci_high, p, n, n_groups, reason (why
+        there is no interval).
+    """
+    rows = []
+    for score, column in (("auroc", "score"), ("recall", "call"), ("specificity", "call")):
+        wide = (
+            reads.dropna(subset=[column]).pivot_table(index="path", columns="reader", values=column).dropna()
+        )
+        common = test[test["path"].isin(wide.index)].reset_index(drop=True)
+        if not len(common):
+            continue
+        said = wide.loc[common["path"]].to_numpy(float)
+        rows.append({"score": score, "readers": said.shape[1]} | _compare(score, common, said))
+    return build_table(rows, _COLUMNS)
+
+
+def _compare(score: str, test: pd.DataFrame, said: np.ndarray) -> dict[str, Any]:
+    y, codes = test["y_true"].to_numpy(), encode_groups(test["group"])
+    counts = {"n": len(test), "n_groups": int(codes.max()) + 1}
+    if len(set(y)) < 2:
+        return counts | {"reason": "one class only"}
+    own = test["y_prob" if score == "auroc" else "y_pred"].to_numpy(float)
+    value, added = _measure(score, y, own)
+    theirs = [_measure(score, y, column) for column in said.T]
+    difference = np.array([value - other for other, _ in theirs])
+    sums = np.stack([np.bincount(codes, added - other) for _, other in theirs])
+    found = counts | {
+        "model_value": value,
+        "reader_value": value - difference.mean(),
+        "difference": difference.mean(),
+    }
+    if has_few_groups(y, codes):
+        return found | {"reason": TOO_FEW}
+    groups = sums.shape[1]
+    covariance = sums @ sums.T * groups / (groups - 1)
+    error, freedom = _test_readers(difference, covariance, groups)
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+    p = (
+        2 * stats.t.sf(abs(difference.mean()) / error, freedom)
+        if error > 0
+        else float(difference.mean() == 0)
+    )
+    return found | {
+        "ci_low": found["difference"] - half,
+        "ci_high": found["difference"] + half,
+        "p": p,
+        "reason": "",
+    }
+
+
+def _measure(score: str, y: np.ndarray, said: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return a score, and what each image adds to it (its influence, which sums to 0)."""
+    if score == "auroc":
+        return influence.auroc(y, said, np.ones(len(y)))
+    mine = y == (score == "recall")
+    right = (said == y)[mine]
+    added = np.zeros(len(y))
+    added[mine] = (right - right.mean()) / mine.sum()
+    return float(right.mean()), added
+
+
+def _test_readers(difference: np.ndarray, covariance: np.ndarray, groups: int) -> tuple[float, float]:
+    """Return standard error and degrees of freedom of the mean difference to readers."""
+    readers = len(difference)
+    if readers == 1:
+        return float(np.sqrt(covariance[0, 0])), groups - 1
+    between = float(difference.var(ddof=1))
+    shared = max(float((covariance.sum() - np.trace(covariance)) / (readers * (readers - 1))), 0.0)
+    total = between + readers * shared
+    freedom = total**2 / (between**2 / (readers - 1)) if between > 0 else groups - 1
+    return float(np.sqrt(total / readers)), float(min(freedom, groups - 1))
+
+
+def compare_if_any(readers: str, test: pd.DataFrame, model: str) -> tuple[pd.DataFrame, str]:
+    """Return `compare_with_readers` and `describe_readers` of a table of reads; an empty table and text
+    without one.
+
+    Parameters
+    ----------
+    readers : str
+        The study's parameter: a CSV, relative to the repository's root, or an empty text.
+    test : DataFrame
+        ``predictions_test.csv`` of the model.
+    model : str
+    """
+    if not readers:
+        return build_table([], _COLUMNS), ""
+    compared = compare_with_readers(test, load_reads(from_root(readers), test["path"]))
+    return compared, describe_readers(compared, model)
+
+
+def readers_table(compared: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the comparison as text for a reader of the report."""
+    rows = []
+    for row in compared.to_dict("records"):
+        entry = {
+            "value": row["difference"],
+            "ci_low": row["ci_low"],
+            "ci_high": row["ci_high"],
+            "reason": row["reason"],
+        }
+        rows.append(
+            {
+                "score": _TITLES[row["score"]],
+                "model": f"{row['model_value']:.2f}",
+                "readers": f"{row['reader_value']:.2f}",
+                "difference": describe(entry),
+                "p": describe_p(row["p"]),
+                "n": f"{row['n']:.0f} images of {row['n_groups']:.0f} groups, {row['readers']:.0f} readers",
+            }
+        )
+    return rows
+
+
+def describe_readers(compared: pd.DataFrame, model: str) -> str:
+    """Return in a sentence per score whether the model differs from the readers: shown, ruled out within a
+    margin, not known.
+    """
+    told = []
+    for row in compared.to_dict("records"):
+        title = _TITLES[row["score"]]
+        if pd.isna(row["ci_low"]):
+            told.append(
+                f"{title}: not known ({row['reason'] or TOO_FEW}: fewer than {MIN_GROUPS} of a class)"
+            )
+        elif row["p"] < 1 - LEVEL:
+            told.append(
+                f"{title}: {'higher' if row['difference'] > 0 else 'lower'} by {abs(row['difference']):.2f}"
+            )
+        elif max(-row["ci_low"], row["ci_high"]) < MARGIN:
+            told.append(f"{title}: a difference of {MARGIN:g} or more is ruled out")
+        else:
+            told.append(f"{title}: not known, between {row['ci_low']:+.2f} and {row['ci_high']:+.2f}")
+    return f"{model} against the readers of the same images. {'; '.join(told)}." if told else ""

@@ -1,0 +1,219 @@
+"""A study opened by a person: the series in JupyterLab, or the reading room as a page that Voilà serves."""
+
+import itertools
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from xray_helpers.interactive.reading_room import choose_model, describe_decision_rule
+from xray_helpers.runner.steps import build_steps, notebook_parameters
+from xray_helpers.settings import InputError, Settings
+from xray_helpers.study.files import hash_of, read_json, write_json, write_text
+from xray_helpers.study.folders import LAB, find_study, notebooks_folder, root
+
+LOCAL_ADDRESS = "127.0.0.1"
+_POLICY = (  # no host but this one is asked for anything
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss:; "
+    "frame-ancestors 'self'"
+)
+_ASK_NOBODY = {
+    "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}
+}  # news and updates
+_LEFT = {"cull_idle_timeout": 30, "cull_interval": 10}  # seconds; a kernel whose page is open is not culled
+_LARGEST = 600_000_000  # bytes of one message: files of radiographs.MAX_BYTES, as they travel
+
+
+def serve_room(
+    study: str,
+    model: str = "",
+    *,
+    ip: str = LOCAL_ADDRESS,
+    port: int = 0,
+    tell: Callable[[str], None] = print,
+) -> int:
+    """Serve the reading room until interrupted; return Voilà's exit status.
+
+    Parameters
+    ----------
+    study, model : str
+        Of a study under reports/; its best model by AUROC on validation where none is named.
+    ip : str
+        Whom to listen to; by default this machine only.
+    port : int
+        0: one that is free.
+    tell : callable
+        Is told the address, with the token that opens it, once the page can be opened.
+
+    Raises
+    ------
+    InputError
+        When there is no such study or model, or the port is taken.
+    """
+    folder = find_study(study)
+    reports = (root() / "reports").resolve()
+    if not folder.resolve().is_relative_to(reports):
+        raise InputError(f"The study must lie under {reports}: {folder} does not.")
+    name = folder.resolve().relative_to(reports).as_posix()
+    model = choose_model(folder, model)
+    if not (folder / model / "model.keras").exists() or not (folder / model / "metrics.json").exists():
+        known = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.keras"))) or "none"
+        raise InputError(
+            f"{folder.name} has no model {model!r} that was trained and evaluated: it has {known}."
+        )
+    port, token = _free_port(ip, port), secrets.token_urlsafe(24)
+    with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as is the token in it
+        notebook = Path(place) / "05_reading_room.ipynb"
+        _write_notebook(notebook, {"name": name, "model": model})
+        options = {"ip": ip, "port": port, "open_browser": False, "token": token, "port_retries": 0}
+        options |= {
+            "tornado_settings": {
+                "websocket_max_message_size": _LARGEST,
+                "headers": {"Content-Security-Policy": _POLICY},
+            }
+        }
+        shown = {"strip_sources": True, "file_allowlist": []}
+        config = {"Voila": options, "VoilaConfiguration": shown, "MappingKernelManager": _LEFT}
+        (Path(place) / "voila.json").write_text(json.dumps(config), encoding="utf-8")
+        env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "XRAY_HELPERS_ROOT": str(root())}
+        env.pop("JPY_SESSION_NAME", None)
+        command = [sys.executable, "-m", "voila", str(notebook), "--Voila.log_level=ERROR"]
+        with _child(command, cwd=place, env=env) as process:
+            if _answers(process, ip, port):
+                tell(describe_decision_rule(folder, model))
+                tell(f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/?token={token}")
+            elif process.poll() is None:
+                raise InputError(
+                    "The page did not answer within three minutes: close other programs, and try again."
+                )
+            process.wait()
+    return process.returncode
+
+
+def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> int:
+    """Open the series in JupyterLab on one study, and return JupyterLab's exit status; as `write_lab`."""
+    if os.name == "posix" and os.geteuid() == 0 and "--allow-root" not in arguments:
+        raise InputError(
+            "JupyterLab does not run as root unless told: add --allow-root, as is usual in a container."
+        )
+    first, *_ = write_lab(study, model)
+    large = f"--ServerApp.tornado_settings={json.dumps({'websocket_max_message_size': _LARGEST})}"
+    command = [sys.executable, "-m", "jupyterlab", str(first), large, *arguments]
+    with tempfile.TemporaryDirectory() as place:
+        write_json(Path(place) / "labconfig" / "page_config.json", _ASK_NOBODY)
+        path = os.pathsep.join(filter(None, (place, os.environ.get("JUPYTER_CONFIG_PATH"))))
+        env = os.environ | {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "XRAY_HELPERS_ROOT": str(root()),
+            "JUPYTER_CONFIG_PATH": path,
+        }
+        with _child(command, env=env) as process:
+            process.wait()
+    return process.returncode
+
+
+@contextmanager
+def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
+    """Run a server that ends when this process is ended, by Ctrl-C or politely."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what follows `finally` is done
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    except KeyboardInterrupt:
+        pass
+    finally:
+        process.terminate()
+        process.wait()
+        signal.signal(signal.SIGTERM, before)
+
+
+def write_lab(study: str, model: str = "") -> list[Path]:
+    """Write the numbered notebooks with a study's parameters to ``lab/`` in it; what was begun there stays.
+
+    A notebook of other parameters, such as another model, is renamed to ``…-before-1.ipynb``.
+
+    Parameters
+    ----------
+    study, model : str
+        The study's best model by AUROC on validation where none is named.
+
+    Raises
+    ------
+    InputError
+        When there is no such study, or no such model in it.
+    """
+    folder = find_study(study)
+    settings = Settings(**read_json(folder / "study.json")["settings"])
+    if model and model not in settings.models:
+        raise InputError(f"{folder.name} has no model {model!r}: it has {', '.join(settings.models)}.")
+    steps = build_steps((model or choose_model(folder),))
+    parameters = {step.notebook: notebook_parameters(step, settings) for step in steps}
+    parameters["05_reading_room"] = {"name": settings.name, "model": steps[1].parameters["model"]}
+    written = []
+    (folder / LAB).mkdir(exist_ok=True)
+    for notebook, values in parameters.items():
+        written.append(folder / LAB / f"{notebook}.ipynb")
+        _write_notebook(written[-1], values)
+    return written
+
+
+def _write_notebook(target: Path, values: dict[str, Any]) -> None:
+    """Write a numbered notebook with its parameters set, as papermill does.
+
+    One that is there stays, with what a person did in it; one of other parameters, or of another version, is
+    put aside.
+    """
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    source = notebooks_folder() / target.name
+    made_of = hash_of(source.read_text(encoding="utf-8"), values)
+    if target.exists():
+        if read_json(target)["metadata"].get("xray_helpers", {}).get("made_of") == made_of:
+            return
+        earlier = (target.with_stem(f"{target.stem}-before-{number}") for number in itertools.count(1))
+        target.rename(next(path for path in earlier if not path.exists()))
+    nb = parameterize_notebook(load_notebook_node(str(source)), values)
+    nb.metadata["xray_helpers"] = {"made_of": made_of}
+    write_text(target, nbformat.writes(nb))
+
+
+def _free_port(ip: str, port: int) -> int:
+    """Return `port`, or one that is free for 0."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((ip, port))
+        except OSError as error:
+            raise InputError(
+                f"The page cannot be served at {ip}, port {port} ({error.strerror}): give another."
+            ) from None
+        return probe.getsockname()[1]
+
+
+def _answers(process: subprocess.Popen, ip: str, port: int, seconds: float = 180) -> bool:
+    """Wait until the server answers, or has ended."""
+    end = time.monotonic() + seconds
+    address = f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/api/status"
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urlopen(address, timeout=2)
+            return True
+        except HTTPError:  # it answers: only with the token
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False

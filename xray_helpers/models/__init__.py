@@ -1,0 +1,41 @@
+"""Backbones, features, the head, fine-tuning and prediction; the only folder that computes with TensorFlow,
+beside explain.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "backbones": ["embedder_weights", "resolve_weights"],
+        "features": [
+            "backend_record",
+            "build_embedder",
+            "extract_features",
+            "load_study_features",
+            "open_extractor",
+        ],
+        "finetuning": ["fine_tune", "load_images", "predict_images", "run_images"],
+        "head": [
+            "build_predictions",
+            "check_saved",
+            "join_model",
+            "load_model",
+            "predict_head",
+            "prepare_tensorflow",
+            "save_model",
+            "train_head",
+        ],
+        "inference": ["AGREEMENT", "ForwardPass", "study_backend"],
+        "out_of_distribution": ["build_feature_model", "fit_ood_detector"],
+        "resampling": [
+            "choose_schedule",
+            "cross_validate",
+            "describe_schedule",
+            "join_views",
+            "predict_out_of_fold",
+            "repeat_folds",
+            "repeat_seeds",
+        ],
+    },
+)

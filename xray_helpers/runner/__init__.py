@@ -1,0 +1,1 @@
+"""Notebooks as steps: run, resumed, swept over parameters, on this machine or a cluster."""

@@ -1,0 +1,99 @@
+"""Hashes of what a step reads from outside its study: images, weights, its notebook, the package."""
+
+import functools
+import json
+import os
+import time
+from pathlib import Path
+
+from xray_helpers.data.user_tables import read_user_table
+from xray_helpers.study.files import hash_of, sample_checksum
+from xray_helpers.study.folders import LOCAL, PHANTOMS, from_root, is_private, local_path
+from xray_helpers.study.records import sha256_of
+
+_looked: dict[
+    Path, tuple[float, str]
+] = {}  # by place: until when a look at the images holds, and what it found
+_PACKAGE = Path(__file__).parents[1]
+
+
+def fingerprint_source(key: str, value: str, folder: Path) -> str:
+    """Return a hash of what lies outside the study: names, sizes and times of images, the bytes of other
+    files.
+    """
+    place = local_path(folder, key, value) if key in ("data", "weights") else value
+    if key == "data" and place == PHANTOMS:
+        return place
+    if key in ("data", "weights") and place != LOCAL and not is_private(key, place):
+        return place
+    path = from_root(place)
+    if key == "data":
+        return _look_at_images(path)
+    files = sorted(f for f in path.iterdir() if f.suffix in (".h5", ".keras")) if path.is_dir() else [path]
+    files = [file for file in files if file.exists()]
+    return hash_of(
+        [(file.name, sample_checksum(file).hex() if key == "weights" else sha256_of(file)) for file in files]
+    )
+
+
+def _look_at_images(data: Path) -> str:
+    """Return a hash of names, sizes and times; a look that took long holds for a while, since many steps
+    ask.
+    """
+    now, (until, known) = time.monotonic(), _looked.get(data, (0.0, ""))
+    if now < until:
+        return known
+    found = hash_of([data.is_file() and sha256_of(data), sorted(_stat(file) for file in list_images(data))])
+    took = time.monotonic() - now
+    _looked[data] = (now + 60 * took if took > 0.5 else 0.0, found)
+    return found
+
+
+def list_images(data: Path) -> list[tuple[str, str]]:
+    """Return the files of a folder or table as (place, path relative to it), without hidden folders and the
+    cache.
+    """
+    if data.is_dir():
+        found, cache = [], str(from_root("data/cache"))
+        for at, folders, names in os.walk(data):
+            folders[:] = [
+                name for name in folders if not name.startswith(".") and os.path.join(at, name) != cache
+            ]
+            found += [
+                (os.path.join(at, name), os.path.relpath(os.path.join(at, name), data)) for name in names
+            ]
+        return found
+    paths = [path.replace("\\", "/") for path in read_user_table(data).column("path") if path]
+    return [(str(data.parent / path), path) for path in paths]
+
+
+def _stat(file: tuple[str, str]) -> tuple[str, int, int]:
+    path, below = file
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return path, -1, 0
+    return below, stat.st_size, stat.st_mtime_ns
+
+
+def hash_notebook(path: Path) -> str:
+    """Return a hash of a notebook's cells: their kinds, sources and tags."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return hash_of(
+        [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
+    )
+
+
+@functools.cache
+def hash_package() -> str:
+    """Return a hash of the package's source and templates, as they were when this process first asked."""
+    return hash_source()
+
+
+def hash_source() -> str:
+    """Return a hash of the package's source and templates, as they are now."""
+    kinds = (".py", ".j2", ".css", ".js", ".yaml")
+    files = sorted(
+        file for file in _PACKAGE.rglob("[!.]*") if file.suffix in kinds
+    )  # not what editors leave there
+    return hash_of([(file.relative_to(_PACKAGE).as_posix(), sha256_of(file)) for file in files])

@@ -1,0 +1,280 @@
+"""The steps of a study as data: which notebook, with what, after what; and whether a step is done."""
+
+import ast
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xray_helpers.runner.fingerprints import fingerprint_source, hash_notebook, hash_package, hash_source
+from xray_helpers.settings import InputError, Settings
+from xray_helpers.study.files import hash_of, read_json, write_json
+from xray_helpers.study.folders import CLASSES, notebooks_folder, shareable, study_folder
+from xray_helpers.study.records import is_as_written, read_done, sha256_of
+
+EXPLORE, EXTRACT, TRAIN, JUDGE, COMPARE = (
+    "01_data_exploration",
+    "02a_extract_features",
+    "02_train_model",
+    "03_evaluate_model",
+    "04_compare_models",
+)
+READING = ("depth", "resize", "truncated", "other_modalities")
+
+
+class Step(NamedTuple):
+    """One execution of a notebook.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``VGG16/02_train_model``; also where its notebook, HTML and record lie in the study.
+    notebook : str
+        Without its ending.
+    parameters : dict
+        Beyond the study's settings.
+    needs : tuple of str
+        Names of the steps that come before: all of them must have succeeded, or, where `any_need`, one.
+    writes : tuple of str
+        What it makes, relative to the study; removed before it runs, so that nothing old is believed.
+    any_need : bool
+    """
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]
+    writes: tuple[str, ...]
+    any_need: bool = False
+
+
+def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None) -> list[Step]:
+    """Return the steps of a study in an order that respects their needs.
+
+    Parameters
+    ----------
+    models : tuple of str
+    shards : mapping of str to int, optional
+        In how many parts the features of a model are extracted before it is trained; none where it is not
+        named.
+    """
+    found = ("manifest.csv", "links.csv", CLASSES, "shortcuts.csv", "predictions_shortcuts.csv")
+    explore = Step(EXPLORE, EXPLORE, {}, (), found)
+    steps = [explore]
+    for model in models:
+        parts = (shards or {}).get(model, 0)
+        extract = [
+            Step(
+                f"{model}/{EXTRACT}_{part + 1}_of_{parts}",
+                EXTRACT,
+                {"model": model, "shard": part, "shards": parts},
+                (explore.name,),
+                (f"{model}/features_{part + 1}_of_{parts}.json",),
+            )
+            for part in range(parts)
+        ]
+        made = (
+            "model.keras",
+            "history.csv",
+            *(f"predictions_{name}.csv" for name in ("val", "test", "oof", "border")),
+        )
+        made += (
+            "repeats.csv",
+            "threshold.json",
+            "training.json",
+            "familiarity.npz",
+            "maps.csv",
+            "sanity.csv",
+        )
+        made += ("predictions_threshold.csv",)
+        train = Step(
+            f"{model}/{TRAIN}",
+            TRAIN,
+            {"model": model},
+            (explore.name, *(step.name for step in extract)),
+            tuple(f"{model}/{file}" for file in made),
+        )
+        figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
+        tables = (
+            "calibration",
+            "reliability",
+            "decision_curve",
+            "prevalences",
+            "spread",
+            "subgroups",
+            "gaps",
+            "failures",
+            "localization",
+            "shortcuts",
+        )
+        judged = (
+            f"{model}/metrics.json",
+            f"{model}/decisions.json",
+            f"{model}/maps_verdict.json",
+            f"{model}/shortcuts_verdict.json",
+            *(f"{model}/{table}.csv" for table in tables),
+        )
+        judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
+        steps += [*extract, train, Step(f"{model}/{JUDGE}", JUDGE, {"model": model}, (train.name,), judged)]
+    grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
+    tables = ("comparison", "pairs", "readers", "ensembles", "costs", "disagreements", "inflation")
+    judges = tuple(step.name for step in steps if step.notebook == JUDGE)
+    return [
+        *steps,
+        Step(COMPARE, COMPARE, {}, judges, (*(f"{table}.csv" for table in tables), *grids), any_need=True),
+    ]
+
+
+def declared_parameters(notebook: Path) -> list[str]:
+    """Return the names that the notebook's cell tagged ``parameters`` assigns."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return [node.targets[0].id for node in ast.parse(source).body]
+
+
+def notebook_parameters(step: Step, settings: Settings) -> dict[str, Any]:
+    """Return every parameter the step's notebook declares as a plain literal."""
+    values = shareable(settings) | step.parameters
+    return {name: values[name] for name in declared_parameters(notebooks_folder() / f"{step.notebook}.ipynb")}
+
+
+def record_path(step: Step, folder: Path) -> Path:
+    """Return where the record of a step that is done lies."""
+    return folder / f"{step.name}.done.json"
+
+
+def read_record(step: Step, folder: Path) -> dict[str, Any]:
+    """Return the record of a step that is done; an empty one where it is not, or cannot be read."""
+    return read_done(record_path(step, folder))
+
+
+def step_inputs(step: Step, steps: list[Step], settings: Settings, folder: Path) -> dict[str, Any]:
+    """Return all that decides what a step writes; `hash_of` it is the step's key.
+
+    Its notebook's cells, the package's source, its parameters but for the study's name, and the hashes of
+    what it reads: the files of all steps before it that are done, and images, corrections and weights from
+    outside.
+    """
+    reads = {
+        file: entry["sha256"]
+        for earlier in _ancestors(step, steps)
+        if earlier.notebook != EXTRACT
+        for file, entry in read_record(earlier, folder).get("wrote", {}).items()
+    }
+    values = shareable(settings)
+    parameters = {key: value for key, value in notebook_parameters(step, settings).items() if key != "name"}
+    parameters |= {key: values[key] for key in READING}  # every step reads pictures as 01 was told to
+    outside = {
+        key: fingerprint_source(key, parameters[key], folder)
+        for key in ("data", "weights", "corrections", "readers")
+        if parameters.get(key)
+    }
+    return {
+        "notebook": hash_notebook(notebooks_folder() / f"{step.notebook}.ipynb"),
+        "package": hash_package(),
+        "parameters": json.loads(json.dumps(parameters)),
+        "reads": reads | outside,
+    }
+
+
+def why_rerun(step: Step, steps: list[Step], settings: Settings, folder: Path) -> str:
+    """Return why a step has to be done, in a few words; an empty string where its record and files still
+    hold.
+    """
+    record = read_record(step, folder)
+    if not record:
+        return "not done yet"
+    lost = [file for file, entry in record["wrote"].items() if not is_as_written(folder / file, entry)]
+    lost += [end for end in (".ipynb", ".html") if not (folder / f"{step.name}{end}").exists()]
+    if lost:
+        return f"{lost[0].split('/')[-1]} is missing or was changed"
+    return _compare(record["made_of"], step_inputs(step, steps, settings, folder))
+
+
+def _compare(before: dict[str, Any], after: dict[str, Any]) -> str:
+    if before == after:
+        return ""
+    for part, words in (("notebook", "its notebook changed"), ("package", "the package changed")):
+        if before.get(part) != after[part]:
+            return words
+    for part in ("parameters", "reads"):
+        old, new = before.get(part, {}), after[part]
+        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        if changed and part == "parameters":
+            return ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed[:3])
+        if changed:
+            return f"{', '.join(changed[:3])} changed"
+    return "its record is of another kind"
+
+
+def find_change(what: dict[str, Any], notebook: Path) -> str:
+    """Return in a sentence what of a step's source is not, or no longer, what its key says; an empty one if
+    all is.
+    """
+    for part, words, now in (
+        ("package", "The package", hash_source()),
+        ("notebook", "The notebook", hash_notebook(notebook)),
+    ):
+        if what.get(part, now) != now:
+            return f"{words} is not what it was when the step was asked for: run the same command again."
+    return ""
+
+
+def write_record(
+    name: str, folder: Path, writes: list[str], what: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    """Write ``<step>.done.json``, the last thing a step does: its key, what that is made of, and hashes of
+    its files.
+    """
+    wrote = {}
+    for file in writes:
+        stat = (folder / file).stat()
+        wrote[file] = {
+            "sha256": sha256_of(folder / file),
+            "bytes": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+        }
+    write_json(folder / f"{name}.done.json", {"key": hash_of(what), "made_of": what, "wrote": wrote, **facts})
+
+
+def find_complete(settings: Settings) -> Path | None:
+    """Return the ``index.html`` of a study all of whose steps are done as these settings ask; else None.
+    Takes no second.
+
+    Parameters
+    ----------
+    settings : Settings
+        As they were asked for: ``weights='auto'`` is what it was found to be when the study began.
+    """
+    folder = study_folder(settings.name)
+    settled = resolve_settings(settings)
+    index = folder / "index.html"
+    if settled is None or not index.exists() or read_json(folder / "study.json").get("state") != "done":
+        return None
+    steps = build_steps(settled.models)
+    try:
+        return None if any(why_rerun(step, steps, settled, folder) for step in steps) else index
+    except (OSError, ValueError, InputError):  # images that are gone, another table: said by `prepare`
+        return None
+
+
+def resolve_settings(settings: Settings) -> Settings | None:
+    """Return the settings with places and weights as the study of this name found them, if it was asked for
+    just these.
+    """
+    folder = study_folder(settings.name)
+    local = read_json(folder / "local.json", default={})
+    if not (folder / "study.json").exists() or local.get("asked") != hash_of(
+        settings.model_dump(mode="json")
+    ):
+        return None
+    return settings.model_copy(update={key: local[key] for key in ("data", "weights") if key in local})
+
+
+def _ancestors(step: Step, steps: list[Step]) -> list[Step]:
+    names, found = set(step.needs), []
+    for other in reversed(steps):
+        if other.name in names:
+            names |= set(other.needs)
+            found.append(other)
+    return found

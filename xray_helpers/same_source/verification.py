@@ -1,0 +1,250 @@
+"""Whether two pictures are one: local features (SIFT) that agree on an affine map, under which they look
+alike.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from xray_helpers.study.cache import RowView, new_rows, read_rows, release
+from xray_helpers.study.files import hash_of
+from xray_helpers.study.machine import cores
+
+SIDE = 256  # pictures are compared at this size
+MIN_INLIERS, MIN_CORRELATION = 10, 0.90
+MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the pair is judged
+MIN_EXTENT = 0.22  # of the side: inliers crowded into a marker are no evidence
+VERSION = 9  # of what is cached: local features, and the pairs they align
+_FIRST_SIDE = 192  # local features are first looked for at this size, faster than at SIDE
+_POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
+_KEEN, _STRONG = (
+    0.004,
+    0.02 / 3,
+)  # contrast a point needs; response (a third of it) from which it is a strong one
+_LOCAL = np.dtype([("points", "f4", (_POINTS, 2)), ("descriptors", "u1", (_POINTS, 128)), ("count", "i4")])
+_STRONGEST, _PROMISING = (
+    96,
+    10,
+)  # points looked at first, and clear matches among them from which all are matched
+
+
+class Aligner:
+    """Compares pairs of pictures, a block of pairs at a time, on all cores.
+
+    Parameters
+    ----------
+    pictures : Rows
+        Uint8, 256 x 256, 0-255.
+    shas : ndarray of str, shape (n,)
+        What the local features are cached under, in rising order.
+    """
+
+    def __init__(self, pictures: RowView, shas: np.ndarray) -> None:
+        self.pictures = pictures
+        self.local = _local_features(pictures, shas)
+
+    def compare(self, pairs: np.ndarray) -> list[dict[str, Any]]:
+        """Return the evidence on each pair (n, 2) that shows any: i, j, inliers, correlation, mirrored,
+        transform.
+
+        The transform is the 2 x 3 affine map of i (mirrored first, if so) onto j; None without any.
+        """
+        with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
+            parts = [pairs[at : at + 32] for at in range(0, len(pairs), 32)]
+            promising = [*pool.map(lambda part: _find_promising(self.local["descriptors"], part), parts)]
+            flags = np.concatenate(promising) if promising else np.empty((0, 2), bool)
+            chosen = flags.any(axis=1)
+            found = [*pool.map(self._compare_pair, pairs[chosen], flags[chosen])]
+        release(self.local)
+        release(self.pictures.array)
+        return found
+
+    def _compare_pair(self, pair: np.ndarray, promising: np.ndarray) -> dict[str, Any]:
+        i, j = pair.tolist()
+        a, b = (
+            (row["points"][: row["count"]], row["descriptors"][: row["count"]]) for row in self.local[pair]
+        )
+        return _compare(self.pictures[i], a, self.pictures[j], b, promising) | {"i": i, "j": j}
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Leave the cores to the pool of workers: OpenCV and BLAS start no threads of their own meanwhile."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _local_features(pictures: RowView, shas: np.ndarray) -> np.ndarray:
+    """Return the local features of each picture, on disk: a `_LOCAL` a row."""
+    kind = f"sift-{hash_of(VERSION)}"
+    while (known := read_rows(kind, shas)) is None:
+        with new_rows(kind, shas, (), _LOCAL) as (store, new):
+            _fill_local_features(pictures, new, store)
+    return known.array
+
+
+def _fill_local_features(pictures: RowView, new: np.ndarray, store: np.ndarray) -> None:
+    def fill(rows: np.ndarray) -> None:
+        detector = cv2.SIFT_create(_POINTS, contrastThreshold=_KEEN)
+        clahe = cv2.createCLAHE(3, (8, 8))
+        for i in rows:
+            points, found = _detect(detector, clahe, pictures[i])
+            rooted = np.sqrt(found / (found.sum(axis=1, keepdims=True) + 1e-7))  # RootSIFT
+            k = len(points)
+            store["descriptors"][i, :k] = np.minimum(np.round(rooted * 512), 255)
+            store["points"][i, :k] = points
+            store["count"][i] = k
+
+    blocks = [new[start : start + 64] for start in range(0, len(new), 64)]
+    with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
+        for _ in tqdm(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
+            release(store)
+            release(pictures.array)
+
+
+def _detect(detector: cv2.SIFT, clahe: cv2.CLAHE, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the strongest points (k, 2), in pixels of the picture, and their descriptors (k, 128).
+
+    Most pictures show enough at a smaller size; plain ones are looked at in full, and keep their weak points
+    too.
+    """
+    for side in (_FIRST_SIDE, SIDE):
+        small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        keypoints, found = detector.detectAndCompute(clahe.apply(small), None)
+        response = np.array([point.response for point in keypoints])
+        strong = int((response >= _STRONG).sum())
+        if strong >= _FEW_POINTS:
+            break
+    if found is None:
+        return np.empty((0, 2), np.float32), np.empty((0, 128), np.float32)
+    strongest = np.argsort(-response, kind="stable")[
+        : min(_POINTS, strong if strong >= _FEW_POINTS else len(found))
+    ]
+    centres = np.array([keypoints[j].pt for j in strongest])
+    return (centres + 0.5) * (SIDE / side) - 0.5, found[strongest]
+
+
+_MIRRORED_BINS = np.array([(-i) % 8 for i in range(8)])
+
+
+def _mirror(points: np.ndarray, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the local features of the mirrored picture."""
+    return points * np.float32([-1, 1]) + np.float32([SIDE - 1, 0]), _mirror_descriptors(descriptors)
+
+
+def _mirror_descriptors(descriptors: np.ndarray) -> np.ndarray:
+    """Permute SIFT's cells and angles (last axis, 128) as if the picture had been mirrored."""
+    cells = descriptors.reshape(*descriptors.shape[:-1], 4, 4, 8)[..., ::-1, :, :][..., _MIRRORED_BINS]
+    return cells.reshape(descriptors.shape)
+
+
+def _compare(x: np.ndarray, a: tuple, y: np.ndarray, b: tuple, promising: np.ndarray) -> dict[str, Any]:
+    """Return inliers, correlation, mirrored and transform of the better of x and mirrored x onto y."""
+    best: tuple[int, np.ndarray | None, bool] = (0, None, False)
+    for mirrored in np.flatnonzero(promising):
+        inliers, transform = _fit(_mirror(*a) if mirrored else a, b)
+        if inliers > best[0]:
+            best = (inliers, transform, bool(mirrored))
+        if inliers >= 25:
+            break
+    inliers, transform, mirrored = best
+    correlation = 0.0
+    if inliers >= MIN_INLIERS and transform is not None:
+        source, target = np.ascontiguousarray(x[:, ::-1]) if mirrored else np.asarray(x), np.asarray(y)
+        correlation = _local_correlation(source, target, transform)
+        if (
+            MAYBE_CORRELATION <= correlation < MIN_CORRELATION
+        ):  # the points may be right and the map still rough
+            finer = _refine(source, target, transform)
+            correlation = max(correlation, _local_correlation(source, target, finer))
+    return {"inliers": inliers, "correlation": correlation, "mirrored": mirrored, "transform": transform}
+
+
+def _refine(x: np.ndarray, y: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Return the map of x onto y after some steps of enhanced correlation (Evangelidis and Psarakis 2008)."""
+    inverse = cv2.invertAffineTransform(transform).astype(np.float32)
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
+    inside = cv2.erode(((y > 2) * 255).astype(np.uint8), np.ones((5, 5), np.uint8))
+    try:
+        _, inverse = cv2.findTransformECC(y, x, inverse, cv2.MOTION_AFFINE, stop, inside, 5)
+    except cv2.error:  # it does not converge: the rough map stands
+        return transform
+    return cv2.invertAffineTransform(inverse)
+
+
+def _nearest(likeness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's best column, and whether it is clearly nearer than the second (Lowe 2004); spoils
+    `likeness`.
+    """
+    match = likeness.argmax(axis=-1, keepdims=True)
+    top = np.take_along_axis(likeness, match, axis=-1)[..., 0]
+    np.put_along_axis(likeness, match, -1, axis=-1)
+    return match[..., 0], 1 - top < _RATIO**2 * (1 - likeness.max(axis=-1))
+
+
+def _find_promising(descriptors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return for each pair (n, 2), as it is and mirrored, whether enough of the strongest points match
+    clearly.
+
+    A pair of one source passes, most others do not; many pairs at once, for they are many.
+    """
+    a, b = (descriptors[pairs[:, side], :_STRONGEST].astype(np.float32) / 512 for side in (0, 1))
+    promising = np.empty((len(pairs), 2), bool)
+    for mirrored in (0, 1):
+        _, clear = _nearest((_mirror_descriptors(a) if mirrored else a) @ b.transpose(0, 2, 1))
+        promising[:, mirrored] = clear.sum(axis=1) >= _PROMISING
+    return promising
+
+
+def _fit(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[int, np.ndarray | None]:
+    """Return how many distinct points one affine map explains, and the map; none where it is implausible."""
+    (points_a, features_a), (points_b, features_b) = a, b
+    likeness = (features_a.astype(np.float32) @ features_b.astype(np.float32).T) / 512**2
+    match, clear = _nearest(likeness)
+    from_a, to_b = points_a[clear], points_b[match[clear]]
+    if len(from_a) < MIN_INLIERS:
+        return 0, None
+    transform, mask = cv2.estimateAffine2D(
+        from_a, to_b, method=cv2.RANSAC, ransacReprojThreshold=_REPROJECTION, maxIters=500, confidence=0.99
+    )
+    if transform is None:
+        return 0, None
+    large, small = np.linalg.svd(transform[:, :2], compute_uv=False)
+    if small < 0.4 or large > 2.5 or large > 2 * small:  # a collapse, a wild zoom, a wild shear
+        return 0, None
+    kept = mask.ravel() > 0
+    if not kept.any():
+        return 0, None
+    spread = min(np.ptp(side[kept], axis=0).max() for side in (from_a, to_b))
+    if spread < MIN_EXTENT * SIDE:
+        return 0, None
+    return min(len(np.unique(np.round(side[kept]), axis=0)) for side in (from_a, to_b)), transform
+
+
+def _local_correlation(x: np.ndarray, y: np.ndarray, transform: np.ndarray, window: int = 21) -> float:
+    """Mean normalised correlation in windows of x, mapped onto y, over the textured part of the overlap."""
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(image, -1, (window, window))
+
+    mapped = cv2.GaussianBlur(cv2.warpAffine(x, transform, (SIDE, SIDE)), (0, 0), 1).astype(np.float32)
+    y = cv2.GaussianBlur(y, (0, 0), 1).astype(np.float32)
+    outside = cv2.dilate(((mapped < 2) | (y < 2)).astype(np.uint8), np.ones((window // 2,) * 2, np.uint8)) > 0
+    mean_x, mean_y = mean(mapped), mean(y)
+    var_x, var_y = mean(mapped * mapped) - mean_x**2, mean(y * y) - mean_y**2
+    textured = (var_x > 9) & (var_y > 9) & ~outside
+    if textured.sum() < 300:
+        return 0.0
+    covariance = (mean(mapped * y) - mean_x * mean_y)[textured]
+    return float((covariance / np.sqrt(var_x[textured] * var_y[textured])).mean())

@@ -1,0 +1,154 @@
+"""Sets of synthetic radiographs with known patients, fractures, fracture locations and planted copies."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from xray_helpers.settings import NEGATIVE, POSITIVE
+from xray_helpers.study.cache import cache_folder, new_array, read_array
+from xray_helpers.study.files import hash_of, temporary_path, write_csv
+from xray_helpers.study.machine import cores
+from xray_helpers.synthetic.limb import FRACTURE_TYPES, build_patient, render_view
+
+VERSION = 1  # part of the cache's name: raise it when the pictures change, here or in `anatomy`
+DEMO_MIX = (0.03, 0.05, 0.06, 0.43, 0.43)  # many that even random features can see
+VIEW_COUNTS, VIEW_SHARES = (1, 2, 3, 4), (0.3, 0.4, 0.2, 0.1)
+
+
+def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: int = 7) -> Path:
+    """Write a set of phantoms as PNG files in class folders, with ``phantoms.csv`` beside them.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced when it exists.
+    images : int
+        How many exposures, at least; the last patient's views are all kept.
+    planted : int
+        How many files to add that are copies, rotations, flips or re-exposures of an earlier file: what
+        the search for same-source images has to find.
+    seed : int
+
+    Returns
+    -------
+    Path
+        ``phantoms.csv``: path, label, patient, body_part, side, view, fracture_type, site, box_left,
+        box_top, box_right, box_bottom (pixels), copy_of (a path, for a planted file), planted (how).
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for label in (POSITIVE, NEGATIVE):
+        (folder / label).mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    jobs, total = [], 0
+    while total < images:
+        views = int(rng.choice(VIEW_COUNTS, p=VIEW_SHARES))
+        jobs.append((len(jobs), views, seed))
+        total += views
+    with ThreadPoolExecutor(cores()) as pool:
+        rows = [row for rows in pool.map(_write_patient, jobs, [folder] * len(jobs)) for row in rows]
+    rows += [_plant(rng, folder, rows[int(i)]) for i in rng.choice(len(rows), planted, replace=False)]
+    table = pd.DataFrame(rows).sort_values("path", ignore_index=True)
+    return write_csv(folder / "phantoms.csv", table)
+
+
+def _write_patient(job: tuple[int, int, int], folder: Path) -> list[dict]:
+    number, views, seed = job
+    rng = np.random.default_rng([seed, number])
+    kind = str(rng.choice(FRACTURE_TYPES, p=DEMO_MIX)) if rng.random() < 0.45 else None
+    patient = build_patient(rng, kind)
+    rows = []
+    for view in range(1, views + 1):
+        pixels, box = render_view(rng, patient)
+        label = POSITIVE if kind else NEGATIVE
+        path = f"{label}/p{number:04d}_v{view}.png"
+        Image.fromarray(pixels).save(folder / path)
+        left, top, right, bottom = box or (None,) * 4
+        rows.append(
+            {
+                "path": path,
+                "label": label,
+                "patient": f"p{number:04d}",
+                "body_part": patient.body_part,
+                "side": patient.side,
+                "view": view,
+                "fracture_type": kind or "none",
+                "site": patient.fracture.site if kind else "none",
+                "box_left": left,
+                "box_top": top,
+                "box_right": right,
+                "box_bottom": bottom,
+                "copy_of": None,
+                "planted": None,
+            }
+        )
+    return rows
+
+
+def _plant(rng: np.random.Generator, folder: Path, row: dict) -> dict:
+    how = str(rng.choice(["copy", "rotation", "flip", "re-encoding", "brightness"]))
+    source = folder / row["path"]
+    suffix = ".jpg" if how == "re-encoding" else ".png"
+    path = row["path"].replace(".png", f"_{how}{suffix}")
+    with Image.open(source) as image:
+        if how == "copy":
+            shutil.copyfile(source, folder / path)
+        elif how == "rotation":
+            image.rotate(float(rng.uniform(-90, 90)), Image.Resampling.BILINEAR).save(folder / path)
+        elif how == "flip":
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / path)
+        elif how == "re-encoding":
+            image.save(folder / path, quality=60)
+        else:
+            image.point(lambda value: min(255, int(value * 0.75 + 25))).save(folder / path)
+    boxes = dict.fromkeys(("box_left", "box_top", "box_right", "box_bottom"))
+    moved = how in ("rotation", "flip")
+    return row | {"path": path, "copy_of": row["path"], "planted": how} | (boxes if moved else {})
+
+
+def demo_phantoms() -> Path:
+    """Return the CSV of the demo's phantoms, made under ``data/cache`` the first time."""
+    folder = cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__)[:8]}"
+    if not (folder / "phantoms.csv").exists():
+        partial = temporary_path(folder)
+        try:
+            write_phantoms(partial)
+            try:
+                partial.rename(folder)
+            except (
+                OSError
+            ):  # there is a folder: whole, of another process; or what is left of one that was deleted
+                if not (folder / "phantoms.csv").exists():
+                    shutil.rmtree(folder)
+                    partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder / "phantoms.csv"
+
+
+def calibration_phantoms(size: tuple[int, int], count: int = 48) -> np.ndarray:
+    """Return the one fixed batch on which randomly initialised backbones are calibrated.
+
+    Returns
+    -------
+    ndarray of uint8, shape (count, height, width), 0-255
+    """
+    name = f"calibration-{hash_of(VERSION, np.__version__, size, count)}"
+    if (known := read_array(name)) is not None:
+        return np.array(known)
+    with ThreadPoolExecutor(cores()) as pool:
+        pictures = np.stack(list(pool.map(lambda number: _calibration_phantom(number, size), range(count))))
+    with new_array(name, pictures.shape, np.uint8) as store:
+        store[:] = pictures
+    return pictures
+
+
+def _calibration_phantom(number: int, size: tuple[int, int]) -> np.ndarray:
+    rng = np.random.default_rng([20_000, number])
+    kind = FRACTURE_TYPES[number % 5] if number % 2 else None
+    pixels, _ = render_view(rng, build_patient(rng, kind))
+    return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)
