@@ -3,7 +3,7 @@
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from xray_helpers.runner.steps import build_steps
+from xray_helpers.runner.graph import build_steps
 from xray_helpers.study.folders import notebooks_folder
 
 COPY = """

@@ -70,7 +70,7 @@ def test_cells_are_few_and_short_and_each_is_led_in(path):
 
 
 def test_the_series_passes_every_declared_parameter():
-    from xray_helpers.runner.steps import build_steps, notebook_parameters
+    from xray_helpers.runner.graph import build_steps, notebook_parameters
 
     for step in build_steps(("VGG16",), {"VGG16": 2}):
         values = notebook_parameters(step, Settings(data="/home/somebody/x", weights="../w"))

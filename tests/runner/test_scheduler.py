@@ -2,9 +2,9 @@ import time
 from concurrent.futures import Future
 
 from xray_helpers.runner.console import ConsoleLines
+from xray_helpers.runner.graph import build_steps
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.scheduler import Plan, Scheduler, _RunningStep
-from xray_helpers.runner.steps import build_steps
 from xray_helpers.settings import Settings
 
 

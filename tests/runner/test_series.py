@@ -9,9 +9,10 @@ import pytest
 from xray_helpers.reports import cards
 from xray_helpers.runner import scheduler
 from xray_helpers.runner.console import ConsoleLines
+from xray_helpers.runner.graph import EVALUATE, build_steps
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.scheduler import Plan, Scheduler
-from xray_helpers.runner.steps import JUDGE, build_steps, read_record, record_path, why_rerun, write_record
+from xray_helpers.runner.steps import read_record, record_path, why_rerun, write_record
 from xray_helpers.settings import Settings
 from xray_helpers.study.files import read_json, write_json
 from xray_helpers.study.folders import open_study, shareable
@@ -170,7 +171,7 @@ def test_what_a_failed_step_holds_up(study, broken):
             assert not record_path(step, study.folder).exists()
             assert not (study.folder / f"{step.name}.html").exists()
             assert (
-                step.notebook != JUDGE
+                step.notebook != EVALUATE
                 or not (study.folder / step.parameters["model"] / "model_card.html").exists()
             )
     again = study.run(settings=other)  # the cause is gone

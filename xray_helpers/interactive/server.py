@@ -19,7 +19,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from xray_helpers.interactive.reading_room import choose_model, describe_decision_rule
-from xray_helpers.runner.steps import build_steps, notebook_parameters
+from xray_helpers.runner.graph import build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.files import hash_of, read_json, write_json, write_text
 from xray_helpers.study.folders import LAB, find_study, notebooks_folder, root

@@ -6,7 +6,7 @@ import pandas as pd
 
 from xray_helpers.evaluation.intervals import describe
 from xray_helpers.explain.shortcut_verdicts import list_controls
-from xray_helpers.runner.steps import JUDGE
+from xray_helpers.runner.graph import EVALUATE
 from xray_helpers.study.files import read_json
 from xray_helpers.study.folders import SWEEP, study_folder
 
@@ -31,7 +31,7 @@ def tabulate(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         for model in (
             Path(step["name"]).parent.name
             for step in steps
-            if Path(step["name"]).name == JUDGE and step["state"] == "done"
+            if Path(step["name"]).name == EVALUATE and step["state"] == "done"
         ):
             found = read_json(place / model / "metrics.json")["validation"]
             swept = {

@@ -16,18 +16,9 @@ from typing import Any
 
 from xray_helpers.runner.console import ConsoleLines
 from xray_helpers.runner.executors import count_jobs
+from xray_helpers.runner.graph import EVALUATE, EXPLORE, Step, notebook_parameters
 from xray_helpers.runner.options import RunOptions
-from xray_helpers.runner.steps import (
-    EXPLORE,
-    JUDGE,
-    Step,
-    notebook_parameters,
-    read_record,
-    record_path,
-    step_inputs,
-    why_rerun,
-    write_record,
-)
+from xray_helpers.runner.steps import read_record, record_path, step_inputs, why_rerun, write_record
 from xray_helpers.runner.worker import DEAD, DISK, run_step
 from xray_helpers.settings import Settings
 from xray_helpers.study.files import atomic_write, hash_of, read_csv, temporary_path, write_json
@@ -148,7 +139,7 @@ class Scheduler:
     def _start_ready(self) -> None:
         changed = []
         for plan, step in sorted(
-            self.waiting, key=lambda item: item[1].notebook == JUDGE
+            self.waiting, key=lambda item: item[1].notebook == EVALUATE
         ):  # what takes long first
             if len(self.in_progress) >= self.jobs:
                 break
@@ -288,7 +279,7 @@ class Scheduler:
                 "files": len(manifest),
                 "fingerprint": hash_of(sorted(manifest["sha256"].dropna())),
             }
-        if step.notebook == JUDGE:
+        if step.notebook == EVALUATE:
             card = plan.folder / step.parameters["model"] / "model_card.html"
             if not words.startswith("kept") or not card.exists():
                 from xray_helpers.reports.cards import write_model_card
@@ -365,7 +356,7 @@ def _delete_outputs(step: Step, folder: Path, *, report: bool = False) -> None:
     report.
     """
     made = [*step.writes, *(f"{step.name}{end}" for end in (".html", ".ipynb") if report)]
-    if step.notebook == JUDGE:
+    if step.notebook == EVALUATE:
         made += [f"{step.parameters['model']}/model_card{end}" for end in (".html", ".md")]
     for path in (record_path(step, folder), *(folder / file for file in made)):
         path.unlink(missing_ok=True)

@@ -18,9 +18,10 @@ from xray_helpers.data.listing import list_data
 from xray_helpers.evaluation.readers import load_reads
 from xray_helpers.models.backbones import get_backbone, resolve_weights
 from xray_helpers.runner.executors import count_jobs, open_executor
+from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.scheduler import Plan, Scheduler, write_studies
-from xray_helpers.runner.steps import JUDGE, TRAIN, build_steps, resolve_settings, why_rerun
+from xray_helpers.runner.steps import resolve_settings, why_rerun
 from xray_helpers.runner.worker import DISK, describe_os_error
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.cache import cache_folder
@@ -199,7 +200,7 @@ def _drop_other_models(folder: Path, models: tuple[str, ...]) -> None:
             continue
         made = [f"{step['name']}{end}" for end in (".ipynb", ".html", ".done.json")]
         cards = [f"{model}/model_card.{end}" for end in ("md", "html")]
-        for name in (*made, *step.get("writes", ()), *(cards if notebook == JUDGE else ())):
+        for name in (*made, *step.get("writes", ()), *(cards if notebook == EVALUATE else ())):
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):  # a person's own files are in it
             (folder / model).rmdir()

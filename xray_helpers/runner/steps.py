@@ -1,141 +1,17 @@
-"""The steps of a study as data: which notebook, with what, after what; and whether a step is done."""
+"""Whether a step is done: its key, what that is made of, and its record."""
 
-import ast
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from xray_helpers.runner.fingerprints import fingerprint_source, hash_notebook, hash_package, hash_source
+from xray_helpers.runner.graph import Step, build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.files import hash_of, read_json, write_json
-from xray_helpers.study.folders import CLASSES, notebooks_folder, shareable, study_folder
+from xray_helpers.study.folders import notebooks_folder, shareable, study_folder
 from xray_helpers.study.records import is_as_written, read_done, sha256_of
 
-EXPLORE, EXTRACT, TRAIN, JUDGE, COMPARE = (
-    "01_data_exploration",
-    "02a_extract_features",
-    "02_train_model",
-    "03_evaluate_model",
-    "04_compare_models",
-)
 READING = ("depth", "resize", "truncated", "other_modalities")
-
-
-class Step(NamedTuple):
-    """One execution of a notebook.
-
-    Attributes
-    ----------
-    name : str
-        Such as ``VGG16/02_train_model``; also where its notebook, HTML and record lie in the study.
-    notebook : str
-        Without its ending.
-    parameters : dict
-        Beyond the study's settings.
-    needs : tuple of str
-        Names of the steps that come before: all of them must have succeeded, or, where `any_need`, one.
-    writes : tuple of str
-        What it makes, relative to the study; removed before it runs, so that nothing old is believed.
-    any_need : bool
-    """
-
-    name: str
-    notebook: str
-    parameters: dict[str, Any]
-    needs: tuple[str, ...]
-    writes: tuple[str, ...]
-    any_need: bool = False
-
-
-def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None) -> list[Step]:
-    """Return the steps of a study in an order that respects their needs.
-
-    Parameters
-    ----------
-    models : tuple of str
-    shards : mapping of str to int, optional
-        In how many parts the features of a model are extracted before it is trained; none where it is not
-        named.
-    """
-    found = ("manifest.csv", "links.csv", CLASSES, "shortcuts.csv", "predictions_shortcuts.csv")
-    explore = Step(EXPLORE, EXPLORE, {}, (), found)
-    steps = [explore]
-    for model in models:
-        parts = (shards or {}).get(model, 0)
-        extract = [
-            Step(
-                f"{model}/{EXTRACT}_{part + 1}_of_{parts}",
-                EXTRACT,
-                {"model": model, "shard": part, "shards": parts},
-                (explore.name,),
-                (f"{model}/features_{part + 1}_of_{parts}.json",),
-            )
-            for part in range(parts)
-        ]
-        made = (
-            "model.keras",
-            "history.csv",
-            *(f"predictions_{name}.csv" for name in ("val", "test", "oof", "border")),
-        )
-        made += (
-            "repeats.csv",
-            "threshold.json",
-            "training.json",
-            "familiarity.npz",
-            "maps.csv",
-            "sanity.csv",
-        )
-        made += ("predictions_threshold.csv",)
-        train = Step(
-            f"{model}/{TRAIN}",
-            TRAIN,
-            {"model": model},
-            (explore.name, *(step.name for step in extract)),
-            tuple(f"{model}/{file}" for file in made),
-        )
-        figures = ("sample_predictions", "confusion_matrix", "evaluation_figure")
-        tables = (
-            "calibration",
-            "reliability",
-            "decision_curve",
-            "prevalences",
-            "spread",
-            "subgroups",
-            "gaps",
-            "failures",
-            "localization",
-            "shortcuts",
-        )
-        judged = (
-            f"{model}/metrics.json",
-            f"{model}/decisions.json",
-            f"{model}/maps_verdict.json",
-            f"{model}/shortcuts_verdict.json",
-            *(f"{model}/{table}.csv" for table in tables),
-        )
-        judged += tuple(f"figures/{model}_{figure}.png" for figure in figures)
-        steps += [*extract, train, Step(f"{model}/{JUDGE}", JUDGE, {"model": model}, (train.name,), judged)]
-    grids = tuple(f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation"))
-    tables = ("comparison", "pairs", "readers", "ensembles", "costs", "disagreements", "inflation")
-    judges = tuple(step.name for step in steps if step.notebook == JUDGE)
-    return [
-        *steps,
-        Step(COMPARE, COMPARE, {}, judges, (*(f"{table}.csv" for table in tables), *grids), any_need=True),
-    ]
-
-
-def declared_parameters(notebook: Path) -> list[str]:
-    """Return the names that the notebook's cell tagged ``parameters`` assigns."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
-    return [node.targets[0].id for node in ast.parse(source).body]
-
-
-def notebook_parameters(step: Step, settings: Settings) -> dict[str, Any]:
-    """Return every parameter the step's notebook declares as a plain literal."""
-    values = shareable(settings) | step.parameters
-    return {name: values[name] for name in declared_parameters(notebooks_folder() / f"{step.notebook}.ipynb")}
 
 
 def record_path(step: Step, folder: Path) -> Path:
@@ -158,7 +34,7 @@ def step_inputs(step: Step, steps: list[Step], settings: Settings, folder: Path)
     reads = {
         file: entry["sha256"]
         for earlier in _ancestors(step, steps)
-        if earlier.notebook != EXTRACT
+        if "shard" not in earlier.parameters
         for file, entry in read_record(earlier, folder).get("wrote", {}).items()
     }
     values = shareable(settings)
@@ -251,8 +127,8 @@ def find_complete(settings: Settings) -> Path | None:
     index = folder / "index.html"
     if settled is None or not index.exists() or read_json(folder / "study.json").get("state") != "done":
         return None
-    steps = build_steps(settled.models)
     try:
+        steps = build_steps(settled.models)
         return None if any(why_rerun(step, steps, settled, folder) for step in steps) else index
     except (OSError, ValueError, InputError):  # images that are gone, another table: said by `prepare`
         return None
