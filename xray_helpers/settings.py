@@ -10,29 +10,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 POSITIVE = "Fractured"
 NEGATIVE = "Non-Fractured"
-CLASS_NAMES = (NEGATIVE, POSITIVE)  # index = y_true: the positive class is 1, whatever folders sort to
+CLASS_NAMES = (NEGATIVE, POSITIVE)  # in the order of y_true: the positive class is 1
 SPLITS = ("train", "validation", "test")
-VALIDATION = "validation"  # the value of `primary_model` that means: the one that validation prefers
-FEW = 8  # effective groups (Kish) of a class below which a threshold or an interval rests on nothing
-_shown_names = list(CLASS_NAMES)
+VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
+MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
+_current_names = list(CLASS_NAMES)
 
 
 def class_names() -> tuple[str, str]:
-    """Return how the study at hand calls the negative and the positive class, as the data do."""
-    return _shown_names[0], _shown_names[1]
+    """Return the current study's own names of the negative and the positive class."""
+    return _current_names[0], _current_names[1]
 
 
-def call_classes(names: Sequence[str]) -> None:
-    """Let `class_names` return these names of the negative and the positive class, in this process."""
-    _shown_names[:] = names
+def set_class_names(names: Sequence[str]) -> None:
+    """Set what `class_names` returns in this process."""
+    _current_names[:] = names
 
 
 class InputError(Exception):
-    """What a user can mend: one sentence that says what, where, and what to do."""
+    """An error that the user can fix: one sentence that says what is wrong, where, and what to do."""
 
 
 def read_list(value: Any) -> Any:
-    """Return the parts of a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; anything but a text as it is."""
+    """Split a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; return any other value unchanged."""
     if not isinstance(value, str):
         return value
     parts = [part.strip().strip("\"'") for part in value.strip().strip("()[]").split(",")]
@@ -42,119 +42,138 @@ def read_list(value: Any) -> Any:
 class Settings(BaseModel):
     """The parameters of a study; the defaults are the profile ``quick``.
 
-    Relative paths are meant from the repository's root.
+    Relative paths start at the root of the repository. Each description is also the help in the README and in
+    the notebooks' parameter cells; tests check that they agree.
     """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), coerce_numbers_to_str=True
     )
 
-    name: str = Field("quick", description="the study: a folder of reports/")
-    data: str = Field("data", description="a folder or CSV of radiographs, or 'phantoms'")
-    img_size: tuple[int, int] = Field((224, 224), description="height and width in pixels the models see")
-    use_subset: float = Field(0.02, gt=0, le=1, description="share of the images used (at least 100 a class)")
+    name: str = Field("quick", description="name of the study, and of its folder under reports/")
+    data: str = Field("data", description="a folder or CSV of radiographs, or 'phantoms' (synthetic ones)")
+    img_size: tuple[int, int] = Field(
+        (224, 224), description="height and width in pixels of the images that the models see"
+    )
+    use_subset: float = Field(
+        0.02, gt=0, le=1, description="share of the images used (at least 100 per class)"
+    )
     split: Literal["grouped", "folders"] = Field(
-        "grouped", description="'grouped' draws the parts; 'folders' takes the set's own train/val/test"
+        "grouped", description="'grouped': draw the parts by group; 'folders': use the train/val/test folders"
     )
     count: Literal["sources", "files"] = Field(
         "sources", description="what validation and test count: each source once, or every copy of it"
     )
-    accept_leak: bool = Field(False, description="go on although train and test share sources or patients")
+    accept_leak: bool = Field(False, description="continue although train and test share sources or patients")
     corrections: str = Field(
-        "data/corrections.csv", description="a CSV of files to join or separate by hand, where there is one"
+        "data/corrections.csv", description="an optional CSV of files to join or separate by hand"
     )
-    folds: int = Field(5, ge=2, le=50, description="group-aware parts for cross-validation")
+    folds: int = Field(5, ge=2, le=50, description="number of group-aware folds for cross-validation")
     repeats: int = Field(
         3,
         ge=0,
         le=1000,
-        description="heads trained again with other seeds; 0: none, nor on folds of all images",
+        description="how often the head is trained again with other seeds; 0: never, nor cross-validated",
     )
     models: tuple[str, ...] = Field(
-        ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"), description="the backbones"
+        ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"),
+        description="the backbones to compare",
     )
-    weights: str = Field("imagenet", description="'imagenet', 'random', 'auto', or a file or folder")
+    weights: str = Field(
+        "imagenet", description="weights of the backbones: 'imagenet', 'random', 'auto', or a file or folder"
+    )
     normalization: Literal["imagenet", "unit"] = Field(
-        "imagenet", description="each backbone's own preprocessing, or [0, 1] for all (a known mistake)"
+        "imagenet",
+        description="preprocessing: each backbone's own, or 'unit': [0, 1] for all (a known mistake)",
     )
     border: Literal["keep", "blank", "only"] = Field(
-        "keep", description="look for a shortcut: 'blank' the border and corners, or keep them 'only'"
+        "keep", description="to look for a shortcut: 'blank' the border and corners, or keep them 'only'"
     )
     shortcuts: Literal["on", "off"] = Field(
-        "on",
-        description="whether border and corners, and the files' size and storage, are judged alone as well",
+        "on", description="test how well border and corners, file size and storage alone predict the label"
     )
     augment_views: int = Field(
-        0, ge=0, le=64, description="augmented views of each training image, beside itself"
+        0, ge=0, le=64, description="augmented views of each training image, in addition to the original"
     )
     engine: Literal["auto", "tensorflow", "openvino"] = Field(
-        "auto", description="what computes features: the fastest, 'tensorflow' or 'openvino'"
+        "auto", description="what computes the features: 'auto' (the fastest), 'tensorflow' or 'openvino'"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of features: the fastest, or as told"
+        "auto",
+        description="precision of the features: 'auto' (the fastest), 'float32', 'bfloat16', 'float16'",
     )
-    batch_size: int = Field(16, ge=1, le=4096, description="images a step of the head's training")
-    epochs: int = Field(3, ge=1, le=10_000, description="passes over the training images, at most")
-    learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's")
+    batch_size: int = Field(16, ge=1, le=4096, description="images per training step of the head")
+    epochs: int = Field(3, ge=1, le=10_000, description="maximum number of passes over the training images")
+    learning_rate: float = Field(0.001, gt=0, le=1, description="learning rate of Adam")
     class_weight: Literal["none", "balanced"] = Field(
-        "none", description="'none': each image counts alike in the loss; 'balanced': each class does"
+        "none", description="'none': each image has the same weight in the loss; 'balanced': each class has"
     )
-    dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the dense layer; 0.6 of it after")
-    patience: int = Field(2, ge=0, description="epochs without a better validation loss before stopping")
-    lr_factor: float = Field(0.5, gt=0, lt=1, description="learning-rate reduction on a plateau")
-    min_lr: float = Field(1e-7, ge=0, description="learning-rate floor")
+    dropout_rate: float = Field(
+        0.5, ge=0, lt=1, description="dropout before the dense layer; after it, 0.6 times this rate"
+    )
+    patience: int = Field(
+        2, ge=0, description="epochs without a better validation loss before training stops"
+    )
+    lr_factor: float = Field(
+        0.5, gt=0, lt=1, description="factor by which the learning rate is reduced on a plateau"
+    )
+    min_lr: float = Field(1e-7, ge=0, description="lower bound of the learning rate")
     fine_tune_epochs: int = Field(
-        0, ge=0, le=10_000, description="of training the backbone's upper layers as well"
+        0, ge=0, le=10_000, description="maximum number of epochs that also train the backbone's upper layers"
     )
     fine_tune_from: float | str = Field(
-        0.2, description="which layers: the upper share of them, or the name of the first"
+        0.2, description="layers to fine-tune: the upper share of them, or the name of the first"
     )
-    fine_tune_learning_rate: float = Field(1e-5, gt=0, le=1, description="Adam's, for fine-tuning")
+    fine_tune_learning_rate: float = Field(
+        1e-5, gt=0, le=1, description="learning rate of Adam during fine-tuning"
+    )
     threshold_rule: Literal["youden", "sensitivity", "fixed"] = Field(
         "youden",
-        description="operating threshold, chosen without test: 'youden', 'sensitivity', or 'fixed' at 0.5",
+        description="operating threshold, never from test: 'youden', 'sensitivity' or 'fixed' at 0.5",
     )
     target_sensitivity: float = Field(
-        0.95, gt=0, le=1, description="what threshold_rule 'sensitivity' reaches"
+        0.95, gt=0, le=1, description="sensitivity that threshold_rule 'sensitivity' reaches"
     )
     maps: int = Field(
-        200, ge=0, le=100_000, description="test images to show where a model looked at, at most; 0: none"
+        200, ge=0, le=100_000, description="maximum number of test images with saliency maps; 0: none"
     )
     depth: Literal["percentiles", "range"] = Field(
         "percentiles",
-        description="what is black and white of more than 8 bits without a window: 0.5 and 99.5 %, or all",
+        description="black and white above 8 bits without a window: 0.5 and 99.5 'percentiles', or 'range'",
     )
     resize: Literal["stretch", "pad"] = Field(
-        "stretch", description="how pictures become img_size: stretched, or padded on black"
+        "stretch", description="how images are brought to img_size: 'stretch', or 'pad' with black"
     )
     truncated: Literal["exclude", "keep"] = Field(
-        "exclude", description="truncated JPEGs: left out, or read as far as they go"
+        "exclude", description="truncated JPEGs: 'exclude' them, or 'keep' the part that can be read"
     )
-    other_modalities: bool = Field(False, description="read DICOM files that are no plain radiographs, too")
-    patient_pattern: str = Field("", description="regular expression on the path; group 1 is the patient")
+    other_modalities: bool = Field(False, description="also read DICOM files that are not plain radiographs")
+    patient_pattern: str = Field(
+        "", description="regular expression on the path; group 1 identifies the patient"
+    )
     primary: Literal[
         "auroc", "average_precision", "accuracy", "balanced_accuracy", "recall", "specificity", "f1"
-    ] = Field("auroc", description="the primary endpoint, fixed before the test part is judged")
+    ] = Field("auroc", description="the primary endpoint, fixed before the test part is evaluated")
     primary_model: str = Field(
-        VALIDATION, description="whose primary endpoint: a model, or the one 'validation' prefers"
+        VALIDATION, description="whose primary endpoint: a model, or the one that 'validation' prefers"
     )
     prevalence: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of fractures at which PPV and NPV are told as well; 0: at the usual ones alone",
+        description="a further prevalence of fractures at which PPV and NPV are reported; 0: none",
     )
-    readers: str = Field(
-        "", description="a CSV of what readers said of the images: path, reader, call or score"
+    readers: str = Field("", description="an optional CSV of human readings: path, reader, call or score")
+    eager: bool = Field(False, description="run TensorFlow eagerly, for debugging")
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="random seed of sampling, splits, augmentation and training"
     )
-    eager: bool = Field(False, description="run TensorFlow step by step, for debugging")
-    seed: int = Field(42, ge=0, lt=2**32, description="of sampling, splits, augmentation and training")
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_as_number(cls, value: Any, info: Any) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("true and false are no value for it")
+            raise ValueError("it does not take true or false")
         return value
 
     @field_validator("img_size", mode="before")
@@ -175,15 +194,11 @@ class Settings(BaseModel):
     @classmethod
     def _number_or_name(cls, value: Any) -> Any:
         try:
-            return float(value)
+            value = float(value)
         except (TypeError, ValueError):
             return value
-
-    @field_validator("fine_tune_from")
-    @classmethod
-    def _share(cls, value: float | str) -> float | str:
-        if isinstance(value, float) and not 0 < value <= 1:
-            raise ValueError("a share lies above 0 and up to 1")
+        if not 0 < value <= 1:
+            raise ValueError("a share must be above 0 and at most 1")
         return value
 
     @field_validator("models", mode="before")
@@ -201,13 +216,13 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _primary_is_trained(self) -> "Settings":
         if self.primary_model not in (VALIDATION, *self.models):
-            raise ValueError(f"primary_model names {self.primary_model}, which is none of the study's models")
+            raise ValueError(f"{self.primary_model} is not one of the study's models")
         return self
 
     @field_validator("name")
     @classmethod
     def _folder_name(cls, value: str) -> str:
-        parts = value.split("/")  # a study, or a sweep and a study of it
+        parts = value.split("/")  # a study, or a sweep and one of its studies
         if len(parts) > 2 or any(
             not p or p.startswith(".") or Path(p).name != p or not p.isprintable() for p in parts
         ):
@@ -247,38 +262,37 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def nearest(word: str, known: Any) -> str:
-    """Return ``"; did you mean X?"`` for the nearest known word, or an empty string."""
+    """Return ``"; did you mean X?"`` with the most similar known word, or an empty string if none is."""
     lower = {name.lower(): name for name in known}
     match = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
     return f"; did you mean {lower[match[0]]}?" if match else ""
 
 
 def build_settings(profile: str = "quick", **values: Any) -> Settings:
-    """Build the settings of a study from a profile and what overrides it.
+    """Build the settings of a study from a profile and the values that override it.
 
     Parameters
     ----------
     profile : str
         One of `PROFILES`.
     **values
-        Parameters by name, as Python values or as the text a command line gives.
+        Parameters by name, as Python values or as text from the command line.
 
     Raises
     ------
     InputError
-        For an unknown profile or parameter (naming the nearest known one), a wrong type, or a value
+        For an unknown profile or parameter (naming the most similar known one), a wrong type, or a value
         out of range.
     """
     if profile not in PROFILES:
-        raise InputError(
-            f"There is no profile {profile!r}{nearest(profile, PROFILES)} Known: {', '.join(PROFILES)}."
-        )
+        suggestion = nearest(profile, PROFILES) or "."
+        raise InputError(f"There is no profile {profile!r}{suggestion} Known: {', '.join(PROFILES)}.")
     check_names(values)
     return validate(Settings, {"name": profile} | PROFILES[profile] | values)
 
 
 def validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
-    """Return a model of values; raise `InputError` in one sentence for the first that cannot be used."""
+    """Build a pydantic model; raise `InputError` with one sentence about the first invalid value."""
     try:
         return model(**values)
     except ValidationError as error:
@@ -292,11 +306,11 @@ def validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
 
 
 def check_names(names: Any, *, known: Any = (), where: str = "") -> None:
-    """Raise `InputError` for the first name that is no parameter, naming the nearest that is."""
+    """Raise `InputError` for the first name that is not a parameter, naming the most similar one."""
     known = {*Settings.model_fields, *known}
     for name in names:
         if name not in known:
+            suggestion = nearest(name, known) or "."
             raise InputError(
-                f"There is no parameter {name!r}{where}{nearest(name, known)} Known: "
-                f"{', '.join(sorted(known))}."
+                f"There is no parameter {name!r}{where}{suggestion} Known: {', '.join(sorted(known))}."
             )

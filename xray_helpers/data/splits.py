@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.data.parts import check_parts
-from xray_helpers.settings import FEW, InputError, Settings
+from xray_helpers.settings import MIN_GROUPS, InputError, Settings
 from xray_helpers.study.seeds import derive_seed
 
 TEST_SHARE, VALIDATION_SHARE = 0.20, 0.15
@@ -129,7 +129,7 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
     """Return the rows of whole groups, drawn at random, that come nearest to `share` of the sources of each
     class.
 
-    Parts with fewer than `FEW` groups of a class are passed over, as far as there are groups for more.
+    Parts with fewer than `MIN_GROUPS` groups of a class are passed over, as far as there are groups for more.
     """
     counts = _count_groups(table)
     members, sizes = (counts > 0).sum(), counts.to_numpy()
@@ -141,7 +141,7 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
             "patient groups where at least 2 a part are needed; add images of other patients, or raise "
             "use_subset."
         )
-    wanted = np.minimum(FEW, share * members.to_numpy())
+    wanted = np.minimum(MIN_GROUPS, share * members.to_numpy())
     strata = (sizes > 0) @ (1 << np.arange(sizes.shape[1]))  # groups of one class, of the other, of both
     best, best_cost = None, np.inf
     for attempt in range(_TRIES):

@@ -14,10 +14,9 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
 
-from xray_helpers.settings import FEW
+from xray_helpers.settings import MIN_GROUPS
 
 LEVEL = 0.95
-MIN_GROUPS = FEW
 TOO_FEW = "not enough independent sources"
 # How many pseudo-groups with the variance of a simple model are added to the measured variance, which is too
 # small by chance

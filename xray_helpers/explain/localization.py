@@ -18,12 +18,11 @@ from xray_helpers.explain.randomization import PERMUTED
 from xray_helpers.images.annotations import read_boxes
 from xray_helpers.images.pixels import resize
 from xray_helpers.images.radiographs import ImageFolder
-from xray_helpers.settings import FEW
+from xray_helpers.settings import MIN_GROUPS
 
 _ALIKE = 0.5  # mean rank correlation from which maps count as the same
 # of the boxes' share of the picture: as much more energy than by chance must lie in them to be worth a word
 _MARGIN = 0.1
-MIN_GROUPS = max(FEW, 8)  # groups at least for any answer: of fewer, an interval of a mean covers too seldom
 _SIDE = (
     224  # pixels of the longer side at which maps and boxes are laid over each other; maps are much coarser
 )

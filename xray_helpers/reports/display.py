@@ -16,7 +16,7 @@ from xray_helpers.evaluation.planning import find_uneven_parts
 from xray_helpers.explain.localization import EvaluatedMaps, choose_controlled, choose_shown, read_shown
 from xray_helpers.explain.shortcut_verdicts import describe_controls
 from xray_helpers.images.radiographs import ImageFolder
-from xray_helpers.settings import FEW, class_names
+from xray_helpers.settings import MIN_GROUPS, class_names
 from xray_helpers.study.records import STALE
 
 RANDOM_BANNER = (
@@ -139,7 +139,7 @@ def _few_groups(manifest: pd.DataFrame) -> list[str]:
     for split, rests in (("validation", "choices that rest on it alone"), ("test", "the scores")):
         groups = used_part(manifest, split).groupby("label")["group"]
         worth = groups.apply(effective_groups)
-        if len(worth) and worth.min() < FEW:
+        if len(worth) and worth.min() < MIN_GROUPS:
             shown = ", ".join(
                 f"{count} of {label}" + (f", worth {worth[label]:.1f}" if worth[label] < count - 0.05 else "")
                 for label, count in groups.nunique().items()

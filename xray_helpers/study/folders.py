@@ -1,4 +1,4 @@
-"""Where things lie: the repository, its studies, and what a study calls its data and weights."""
+"""Folders of the repository and its studies, and where a study finds its data and weights."""
 
 import os
 import re
@@ -7,34 +7,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.settings import CLASS_NAMES, InputError, Settings, call_classes
+from xray_helpers.settings import CLASS_NAMES, InputError, Settings, set_class_names
 from xray_helpers.study.files import read_json, write_json
 from xray_helpers.study.machine import provenance
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
-ANSWERS = "study.yaml"  # what a person tells of a study
-RUN = ".run.json"  # in a study while a command runs it: whose run it is; touched as a sign of life
+ANSWERS = "study.yaml"  # what a user states about a study
+RUN = ".run.json"  # in a study while a command runs it: which process; touched as its heartbeat
 SWEEP = "sweep.json"  # in the folder of a sweep: its points and studies
-CLASSES = "classes.json"  # in a study: what its data call the classes
-LAB = "lab"  # in a study: notebooks of a person's own
-LOCAL = "local"  # the value of `data` or `weights` that means: where local.json says
+CLASSES = "classes.json"  # in a study: the names of the classes in its data
+LAB = "lab"  # in a study: the user's own notebooks
+LOCAL = "local"  # the value of `data` or `weights` that means: the path in local.json
 
 
 def root() -> Path:
-    """Return the folder relative paths are meant from: the repository, or ``$XRAY_HELPERS_ROOT``."""
+    """Return the folder that paths are relative to: the repository, or ``$XRAY_HELPERS_ROOT``."""
     return Path(os.environ.get("XRAY_HELPERS_ROOT") or _PACKAGE_ROOT)
 
 
 def notebooks_folder() -> Path:
-    """Return the folder of the numbered notebooks: the repository's, or ``$XRAY_HELPERS_NOTEBOOKS`` with your
-    own.
-    """
+    """Return the folder of the numbered notebooks, or ``$XRAY_HELPERS_NOTEBOOKS``."""
     return Path(os.environ.get("XRAY_HELPERS_NOTEBOOKS") or _PACKAGE_ROOT / "notebooks")
 
 
 def from_root(path: str | Path) -> Path:
-    """Return `path` as it is when absolute, else from the repository's root."""
+    """Return the absolute path of `path`, which may be relative to `root`."""
     return Path(os.path.normpath(root() / Path(path).expanduser()))
 
 
@@ -44,41 +42,38 @@ def study_folder(name: str) -> Path:
 
 
 def find_study(name: str) -> Path:
-    """Return the folder of a study that exists, by its name or its folder.
+    """Return the folder of an existing study, given its name or its folder.
 
     Raises
     ------
     InputError
-        When there is none.
+        When there is no such study.
     """
     for folder in (study_folder(name), Path(name)):
         if (folder / "study.json").exists():
             return folder
-    known = [study.relative_to(root() / "reports").as_posix() for study in list_folders()]
+    known = ", ".join(study.relative_to(root() / "reports").as_posix() for study in list_folders())
     raise InputError(
-        f"There is no study {name!r} under reports/" + (f": there are {', '.join(known)}." if known else ".")
+        f"There is no study {name!r} under reports/" + (f": there are {known}." if known else ".")
     )
 
 
 def list_folders() -> list[Path]:
-    """Return the folders of all studies under reports/, also those within a sweep."""
-    place = root() / "reports"
-    return sorted(
-        path.parent for pattern in ("*/study.json", "*/*/study.json") for path in place.glob(pattern)
-    )
+    """Return the folders of all studies under reports/, also those in a sweep."""
+    patterns = ("*/study.json", "*/*/study.json")
+    return sorted(path.parent for pattern in patterns for path in (root() / "reports").glob(pattern))
 
 
 def open_study(settings: Settings) -> Path:
-    """Return the folder of a study, made where it is missing, with the settings on record.
+    """Return the folder of a study, created if missing, with its settings in ``study.json``.
 
-    Where data and weights lie on this machine goes to ``local.json``, which is never shared;
-    ``study.json`` holds the rest. A notebook that is run alone adds to what is there.
+    Paths of data and weights on this machine go to ``local.json``, which is never shared.
     """
     folder = study_folder(settings.name)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "study.json").exists():
         write_json(folder / "study.json", {"settings": shareable(settings), **provenance()})
-    call_classes(read_class_names(folder))
+    set_class_names(read_class_names(folder))
     local = read_json(folder / "local.json", default={})
     for key in ("data", "weights"):
         value = getattr(settings, key)
@@ -90,37 +85,35 @@ def open_study(settings: Settings) -> Path:
 
 
 def read_class_names(folder: Path) -> tuple[str, str]:
-    """Return how a study's data call the negative and the positive class; ``classes.json`` says it, written
-    by 01.
-    """
+    """Return a study's names of the negative and the positive class, from its ``classes.json``."""
     names = read_json(folder / CLASSES, default={})
     return names.get("negative", CLASS_NAMES[0]), names.get("positive", CLASS_NAMES[1])
 
 
 def write_class_names(folder: Path, names: tuple[str, str]) -> None:
-    """Write ``classes.json``, and call the classes so from here on."""
+    """Write ``classes.json``, and use these names in this process from here on."""
     write_json(folder / CLASSES, {"negative": names[0], "positive": names[1]})
-    call_classes(names)
+    set_class_names(names)
 
 
 def is_private(key: str, value: str) -> bool:
-    """Return whether the value of `data` or `weights` is a place on this machine rather than a word."""
-    words = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto")}[key]
-    return value not in words
+    """Return whether the value of `data` or `weights` is a path on this machine."""
+    keywords = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto")}
+    return value not in keywords[key]
 
 
 def resolve_path(key: str, value: str) -> str:
-    """Return the absolute path that `data` or `weights` names, or its word."""
+    """Return the absolute path that `data` or `weights` names, or its keyword."""
     return str(from_root(value)) if is_private(key, value) else value
 
 
 def weights_word(weights: str) -> str:
-    """Return ``imagenet``, ``random`` or, for a place on this machine, ``local``."""
+    """Return ``imagenet``, ``random`` or ``auto``, or ``local`` for a path on this machine."""
     return LOCAL if is_private("weights", weights) else weights
 
 
 def shareable(settings: Settings) -> dict[str, Any]:
-    """Return the settings as plain values, places on this machine replaced by the word 'local'."""
+    """Return the settings as plain values, with 'local' in place of paths on this machine."""
     values = settings.model_dump(mode="json")
     for key in ("data", "weights"):
         if is_private(key, values[key]):
@@ -134,7 +127,7 @@ def local_path(folder: Path, key: str, value: str) -> str:
     Raises
     ------
     InputError
-        When the study has no such record: its images or weights were left on another machine.
+        When the study has no such record: its images or weights are on another machine.
     """
     if value != LOCAL:
         return value
@@ -147,27 +140,27 @@ def local_path(folder: Path, key: str, value: str) -> str:
 
 
 def redact(text: str, study: Path | None = None) -> str:
-    """Return `text` with the places of this machine replaced by words such as ``[home]``.
+    """Return `text` with paths of this machine replaced by words such as ``[home]``.
 
     Parameters
     ----------
     text : str
     study : Path, optional
-        Whose data and weights lie where its ``local.json`` says.
+        A study, to replace the paths of its data and weights as well.
     """
     local = read_json(study / "local.json", default={}) if study else {}
-    places = {value: f"[{key}]" for key, value in local.items() if os.path.isabs(value)}
-    places |= {
+    names = {path: f"[{key}]" for key, path in local.items() if os.path.isabs(path)}
+    names |= {
         str(root()): "[project]",
         str(_PACKAGE_ROOT): "[project]",
         sys.prefix: "[python]",
         sys.base_prefix: "[python]",
         tempfile.gettempdir(): "[temporary]",
         os.path.expanduser("~"): "[home]",
+        str(Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()): "[keras]",
     }
-    places[str(Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser())] = "[keras]"
-    for place in sorted(places, key=len, reverse=True):
-        for form in dict.fromkeys((place, os.path.realpath(place))):
+    for path in sorted(names, key=len, reverse=True):
+        for form in dict.fromkeys((path, os.path.realpath(path))):
             if len(form) > 1:
-                text = re.sub(rf"{re.escape(form)}(?![\w.-])", places[place], text)
+                text = re.sub(rf"{re.escape(form)}(?![\w.-])", names[path], text)
     return text
