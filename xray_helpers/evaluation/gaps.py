@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from xray_helpers import influence
+from xray_helpers.evaluation import influence
 from xray_helpers.evaluation.intervals import (
     MIN_GROUPS,
     TOO_FEW,

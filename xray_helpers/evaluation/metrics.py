@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers import influence
+from xray_helpers.evaluation import influence
 from xray_helpers.evaluation.delong import delong_interval
 from xray_helpers.evaluation.intervals import (
     MIN_GROUPS,
