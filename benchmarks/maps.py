@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @click.option("--quick", is_flag=True, help=QUICK)
 def main(weights: str, images: int, quick: bool) -> None:
     """Measure maps at two sizes and two layers."""
-    from xray_helpers.explain import localization, overlap
+    from xray_helpers.explain import localization, saliency_verdicts
     from xray_helpers.explain.gradcam import GradCam
     from xray_helpers.images.radiographs import read_radiograph
     from xray_helpers.models import head
@@ -65,7 +65,7 @@ def main(weights: str, images: int, quick: bool) -> None:
             frame = localization.display_size((side, side))
             boxes = localization.find_boxes(part, frame)
             found = dict(zip(part["path"], maps, strict=True))
-            told = localization.places_table(overlap.pointing_game(found, part, boxes, frame))
+            told = saliency_verdicts.places_table(localization.pointing_game(found, part, boxes, frame))
             row = {
                 "pixels": side,
                 "layer": cam.layer,

@@ -56,8 +56,8 @@ def _simulate(number: int, images: int, patients: int, strength: float) -> str:
     }
     scores = shortcuts.predict_by_surface(surface.assign(**words), table, number)
     deciding = [shortcuts.ALL, *shortcuts.FAMILIES]  # single measures only name what these show
-    judged = shortcuts.evaluate_surface(scores[["path", "group", "y_true", "fold", *deciding]])
-    return shortcut_verdicts.evaluate_measures(judged).state
+    judged = shortcuts.score_surface(scores[["path", "group", "y_true", "fold", *deciding]])
+    return shortcut_verdicts.assess_surface(judged).state
 
 
 def _count(found: list[str]) -> dict[str, str]:

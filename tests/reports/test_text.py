@@ -53,13 +53,15 @@ def test_a_border_that_predicts_the_label_is_called_a_shortcut():
     from xray_helpers.reports.text import describe_border
 
     assert describe_border("keep", {"ci_low": 0.7}) == ""
-    assert "the images hold a shortcut" in describe_border("only", {"ci_low": 0.6})
-    assert "not known" in describe_border("only", {"ci_low": 0.4, "ci_high": 0.6})
+    assert "the images hold a shortcut" in describe_border(
+        "only", {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
+    )
+    assert "not known" in describe_border("only", {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6})
     assert "do not predict the label by more than 0.05" in describe_border(
-        "only", {"ci_low": 0.48, "ci_high": 0.54}
+        "only", {"value": 0.5, "ci_low": 0.48, "ci_high": 0.54}
     )
     assert "compare with a study that keeps them" in describe_border("blank", {"ci_low": 0.4})
-    assert "not known" in describe_border("only", {"ci_low": None})
+    assert "not known" in describe_border("only", {"value": None, "ci_low": None, "ci_high": None})
 
 
 def test_what_training_rests_on_is_told():

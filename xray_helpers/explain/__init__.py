@@ -1,4 +1,8 @@
-"""Where a model looked, whether maps may be believed, and what else than the fracture may tell the label."""
+"""Where a model looked, whether maps may be believed, and what other than the fracture may predict the label.
+
+Maps and shortcuts are each told in two steps: `localization` and `shortcuts` compute tables;
+`saliency_verdicts` and `shortcut_verdicts` decide what follows from them, in the three answers of `verdict`.
+"""
 
 import lazy_loader
 
@@ -6,23 +10,24 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "images": ["choose_images", "explain_images"],
-        "localization": ["assess_saliency", "describe_maps", "evaluate_maps", "places_table", "sanity_table"],
+        "localization": ["evaluate_maps"],
+        "saliency_verdicts": ["assess_saliency", "describe_maps", "places_table", "sanity_table"],
         "shortcut_verdicts": [
             "assess_shortcuts",
-            "describe_assessment",
+            "assess_surface",
             "describe_controls",
-            "evaluate_measures",
+            "describe_shortcuts",
             "read_shortcuts",
-            "record_of",
+            "shortcut_record",
         ],
         "shortcuts": [
             "choose_measured",
             "commonest_size",
-            "evaluate_surface",
             "list_views",
             "measure_surface",
             "predict_border",
             "predict_by_surface",
+            "score_surface",
         ],
     },
 )

@@ -1,56 +1,51 @@
-"""Where a model looked, and whether that follows from what it learned.
+"""Saliency maps: where in an image a model found evidence for a fracture.
 
 Grad-CAM (Selvaraju et al. 2017) is the map; occlusion (Zeiler and Fergus 2014) is a second opinion that needs
-no gradient; permuting the weights (after Adebayo et al. 2018) shows whether the map depends on what was
-learned.
+no gradient.
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import logit
 
-from xray_helpers.explain.maps import GRID
 from xray_helpers.settings import InputError, nearest
 
 if TYPE_CHECKING:
     import keras
 _BATCH = 16
+_GRID = 6  # occluded patches per side
 
 
 def find_layer(model: "keras.Model", name: str = "") -> str:
-    """Return the layer whose output Grad-CAM weighs: `name`, or the last convolution.
+    """Return the name of the layer for Grad-CAM: `name`, or by default the last convolution.
 
-    Without a name that is the last layer that still has places and does not pool: the last convolution, after
-    its normalization and activation.
+    The default is the last layer with a spatial output that does not pool, that is, the last convolution
+    after its normalization and activation.
 
     Raises
     ------
     InputError
-        When there is no such layer, or its output has no places.
+        If there is no such layer, or its output is not spatial.
     """
     spatial = [layer.name for layer in model.layers[1:] if len(layer.output.shape) == 4]
-    default = next(
-        word for word in reversed(spatial) if "Pooling" not in type(model.get_layer(word)).__name__
-    )
-    if not name:
-        return default
-    if name not in spatial:
-        known = [layer.name for layer in model.layers]
-        why = "has no places left" if name in known else f"is not there{nearest(name, spatial)}"
-        raise InputError(
-            f"Grad-CAM at the layer {name!r} of {model.name}: it {why}; the default is {default}."
-        )
-    return name
+    default = [layer for layer in spatial if "Pooling" not in type(model.get_layer(layer)).__name__][-1]
+    if not name or name in spatial:
+        return name or default
+    exists = name in [layer.name for layer in model.layers]
+    why = "its output is not spatial" if exists else f"it does not exist{nearest(name, spatial)}"
+    raise InputError(f"Grad-CAM at the layer {name!r} of {model.name}: {why}; the default is {default}.")
 
 
 class GradCam:
-    """Grad-CAM maps of a joined model, in batches.
+    """Grad-CAM maps of a model, computed in batches.
 
     Parameters
     ----------
     model : keras.Model
-        Of `head.load_model`: one flat graph that ends in a dense layer.
+        Result of `head.load_model`: one flat graph that ends in a dense layer.
     layer : str
         See `find_layer`.
     """
@@ -66,17 +61,16 @@ class GradCam:
             with tf.GradientTape() as tape:
                 tape.watch(pixels)
                 activation, features = both(pixels, training=False)
-                logit = (
-                    tf.matmul(features, last.kernel) + last.bias
-                )  # a sigmoid's gradient vanishes where it is sure
-            weights = tf.reduce_mean(tape.gradient(logit, activation), axis=(1, 2), keepdims=True)
+                # not the probability: the gradient of a sigmoid vanishes near 0 and 1
+                score = tf.matmul(features, last.kernel) + last.bias
+            weights = tf.reduce_mean(tape.gradient(score, activation), axis=(1, 2), keepdims=True)
             return tf.nn.relu(tf.reduce_sum(weights * activation, axis=-1))
 
         shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
         self._run = tf.function(run, input_signature=[shape], autograph=False)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return what speaks for Fractured at each place.
+        """Return the evidence for Fractured at each position.
 
         Parameters
         ----------
@@ -85,7 +79,7 @@ class GradCam:
         Returns
         -------
         ndarray of float32, shape (n, rows, columns)
-            0 and above; all 0 where nothing speaks for it.
+            At least 0; all 0 for an image without such evidence.
         """
         batches = (
             np.asarray(pixels[i : i + _BATCH], np.float32)[..., None] for i in range(0, len(pixels), _BATCH)
@@ -93,43 +87,38 @@ class GradCam:
         return np.concatenate([self._run(batch).numpy() for batch in batches])
 
 
-def occlude(predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, grid: int = GRID) -> np.ndarray:
-    """Return how much each place matters: the fall of the log odds when it is covered by the mean grey.
+def occlude(predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, grid: int = _GRID) -> np.ndarray:
+    """Return the drop of the log odds when each part of a picture is covered in turn.
 
-    A patch one and a half times a cell of the grid takes the mean grey of the picture, which keeps exposure
-    as it is.
+    The patch is one and a half cells of the grid wide and has the mean grey level of the picture, which keeps
+    its exposure.
 
     Parameters
     ----------
     predict : callable
-        Of uint8 pictures (n, height, width), P(Fractured), shape (n,).
+        Takes uint8 pictures (n, height, width), returns P(Fractured), shape (n,).
     pixels : ndarray of uint8, shape (n, height, width), 0-255
     grid : int
+        Patches per side.
 
     Returns
     -------
     ndarray of float32, shape (n, grid, grid)
-        0 and above; a place that speaks against a fracture is 0.
+        At least 0; 0 where a part speaks against a fracture.
     """
-    height, width = pixels.shape[1:]
-    ends = [
-        [
-            (round(max(0.0, (i - 0.25) * side / grid)), round(min(float(side), (i + 1.25) * side / grid)))
-            for i in range(grid)
-        ]
-        for side in (height, width)
-    ]
+    rows, columns = (_patches(side, grid) for side in pixels.shape[1:])
     maps = np.zeros((len(pixels), grid, grid), np.float32)
-    for picture, found in zip(np.asarray(pixels), maps, strict=True):
-        covered = np.repeat(picture[None], grid * grid + 1, axis=0)
-        for number in range(grid * grid):
-            (top, bottom), (left, right) = ends[0][number // grid], ends[1][number % grid]
-            covered[number, top:bottom, left:right] = round(float(picture.mean()))
-        odds = _log_odds(predict(covered))
-        found[:] = np.maximum(odds[-1] - odds[:-1], 0).reshape(grid, grid)
+    for picture, grid_of_drops in zip(np.asarray(pixels), maps, strict=True):
+        covered = np.repeat(picture[None], grid * grid + 1, axis=0)  # the last one stays as it is
+        for copy, (row, column) in zip(covered, product(rows, columns), strict=False):
+            copy[row, column] = round(float(picture.mean()))
+        log_odds = logit(np.clip(np.asarray(predict(covered), float), 1e-7, 1 - 1e-7))
+        grid_of_drops[:] = np.maximum(log_odds[-1] - log_odds[:-1], 0).reshape(grid, grid)
     return maps
 
 
-def _log_odds(p: np.ndarray) -> np.ndarray:
-    p = np.clip(np.asarray(p, float), 1e-7, 1 - 1e-7)
-    return np.log(p / (1 - p))
+def _patches(side: int, grid: int) -> list[slice]:
+    starts, ends = ((np.arange(grid) + offset) * side / grid for offset in (-0.25, 1.25))
+    return [
+        slice(max(0, round(start)), min(side, round(end))) for start, end in zip(starts, ends, strict=True)
+    ]

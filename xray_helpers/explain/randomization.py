@@ -11,8 +11,8 @@ from xray_helpers.explain.maps import is_flat, rank_agreement
 
 if TYPE_CHECKING:
     import keras
-PERMUTATIONS = 3  # of the weights: one alone may leave the maps alike, or empty, by chance
-PERMUTED = "permuted: "  # before what was permuted, a method of the table of maps
+PERMUTATIONS = 3  # one alone may leave the maps similar, or empty, by chance
+PERMUTED = "permuted: "  # prefix of the method in the table of maps, before what was permuted
 SANITY_COLUMNS = (
     "permuted",
     "layers",
@@ -35,54 +35,53 @@ def randomization_test(
     seed: int = 0,
     permutations: int = PERMUTATIONS,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Permute the weights of more and more layers from the top, and compare the maps with those of the model.
+    """Permute the weights of more and more layers from the top, and compare the maps with the original ones.
 
-    Each weight array keeps its values and loses their order; the model is as before afterwards. A map that
-    stays the same shows the picture's edges, not what was learned. An empty map shows nothing that could
-    change, and one that is empty afterwards nothing that could be compared: either is left out and counted,
-    and counts for no correlation.
+    Each weight array keeps its values but not their order; the model is restored afterwards. A map that does
+    not change shows the edges in the picture, not what was learned. Maps that are empty before or after
+    permuting cannot be compared: they are counted, and left out of the correlation.
 
     Parameters
     ----------
     model : keras.Model
     cam : GradCam
-        Of it.
+        Grad-CAM of this model.
     pixels : ndarray of uint8, shape (n, height, width)
     group : sequence, shape (n,)
     seed : int
     permutations : int
-        How often it is done, each time in another order; an image's correlation is its mean over them.
+        Number of repetitions; the correlation of an image is its mean over them.
 
     Returns
     -------
     sanity : DataFrame
-        permuted (what), layers (how many), correlation, ci_low, ci_high (mean Spearman correlation with the
-        maps of the model as it is, and its 95 % interval over groups; missing where there is nothing to
-        compare), n (images compared), empty (left out because there is nothing in their map), n_groups (of
-        n), permutations, emptied (share of the maps after permuting that are empty, of those with something
-        in them before).
-    after : dict
-        What was permuted to the maps after it the first time, float32 of shape (n, rows, columns).
+        One row per stage: permuted (what), layers (how many), correlation, ci_low, ci_high (mean Spearman
+        correlation with the original maps, and its 95 % interval over groups; missing where nothing can be
+        compared), n (images compared), empty (images whose original map is empty), n_groups (of n),
+        permutations, emptied (share of the other maps that are empty after permuting).
+    permuted : dict
+        Stage to the maps after its first permutation, float32 of shape (n, rows, columns).
     """
-    kept, layers = model.get_weights(), [layer for layer in reversed(model.layers) if layer.weights]
-    head = [layer for layer in layers if layer.name in ("p_fractured", "dense")]
-    stages = {"the head": len(head), "and the upper half": len(layers) // 2, "all layers": len(layers)}
-    before, found = cam(pixels), {name: [] for name in stages}
+    weights, layers = model.get_weights(), [layer for layer in reversed(model.layers) if layer.weights]
+    head = sum(layer.name in ("p_fractured", "dense") for layer in layers)
+    stages = {"the head": head, "and the upper half": len(layers) // 2, "all layers": len(layers)}
+    before, after = cam(pixels), {stage: [] for stage in stages}
     try:
         for number in range(permutations):
             rng, done = np.random.default_rng([seed, 7, number]), 0
-            for name, count in stages.items():
+            for stage, count in stages.items():
                 _permute(layers[done:count], rng)
                 done = max(done, count)
-                found[name].append(np.nan_to_num(cam(pixels), posinf=0))
-            model.set_weights(kept)
+                after[stage].append(np.nan_to_num(cam(pixels), posinf=0))
+            model.set_weights(weights)
     finally:
-        model.set_weights(kept)
-    rows, at = [], 0
-    for name, count in stages.items():
-        at = max(at, count)
-        rows.append({"permuted": name, "layers": at} | _compare_permuted(before, found[name], group))
-    return pd.DataFrame(rows)[list(SANITY_COLUMNS)], {name: each[0] for name, each in found.items()}
+        model.set_weights(weights)
+    counts = np.maximum.accumulate(list(stages.values()))
+    rows = [
+        {"permuted": stage, "layers": int(count)} | _compare(before, after[stage], group)
+        for stage, count in zip(stages, counts, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(SANITY_COLUMNS)), {stage: maps[0] for stage, maps in after.items()}
 
 
 def _permute(layers: list["keras.layers.Layer"], rng: np.random.Generator) -> None:
@@ -92,24 +91,22 @@ def _permute(layers: list["keras.layers.Layer"], rng: np.random.Generator) -> No
         )
 
 
-def _compare_permuted(before: np.ndarray, after: list[np.ndarray], group: Any) -> dict[str, Any]:
-    """Return the mean over permutations of each image's rank agreement, flat maps apart, and over images with
-    interval.
-    """
+def _compare(before: np.ndarray, after: list[np.ndarray], group: Any) -> dict[str, Any]:
+    """Return the mean rank agreement over permutations and images, flat maps left out, and the counts."""
     full = ~is_flat(before)
-    told = np.array([full & ~is_flat(maps) for maps in after])
+    comparable = np.array([full & ~is_flat(maps) for maps in after])
     values = np.array([rank_agreement(before, maps) for maps in after])
-    compared = told.any(axis=0)
-    names = np.asarray(group, dtype=object)[compared]
+    compared = comparable.any(axis=0)
+    groups = np.asarray(group, dtype=object)[compared]
     counts = {
         "n": int(compared.sum()),
         "empty": int((~full).sum()),
-        "n_groups": len(set(names.tolist())),
+        "n_groups": len(set(groups.tolist())),
         "permutations": len(after),
-        "emptied": float(1 - told[:, full].mean()) if full.any() else np.nan,
+        "emptied": float(1 - comparable[:, full].mean()) if full.any() else np.nan,
     }
     if not compared.any():
         return {"correlation": None, "ci_low": None, "ci_high": None} | counts
-    means = np.where(told, values, 0).sum(axis=0)[compared] / told.sum(axis=0)[compared]
-    entry = grouped_mean(means, names)
+    means = np.where(comparable, values, 0).sum(axis=0)[compared] / comparable.sum(axis=0)[compared]
+    entry = grouped_mean(means, groups)
     return {"correlation": entry["value"], "ci_low": entry["ci_low"], "ci_high": entry["ci_high"]} | counts

@@ -1,8 +1,7 @@
-"""Whether a score may come from a shortcut, in three answers; and which studies are controls, not candidates.
+"""Whether a score may come from a shortcut, and which studies are controls: decisions and their sentences.
 
-A shortcut is shown where its AUROC out of fold lies above 0.5 by more than `MARGIN` in the whole of its
-interval, ruled out within that margin where the whole interval lies below, and not known otherwise: absence
-of evidence is no all-clear.
+A shortcut is shown where the whole interval of its out-of-fold AUROC lies more than `MARGIN` above 0.5, ruled
+out within that margin where the whole interval lies below, and not known otherwise.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,48 +13,36 @@ import pandas as pd
 from scipy import stats
 
 from xray_helpers.evaluation.intervals import describe
-from xray_helpers.evaluation.metrics import compute_metrics
 from xray_helpers.evaluation.paired import compare_pairs
-from xray_helpers.explain.shortcuts import ALL, FAMILIES, flat_auroc
+from xray_helpers.explain.shortcuts import ALL, FAMILIES, score_auroc
+from xray_helpers.explain.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound, read_entry
 from xray_helpers.study.files import read_json
 
-MARGIN = 0.05  # of AUROC above 0.5 beyond which a shortcut counts as shown, and within which as ruled out
-SHOWN, RULED_OUT, UNKNOWN = "shown", "ruled out", "not known"
+MARGIN = 0.05  # of AUROC above 0.5: a shortcut is shown beyond it, and ruled out within it
 WHOLE, BORDER = "whole picture", "border and corners alone"
 FILE = "shortcuts_verdict.json"
-REMEDIES = (
-    "Remedies: bring all files to one size and one encoding, from the originals; crop what is no body "
-    "part, markers and "
-    "borders first; match the classes on what tells them apart, or judge within one size and source."
+BLANKED = (
+    "Border and corners were blanked: compare with a study that keeps them to see how much of the score they "
+    "account for."
 )
-_STRETCH = stats.norm.ppf(1 - 0.025 / (1 + len(FAMILIES))) / stats.norm.ppf(
-    0.975
-)  # Bonferroni's, of a half interval
+REMEDIES = (
+    "Remedies: bring all files to one size and one encoding, from the originals; crop markers, borders and "
+    "whatever is not the body part first; match the classes on what separates them, or evaluate within one "
+    "size and source."
+)
+# Bonferroni: half-width at the level of all families together, relative to that of a single 95 % interval
+_STRETCH = stats.norm.ppf(1 - 0.025 / (1 + len(FAMILIES))) / stats.norm.ppf(0.975)
 _CONTROLS = {
     ("border", "only"): "the network is shown border and corners alone",
     ("border", "blank"): "border and corners are blanked",
-    ("normalization", "unit"): "all backbones are fed [0, 1], not what they were trained on",
+    ("normalization", "unit"): "all backbones get [0, 1], not the values that they were trained on",
     ("weights", "random"): "the backbones were never trained",
 }
+_TABLE = ["what", "auroc", "low", "high", "n", "n_groups", "difference", "difference_low", "difference_high"]
 
 
-class Finding(NamedTuple):
-    """A verdict on one question.
-
-    Attributes
-    ----------
-    state : str
-        `SHOWN`, `RULED_OUT` or `UNKNOWN`.
-    sentence : str
-        Which says so, and on what it rests.
-    """
-
-    state: str
-    sentence: str
-
-
-class AssessedShortcuts(NamedTuple):
-    """The outcome of `assess_shortcuts`.
+class ShortcutAssessment(NamedTuple):
+    """The result of `assess_shortcuts`.
 
     Attributes
     ----------
@@ -63,146 +50,119 @@ class AssessedShortcuts(NamedTuple):
         ``<model>/shortcuts.csv``: what (whole picture, border and corners alone, measures), auroc, low, high,
         n, n_groups, difference (AUROC of the whole picture less this one), difference_low, difference_high
         (95 %, paired by group).
-    border, surface : Finding
-        Whether border and corners, and what is measured of files, predict the label.
+    border, surface : Verdict
+        Whether border and corners, and properties of the files, predict the label.
     banner : str
-        What the first page has to say: which shortcut scores as the model does; empty where none is shown to.
+        Warning for the first page, which names shortcuts that score as high as the model; empty if none is
+        shown to.
     """
 
     table: pd.DataFrame
-    border: Finding
-    surface: Finding
+    border: Verdict
+    surface: Verdict
     banner: str
 
 
 def list_controls(settings: Mapping[str, Any]) -> list[str]:
-    """Return why a study of these settings is a control and no candidate, such as ``border = only``; mostly
-    nothing.
-    """
+    """Return the settings that make a study a control, such as ``border = only``; usually none."""
     return [f"{name} = {value}" for name, value in _CONTROLS if settings.get(name) == value]
 
 
 def describe_controls(settings: Mapping[str, Any]) -> str:
-    """Return in a sentence that a study is a control, and why; an empty text where it is none."""
-    found = [
+    """Return a sentence that a study is a control, and why; an empty text if it is not."""
+    reasons = [
         f"{name} = {value} ({why})" for (name, value), why in _CONTROLS.items() if settings.get(name) == value
     ]
-    if not found:
+    if not reasons:
         return ""
-    return (
-        f"Control study, no candidate: {', '.join(found)}. Its scores are a yardstick for other "
-        "studies, whatever they are."
-    )
+    found = ", ".join(reasons)
+    return f"Control study, no candidate: {found}. Its scores are only a yardstick for other studies."
 
 
-def evaluate_alone(entry: Mapping[str, Any]) -> str:
-    """Return whether an AUROC out of fold shows that a shortcut predicts the label; `entry` has ci_low and
-    ci_high.
-    """
-    low, high = entry.get("ci_low"), entry.get("ci_high")
-    if low is not None and low > 0.5 + MARGIN:
-        return SHOWN
-    return RULED_OUT if high is not None and high < 0.5 + MARGIN else UNKNOWN
-
-
-def evaluate_border(entry: Mapping[str, Any] | None) -> Finding:
-    """Return whether border and corners alone predict the label.
+def assess_border(entry: Mapping[str, Any] | None) -> Verdict:
+    """Decide whether border and corners alone predict the label.
 
     Parameters
     ----------
     entry : mapping, optional
-        AUROC out of fold of all images, as of `variability.score_out_of_fold`; none where it was not
+        Out-of-fold AUROC of all images, as from `variability.score_out_of_fold`; None where it was not
         measured.
     """
-    if entry is None or (entry.get("value") is None and entry.get("ci_low") is None):
-        told = (
-            "Whether border and corners alone predict the label is not known: it was not measured out of fold"
-        )
-        return Finding(UNKNOWN, f"{told} (shortcuts = off, repeats = 0, or fewer than three folds).")
-    state = evaluate_alone(entry)
-    reached = (
-        f"AUROC {describe(dict(entry))} out of fold" if entry.get("value") is not None else "out of fold"
+    if entry is None or entry["value"] is None:
+        reason = "it was not measured out of fold (shortcuts = off, repeats = 0, or fewer than three folds)"
+        return _predicts("border and corners alone", UNKNOWN, reason)
+    verdict = _predicts(
+        "border and corners alone, where markers sit,",
+        compare_to_bound(entry, 0.5 + MARGIN),
+        f"AUROC {describe(dict(entry))} out of fold",
     )
-    words = {
-        SHOWN: f"Border and corners alone, where markers sit, predict the label: {reached}. WARNING: the "
-        "images hold a "
-        "shortcut.",
-        RULED_OUT: f"Border and corners alone do not predict the label by more than {MARGIN:g} above "
-        f"chance: {reached}.",
-        UNKNOWN: f"Whether border and corners alone predict the label is not known: {reached} is neither "
-        "shown to lie more "
-        f"than {MARGIN:g} above chance, nor to lie below that.",
+    if verdict.state == SHOWN:
+        return Verdict(SHOWN, f"{verdict.sentence} WARNING: the images hold a shortcut.")
+    return verdict
+
+
+def _predicts(what: str, state: str, evidence: str) -> Verdict:
+    """Word the verdict on whether something predicts the label."""
+    start = what[0].upper() + what[1:]
+    sentences = {
+        SHOWN: f"{start} predict the label: {evidence}.",
+        RULED_OUT: f"{start} do not predict the label by more than {MARGIN:g} above chance: {evidence}.",
+        UNKNOWN: f"Whether {what} predict the label is not known: {evidence}.",
     }
-    return Finding(state, words[state])
+    return Verdict(state, sentences[state])
 
 
-def evaluate_measures(table: pd.DataFrame) -> Finding:
-    """Return whether what is measured of files and corners predicts the label.
+def assess_surface(table: pd.DataFrame) -> Verdict:
+    """Decide whether properties of files and corners predict the label.
 
-    All measures together and their families decide, at a level that allows for how many they are
-    (Bonferroni); single measures only say what it is, as the best of many is lucky.
+    All measures together and their families decide, at a level corrected for their number (Bonferroni).
+    Single measures only illustrate, as the best of many is high by chance.
 
     Parameters
     ----------
     table : DataFrame
         ``shortcuts.csv``.
     """
+    what = "size, storage, exposure or corners of the files"
     deciding = table[table["kind"] != "single"]
     if deciding.empty:
-        told = (
-            "Whether size, storage, exposure or corners of the files predict the label is not known: it "
-            "was not measured"
-        )
-        return Finding(UNKNOWN, f"{told} (shortcuts = off, or too few folds with both classes).")
-    states = [evaluate_alone(_widen(_entry(row))) for _, row in deciding.iterrows()]
-    all_low = {evaluate_alone(_entry(row)) for _, row in deciding.iterrows()} == {RULED_OUT}
-    n = f"n = {deciding['n'].iloc[0]} images of {deciding['n_groups'].iloc[0]} groups"
-    together = _message(deciding.iloc[0])
+        reason = "it was not measured (shortcuts = off, or too few folds with both classes)"
+        return _predicts(what, UNKNOWN, reason)
+    counts = f"n = {deciding['n'].iloc[0]} images of {deciding['n_groups'].iloc[0]} groups"
+    states = np.array([_assess_row(row, _STRETCH) for _, row in deciding.iterrows()])
     if SHOWN in states:
-        best = deciding[np.array(states) == SHOWN].iloc[:4]
-        single = _shown_singles(table).head(1)
-        named = ", ".join(_message(row) for _, row in pd.concat([best, single]).iterrows())
-        return Finding(
-            SHOWN, f"What is no anatomy predicts the label: AUROC out of fold of {named}; {n}. {REMEDIES}"
-        )
-    if all_low:
-        told = f"do not predict the label by more than {MARGIN:g} above chance"
-        return Finding(
-            RULED_OUT, f"Size, storage, exposure and corners of the files {told}: {together} ({n})."
-        )
-    told = "Whether size, storage, exposure or corners of the files predict the label is not known"
-    return Finding(UNKNOWN, f"{told}: AUROC out of fold of {together}; {n}.")
+        named = pd.concat([deciding[states == SHOWN].iloc[:4], _shown_singles(table).head(1)])
+        scores = ", ".join(_describe_row(row) for _, row in named.iterrows())
+        verdict = _predicts(what, SHOWN, f"AUROC out of fold of {scores}; {counts}")
+        return Verdict(SHOWN, f"{verdict.sentence} {REMEDIES}")
+    state = RULED_OUT if (states == RULED_OUT).all() else UNKNOWN
+    return _predicts(what, state, f"AUROC out of fold of {_describe_row(deciding.iloc[0])}; {counts}")
 
 
-def _widen(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry with its lower end as far away as one of five intervals that hold together at 95 %."""
-    if entry["ci_low"] is None:
-        return entry
-    return entry | {"ci_low": entry["value"] - _STRETCH * (entry["value"] - entry["ci_low"])}
+def _assess_row(row: Mapping[str, Any], stretch: float = 1.0) -> str:
+    """Return whether an AUROC lies above chance; `stretch` widens the lower half of its interval."""
+    entry = _read_auroc(row)
+    if entry["ci_low"] is not None:
+        entry["ci_low"] = entry["value"] - stretch * (entry["value"] - entry["ci_low"])
+    return compare_to_bound(entry, 0.5 + MARGIN)
+
+
+def _read_auroc(row: Mapping[str, Any]) -> dict[str, Any]:
+    return read_entry(row, "auroc", "low", "high")
+
+
+def _describe_row(row: Mapping[str, Any]) -> str:
+    alone = " alone" if row["kind"] == "single" else ""
+    return f"{row['words']}{alone} {describe(_read_auroc(row))}"
 
 
 def _shown_singles(table: pd.DataFrame) -> pd.DataFrame:
-    """Return single measures that are shown to predict the label, of families that are, the strongest
-    first.
-    """
-    shown = {row["measure"] for _, row in table.iterrows() if evaluate_alone(_entry(row)) == SHOWN}
-    whole = {name for name, columns in FAMILIES.items() if name in shown for name in columns}
-    allowed = shown if ALL in shown else shown & whole
-    return table[(table["kind"] == "single") & table["measure"].isin(allowed)].sort_values(
-        "auroc", ascending=False
-    )
-
-
-def _entry(row: Any) -> dict[str, Any]:
-    ends = (("value", "auroc"), ("ci_low", "low"), ("ci_high", "high"))
-    return {key: None if pd.isna(row[name]) else float(row[name]) for key, name in ends} | {
-        "reason": "not known"
-    }
-
-
-def _message(row: Any) -> str:
-    alone = " alone" if row["kind"] == "single" else ""
-    return f"{row['words']}{alone} {describe(_entry(row))}"
+    """Return the single measures that are shown to predict the label, if their family is; the best first."""
+    shown = {row["measure"] for _, row in table.iterrows() if _assess_row(row) == SHOWN}
+    members = {column for name, columns in FAMILIES.items() if name in shown for column in columns}
+    allowed = shown if ALL in shown else shown & members
+    singles = table[(table["kind"] == "single") & table["measure"].isin(allowed)]
+    return singles.sort_values("auroc", ascending=False)
 
 
 def assess_shortcuts(
@@ -212,140 +172,124 @@ def assess_shortcuts(
     scores: pd.DataFrame,
     table: pd.DataFrame,
     shown: str = "keep",
-) -> AssessedShortcuts:
-    """Judge a model beside what border and files alone reach, all out of fold, on the same images.
+) -> ShortcutAssessment:
+    """Compare a model with what border and files alone reach, all out of fold, on the same images.
 
     Parameters
     ----------
     model : str
     whole, border : DataFrame
-        Of `resampling.cross_validate`: ``predictions_oof.csv`` and ``predictions_border.csv``.
+        ``predictions_oof.csv`` and ``predictions_border.csv``, from `resampling.cross_validate`.
     scores : DataFrame
-        Of `shortcuts.predict_by_surface`: ``predictions_shortcuts.csv``.
+        ``predictions_shortcuts.csv``, from `shortcuts.predict_by_surface`.
     table : DataFrame
         ``shortcuts.csv``.
     shown : {'keep', 'blank', 'only'}
-        What of the border the model itself was shown: where not all, the study is a control.
+        What the model itself was shown of the border; unless all of it, the study is a control.
     """
-    surface, first = evaluate_measures(table), {} if whole.empty else {"what": WHOLE} | _assess(whole)
-    rows, reaching, found = [], {}, _assess_control(shown, first)
-    for kind, words, predictions in _list_candidates(border, scores, table):
-        row = _assess_against(whole, predictions) if first else {}
+    surface, reference = assess_surface(table), {} if whole.empty else {"what": WHOLE} | score_auroc(whole)
+    border_verdict, rows, reaching = _assess_control(shown, reference), [], {}
+    for kind, words, predictions in _list_candidates(border, scores, table) if reference else ():
+        row = _compare_with_whole(whole, predictions)
         if not row:
             continue
-        rows.append({"what": words} | row)
-        entry = _entry(row)
+        rows.append({"what": words, "words": words, "kind": kind} | row)
         if kind == "border" and shown == "keep":
-            found = evaluate_border(entry)
-            found = Finding(found.state, f"{found.sentence} {_describe_difference(row)}")
-        predicts = evaluate_alone(entry) == SHOWN and (kind == "border" or surface.state == SHOWN)
-        if predicts and (row["auroc"] >= first["low"] or not row["difference_low"] > 0):
-            told = (f"{words} alone" if kind == "single" else words, entry)
-            part = kind if kind in ("border", "single") else "family"  # one of each is named, the strongest
-            reaching[part] = max(told, reaching.get(part, told), key=lambda each: each[1]["value"])
-    banner = _describe_reaching(model, list(reaching.values()), first) if shown == "keep" else ""
-    return AssessedShortcuts(
-        pd.DataFrame([first, *rows] if first else [], columns=_TABLE), found, surface, banner
-    )
+            state, sentence = assess_border(_read_auroc(row))
+            border_verdict = Verdict(state, f"{sentence} {_describe_difference(row)}")
+        predicts = _assess_row(row) == SHOWN and (kind == "border" or surface.state == SHOWN)
+        if predicts and (row["auroc"] >= reference["low"] or not row["difference_low"] > 0):
+            part = kind if kind in ("border", "single") else "family"  # the strongest of each is named
+            reaching[part] = max(rows[-1], reaching.get(part, rows[-1]), key=lambda each: each["auroc"])
+    banner = _describe_reaching(model, reaching.values(), reference) if shown == "keep" and reaching else ""
+    compared = pd.DataFrame([reference, *rows] if reference else [], columns=_TABLE)
+    return ShortcutAssessment(compared, border_verdict, surface, banner)
 
 
-def _assess_control(shown: str, whole: dict[str, Any]) -> Finding:
+def _assess_control(shown: str, whole: dict[str, Any]) -> Verdict:
+    """Return the verdict on the border without predictions from the border alone."""
     if shown == "blank":
-        told = (
-            "Border and corners were blanked: compare with a study that keeps them; what is lost came "
-            "from there."
-        )
-        return Finding(UNKNOWN, told)
-    return evaluate_border(_entry(whole) if shown == "only" and whole else None)
+        return Verdict(UNKNOWN, BLANKED)
+    return assess_border(_read_auroc(whole) if shown == "only" and whole else None)
 
 
 def _list_candidates(
     border: pd.DataFrame, scores: pd.DataFrame, table: pd.DataFrame
 ) -> list[tuple[str, str, pd.DataFrame]]:
-    """Return kind, words and predictions (path, y_prob) of border, all measures, the two best families, the
-    best single.
+    """Return kind, words and predictions (path, y_prob) of what is compared with the model.
+
+    That is the border, all measures together, the two best families, and the best single measure.
     """
-    found = [("border", BORDER, border[["path", "y_prob"]])] if len(border) else []
-    families = table[table["kind"] != "single"].head(3)
-    for part in (families, _shown_singles(table).head(1)) if len(scores) else ():
-        found += [
-            (row.kind, row.words, scores[["path", row.measure]].set_axis(["path", "y_prob"], axis=1))
-            for row in part.itertuples()
-        ]
-    return found
+    candidates = [("border", BORDER, border[["path", "y_prob"]])] if len(border) else []
+    if scores.empty:
+        return candidates
+    best = pd.concat([table[table["kind"] != "single"].head(3), _shown_singles(table).head(1)])
+    return candidates + [
+        (row.kind, row.words, scores[["path", row.measure]].set_axis(["path", "y_prob"], axis=1))
+        for row in best.itertuples()
+    ]
 
 
-_TABLE = ["what", "auroc", "low", "high", "n", "n_groups", "difference", "difference_low", "difference_high"]
-
-
-def _assess(predictions: pd.DataFrame) -> dict[str, Any]:
-    y, p, group = (predictions[name] for name in ("y_true", "y_prob", "group"))
-    entry = compute_metrics(y, p, 0.5, group)["auroc"]
-    return flat_auroc(entry) | {"n": len(predictions), "n_groups": group.nunique()}
-
-
-def _assess_against(whole: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
-    """Return the AUROC of a shortcut, and of how much the whole picture lies above it on the same images."""
+def _compare_with_whole(whole: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
+    """Return the AUROC of a shortcut, and its difference to the whole picture on the same images."""
     both = whole.merge(predictions, on="path", suffixes=("", "_alone"))
     if both.empty or both["y_true"].nunique() < 2:
         return {}
-    base = both[["path", "group", "y_true"]]
     pair = {
-        name: base.assign(y_prob=both[column], y_pred=(both[column] >= 0.5).astype(int))
+        name: both[["path", "group", "y_true"]].assign(
+            y_prob=both[column], y_pred=(both[column] >= 0.5).astype(int)
+        )
         for name, column in (("whole", "y_prob"), ("alone", "y_prob_alone"))
     }
     compared = compare_pairs(pair).iloc[0]
     ends = {"difference": "difference", "difference_low": "ci_low", "difference_high": "ci_high"}
-    return _assess(pair["alone"]) | {name: float(compared[key]) for name, key in ends.items()}
+    return score_auroc(pair["alone"]) | {name: float(compared[key]) for name, key in ends.items()}
 
 
 def _describe_difference(row: Mapping[str, Any]) -> str:
     low, high = row["difference_low"], row["difference_high"]
     if pd.isna(low):
-        return "Whether the whole picture tells more is not known: there are too few groups."
-    by = f"{row['difference']:+.2f} ({low:+.2f} to {high:+.2f}), paired by group"
+        return "Whether the whole picture predicts better is not known: there are too few groups."
+    by = f"difference of AUROC {row['difference']:+.2f} ({low:+.2f} to {high:+.2f}), paired by group"
     if low > 0:
-        return f"The whole picture tells more: {by}."
+        return f"The whole picture predicts better: {by}."
     if high < MARGIN:
-        return f"The whole picture tells no more than that, within {MARGIN:g}: {by}."
-    return f"It is not shown that the whole picture tells more: {by}."
+        return f"The whole picture predicts no better than that, within {MARGIN:g}: {by}."
+    return f"It is not shown that the whole picture predicts better: {by}."
 
 
-def _describe_reaching(model: str, reaching: list[tuple[str, dict[str, Any]]], whole: dict[str, Any]) -> str:
-    if not reaching:
-        return ""
-    told = "; ".join(f"{words} {describe(entry)}" for words, entry in reaching)
+def _describe_reaching(model: str, rows: Iterable[Mapping[str, Any]], whole: Mapping[str, Any]) -> str:
     return (
-        f"A shortcut reaches what {model} reaches: AUROC out of fold of {told}; of the network on whole "
-        "pictures "
-        f"{describe(_entry(whole))}. Its score alone does not show that it sees fractures. {REMEDIES}"
+        f"A shortcut reaches what {model} reaches: AUROC out of fold of "
+        f"{'; '.join(_describe_row(row) for row in rows)}; of the network on whole pictures "
+        f"{describe(_read_auroc(whole))}. Its score alone does not show that it sees fractures. {REMEDIES}"
     )
 
 
-def describe_assessment(weighed: AssessedShortcuts) -> str:
-    """Return both verdicts, and the banner where there is one, as sentences."""
-    return " ".join(filter(None, (weighed.banner, record_of(weighed)["verdict"])))
+def describe_shortcuts(assessment: ShortcutAssessment) -> str:
+    """Return both verdicts, and the banner if there is one, as sentences."""
+    return " ".join(filter(None, (assessment.banner, shortcut_record(assessment)["verdict"])))
 
 
-def record_of(weighed: AssessedShortcuts) -> dict[str, str]:
-    """Return the content of ``shortcuts_verdict.json``: border and surface (states), verdict, banner
-    (sentences).
+def shortcut_record(assessment: ShortcutAssessment) -> dict[str, str]:
+    """Return the content of ``shortcuts_verdict.json``.
+
+    That is border and surface (states), verdict and banner (sentences).
     """
-    told = f"{weighed.border.sentence} {weighed.surface.sentence}"
-    told = told.replace(f" {REMEDIES}", "") if weighed.banner else told  # the banner names them
-    return {
-        "border": weighed.border.state,
-        "surface": weighed.surface.state,
-        "verdict": told,
-        "banner": weighed.banner,
-    }
+    border, surface, banner = assessment.border, assessment.surface, assessment.banner
+    verdict = f"{border.sentence} {surface.sentence}"
+    if banner:  # which names the remedies
+        verdict = verdict.replace(f" {REMEDIES}", "")
+    return {"border": border.state, "surface": surface.state, "verdict": verdict, "banner": banner}
 
 
 def read_shortcuts(
     folder: Path, models: Iterable[str], stale: Iterable[str] = ()
 ) -> dict[str, dict[str, str]]:
-    """Return ``shortcuts_verdict.json`` of each model that has one which is not `stale`, by model."""
-    names = [
-        name for name in models if (folder / name / FILE).exists() and f"{name}/{FILE}" not in set(stale)
-    ]
-    return {name: read_json(folder / name / FILE) for name in names}
+    """Return ``shortcuts_verdict.json`` by model, for models that have one which is not in `stale`."""
+    paths, stale = {name: f"{name}/{FILE}" for name in models}, set(stale)
+    return {
+        name: read_json(folder / path)
+        for name, path in paths.items()
+        if path not in stale and (folder / path).exists()
+    }

@@ -1,8 +1,9 @@
-"""Could a score come from anything but anatomy? What files and borders alone tell of the label, out of fold.
+"""How well the label can be predicted without the anatomy: from properties of the files, or from the border.
 
-A network can take any of it for a shortcut (Geirhos et al., Nature Machine Intelligence 2020; 2: 665). What
-is measured here knows nothing of bones: how large a file's picture is, how it is stored, how bright it is,
-what lies in its corners.
+A network can use any of these as a shortcut (Geirhos et al., Nature Machine Intelligence 2020; 2: 665). The
+surface of an image is what can be measured without looking at bones: the size of the picture, how the file is
+stored, how bright it is, what lies in its corners.
+What follows from the scores is decided in `shortcut_verdicts`.
 """
 
 from collections.abc import Sequence
@@ -29,11 +30,10 @@ from xray_helpers.models.resampling import cross_validate
 from xray_helpers.settings import SPLITS, Settings
 from xray_helpers.study.seeds import derive_seed
 
-# pixels at which grey levels are measured: those of the search for same-source images, which are cached
-_SIDE = 256
-_CORNER = 0.2  # share of the side, as of `backbones.CORNER`
-_BLACK = 8  # grey level, 0-255, up to which a pixel is black
-_MOST = 10_000  # images measured; more narrow the interval by less than 0.01
+_MAX_IMAGES = 10_000  # more would narrow the interval by less than 0.01
+_SIDE = 256  # pixels per side at which grey levels are measured, as the search for same-source images caches
+_CORNER = 0.2  # share of the side, as in `backbones.CORNER`
+_BLACK = 8  # highest grey level (0-255) that counts as black
 ALL = "all measures together"
 FAMILIES = {
     "size": ("other_size", "width", "height", "aspect"),
@@ -45,75 +45,72 @@ FAMILIES = {
         for what in ("mean", "brightest", "edges")
     ),
 }
-_WORDS = ("mode", "suffix")  # measures that are no numbers
-_WORDED = {
+_CATEGORICAL = ("mode", "suffix")
+_TITLES = {
     "size": "size and aspect ratio",
     "storage": "pixel mode, suffix and bytes",
     "exposure": "mean grey and black share",
     "corners": "the four corners",
     "mode": "pixel mode",
     "bytes": "bytes of the file",
-    "bytes_a_pixel": "bytes a pixel",
+    "bytes_a_pixel": "bytes per pixel",
 }
-_COLUMNS = ("measure", "kind", "words", "auroc", "low", "high", "n", "n_groups")
+_KEYS = ["path", "group", "y_true", "fold"]
+_COLUMNS = ["measure", "kind", "words", "auroc", "low", "high", "n", "n_groups"]
 
 
 def choose_measured(manifest: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return the images that are judged, of all parts, one a source; at most 10,000, drawn at random."""
-    every = pd.concat([used_part(manifest, split) for split in SPLITS], ignore_index=True)
-    if len(every) > _MOST:
-        every = every.sample(_MOST, random_state=derive_seed(seed, "shortcuts")).sort_values(
-            "path", ignore_index=True
-        )
-    return every
+    """Return the used images of all parts, one per source; of more than 10,000 a random sample."""
+    images = pd.concat([used_part(manifest, split) for split in SPLITS], ignore_index=True)
+    if len(images) <= _MAX_IMAGES:
+        return images
+    sample = images.sample(_MAX_IMAGES, random_state=derive_seed(seed, "shortcuts"))
+    return sample.sort_values("path", ignore_index=True)
 
 
 def measure_surface(part: pd.DataFrame, folder: ImageFolder | Path) -> pd.DataFrame:
-    """Measure of each image what is no anatomy.
+    """Measure properties of images that are not anatomy.
 
     Parameters
     ----------
     part : DataFrame
         Rows of the manifest: path, sha256, width, height, mode.
     folder : ImageFolder or Path
-        What the paths are relative to.
+        Folder that the paths are relative to.
 
     Returns
     -------
     DataFrame
-        A row an image, in the order of `part`: width, height (pixels), aspect (width by height), other_size
-        (1 where it is not the commonest size of `part`), mode (how a pixel is stored), suffix (of the file's
-        name, lower case), bytes (on disk), bytes_a_pixel, mean_grey (0-255), black_share (of pixels, 0-1),
-        and of each corner (a fifth of either side) its mean, its brightest percent (0-255) and its edges
+        One row per image, in the order of `part`: width, height (pixels), aspect (width / height), other_size
+        (1 if it is not the commonest size of `part`), mode (how a pixel is stored), suffix (of the file name,
+        lower case), bytes (of the file), bytes_a_pixel, mean_grey (0-255), black_share (of pixels, 0-1), and
+        of each corner (a fifth of either side) its mean, its 99th percentile (brightest, 0-255) and its edges
         (mean absolute Laplacian). Grey levels are those of the picture at 256 x 256 pixels.
     """
     folder = image_folder(folder)
     width, height = (part[name].astype(float) for name in ("width", "height"))
-    size = _sizes(part)
-    disk = np.array([_bytes_of(folder, path) for path in part["path"]], float)
+    size = np.array([_file_size(folder, path) for path in part["path"]], float)
     stored = pd.DataFrame(
         {
             "width": width,
             "height": height,
             "aspect": width / height,
-            "other_size": (size != commonest_size(part)).astype(float),
+            "other_size": (_sizes(part) != commonest_size(part)).astype(float),
             "mode": part["mode"].astype(str),
             "suffix": [Path(path).suffix.lower() for path in part["path"]],
-            "bytes": disk,
-            "bytes_a_pixel": disk / (width * height),
+            "bytes": size,
+            "bytes_a_pixel": size / (width * height),
         }
     ).reset_index(drop=True)
     if part.empty:
         return stored
-    plain = folder._replace(
-        depth="percentiles", resize="stretch"
-    )  # as the search for same-source images caches them
-    pictures = load_pixels(part, plain, (_SIDE, _SIDE))
+    cached = folder._replace(depth="percentiles", resize="stretch")
+    pictures = load_pixels(part, cached, (_SIDE, _SIDE))
     return stored.join(pd.DataFrame([_measure_grey(pictures[row]) for row in range(len(part))]))
 
 
 def commonest_size(part: pd.DataFrame) -> str:
-    """Return the size that most of a manifest's rows have, such as ``224 x 224`` (width x height)."""
+    """Return the most frequent size in a manifest as text, such as ``224 x 224`` (width x height)."""
     return str(_sizes(part).mode().iloc[0]) if len(part) else ""
 
 
@@ -121,37 +118,36 @@ def _sizes(part: pd.DataFrame) -> pd.Series:
     return part["width"].astype(int).astype(str) + " x " + part["height"].astype(int).astype(str)
 
 
-def _bytes_of(folder: ImageFolder, path: str) -> float:
-    place = Path(folder.places[path]) if folder.places else find_file(folder.path, path)
-    return place.stat().st_size if place.exists() else np.nan
+def _file_size(folder: ImageFolder, path: str) -> float:
+    file = Path(folder.places[path]) if folder.places else find_file(folder.path, path)
+    return file.stat().st_size if file.exists() else np.nan
 
 
 def _measure_grey(picture: np.ndarray) -> dict[str, float]:
-    found = {"mean_grey": float(picture.mean()), "black_share": float((picture <= _BLACK).mean())}
+    measures = {"mean_grey": float(picture.mean()), "black_share": float((picture <= _BLACK).mean())}
     edges = np.abs(cv2.Laplacian(picture, cv2.CV_32F))
     down, across = (round(_CORNER * side) for side in picture.shape)
     for vertical, rows in (("upper", slice(None, down)), ("lower", slice(-down, None))):
         for side, columns in (("left", slice(None, across)), ("right", slice(-across, None))):
             corner = picture[rows, columns]
-            found |= {
+            measures |= {
                 f"{vertical}_{side}_mean": float(corner.mean()),
                 f"{vertical}_{side}_brightest": float(np.percentile(corner, 99)),
                 f"{vertical}_{side}_edges": float(edges[rows, columns].mean()),
             }
-    return found
+    return measures
 
 
 def predict_by_surface(surface: pd.DataFrame, table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Predict every image from measures of its surface by trees that saw neither it nor its group.
+    """Predict the label of every image out of fold from its surface.
 
-    Each fold is predicted by what the others taught: for all measures together and for each family of them
-    boosted trees of four leaves, for single measures the measure itself, in the direction in which it tells
-    the label there.
+    All measures together and each family of measures are used by boosted trees with four leaves. A single
+    measure (corners apart) is used as it is, with the sign that fits the label in the other folds.
 
     Parameters
     ----------
     surface : DataFrame
-        Of `measure_surface`.
+        Result of `measure_surface`.
     table : DataFrame
         path, group, y_true, fold; the same rows.
     seed : int
@@ -159,51 +155,45 @@ def predict_by_surface(surface: pd.DataFrame, table: pd.DataFrame, seed: int = 0
     Returns
     -------
     DataFrame
-        path, group, y_true, fold, then a column a family and measure: P(Fractured), or a rank between 0 and
-        1. No row where there are fewer than two folds with both classes outside.
+        path, group, y_true, fold, and one column per set of measures and single measure: P(Fractured), or a
+        rank between 0 and 1. Images are left out whose other folds hold one class only; no rows where fewer
+        than two folds remain.
     """
     fold, y = table["fold"].to_numpy(int), table["y_true"].to_numpy(int)
-    judged = [at for at in np.unique(fold) if len(set(y[fold != at])) == 2]
-    kept = np.isin(fold, judged) if len(judged) > 1 else np.zeros(len(y), bool)
-    found = {name: np.full(len(y), np.nan) for name, _ in _list_measures(surface)}
-    singles = {name for name, kind in _list_measures(surface) if kind == "single"}
-    with threadpool_limits(
-        1
-    ):  # of so few rows threads wait for each other twenty times longer than they compute
-        for at in judged if kept.any() else []:
-            train, test = fold != at, fold == at
-            for name, columns in _families(surface).items():
-                model = _build_model(columns, derive_seed(seed, "surface", name)).fit(
-                    surface[train], y[train]
-                )
-                found[name][test] = model.predict_proba(surface[test])[:, 1]
+    predicted = [number for number in np.unique(fold) if len(set(y[fold != number])) == 2]
+    predicted = predicted if len(predicted) > 1 else []
+    families, singles = _families(surface), _singles(surface)
+    scores = pd.DataFrame(np.nan, index=range(len(y)), columns=[*families, *singles])
+    with threadpool_limits(1):  # for so few rows, one thread is about twenty times faster than many
+        for number in predicted:
+            train, test = fold != number, fold == number
+            for name, columns in families.items():
+                model = _build_model(columns, derive_seed(seed, "surface", name))
+                model.fit(surface[train], y[train])
+                scores.loc[test, name] = model.predict_proba(surface[test])[:, 1]
             for name in singles:
-                found[name][test] = _score_single(surface[name], y, train, test)
-    ranked = {name: _rank(values) if name in singles else values for name, values in found.items()}
-    whole = table[["path", "group", "y_true", "fold"]].reset_index(drop=True).assign(**ranked)
-    return whole[kept].reset_index(drop=True)
+                scores.loc[test, name] = _score_single(surface[name], y, train, test)
+    scores[singles] = scores[singles].rank(pct=True)
+    return table[_KEYS].reset_index(drop=True).join(scores)[np.isin(fold, predicted)].reset_index(drop=True)
 
 
 def _families(surface: pd.DataFrame) -> dict[str, list[str]]:
-    by_name = {
+    """Return the columns of each family that was measured, and of all of them together."""
+    families = {
         name: [column for column in columns if column in surface] for name, columns in FAMILIES.items()
     }
-    every = {ALL: [column for columns in by_name.values() for column in columns]} | by_name
-    return {name: columns for name, columns in every.items() if columns}
+    sets = {ALL: [column for columns in families.values() for column in columns]} | families
+    return {name: columns for name, columns in sets.items() if columns}
 
 
-def _list_measures(surface: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the rows of the table: all together, families, and single measures but for those of the
-    corners.
-    """
-    kinds = {name: "all" if name == ALL else "family" for name in _families(surface)}
-    singles = [column for name, columns in FAMILIES.items() if name != "corners" for column in columns]
-    return [*kinds.items(), *((column, "single") for column in singles if column in surface)]
+def _singles(surface: pd.DataFrame) -> list[str]:
+    families = [columns for name, columns in FAMILIES.items() if name != "corners"]
+    return [column for columns in families for column in columns if column in surface]
 
 
 def _build_model(columns: list[str], seed: int) -> Pipeline:
-    words = [column for column in columns if column in _WORDS]
-    numbers = [column for column in columns if column not in _WORDS]
+    categorical = [column for column in columns if column in _CATEGORICAL]
+    numbers = [column for column in columns if column not in _CATEGORICAL]
     encode = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=30)
     trees = HistGradientBoostingClassifier(
         max_iter=60,
@@ -212,79 +202,71 @@ def _build_model(columns: list[str], seed: int) -> Pipeline:
         l2_regularization=1.0,
         early_stopping=False,
         class_weight="balanced",
-        categorical_features=list(range(len(words))),
+        categorical_features=list(range(len(categorical))),
         random_state=seed,
     )
-    return make_pipeline(make_column_transformer((encode, words), ("passthrough", numbers)), trees)
+    return make_pipeline(make_column_transformer((encode, categorical), ("passthrough", numbers)), trees)
 
 
 def _score_single(values: pd.Series, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Return a measure so signed that more of it means Fractured outside this fold; of words the share of
-    fractures there.
+    """Return scores that increase with the share of fractures seen in training.
+
+    A number is used with the sign that fits there; a category is replaced by its smoothed share of fractures.
     """
-    if values.name in _WORDS:
+    prevalence = y[train].mean()
+    if values.name in _CATEGORICAL:
         known = pd.Series(y[train]).groupby(values[train].to_numpy()).agg(["sum", "size"])
-        share = (known["sum"] + y[train].mean()) / (known["size"] + 1)
-        return values[test].map(share).fillna(y[train].mean()).to_numpy(float) - y[train].mean()
+        share = (known["sum"] + prevalence) / (known["size"] + 1)
+        return values[test].map(share).fillna(prevalence).to_numpy(float) - prevalence
     numbers = values.fillna(values.median()).to_numpy(float)
     return numbers[test] * (1 if roc_auc_score(y[train], numbers[train]) >= 0.5 else -1)
 
 
-def _rank(values: np.ndarray) -> np.ndarray:
-    """Return values as ranks between 0 and 1, equal ones alike."""
-    return pd.Series(values).rank(pct=True).to_numpy()
-
-
-def evaluate_surface(scores: pd.DataFrame, common: str = "") -> pd.DataFrame:
-    """Return how well each family and measure tells the label out of fold: ``shortcuts.csv``.
+def score_surface(scores: pd.DataFrame, common: str = "") -> pd.DataFrame:
+    """Return the AUROC of each column of out-of-fold predictions from the surface: ``shortcuts.csv``.
 
     Parameters
     ----------
     scores : DataFrame
-        Of `predict_by_surface`.
+        Result of `predict_by_surface`.
     common : str
-        Of `commonest_size`.
+        Result of `commonest_size`.
 
     Returns
     -------
     DataFrame
         measure, kind (``all``, ``family`` or ``single``), words (what was measured, for a reader), auroc,
-        low, high (95 %, groups together; missing where there are too few), n, n_groups; the strongest of each
-        kind first.
+        low, high (95 %, grouped; missing where there are too few groups), n, n_groups; the highest AUROC of
+        each kind first.
     """
-    names = [name for name in scores.columns if name not in ("path", "group", "y_true", "fold")]
-    families, rows = {ALL: "all"} | dict.fromkeys(FAMILIES, "family"), []
-    for name in names if len(scores) and scores["y_true"].nunique() == 2 else []:
-        entry = compute_metrics(scores["y_true"], scores[name], 0.5, scores["group"])["auroc"]
-        rows.append(
-            {"measure": name, "kind": families.get(name, "single"), "words": _describe(name, common)}
-            | flat_auroc(entry)
-            | {"n": len(scores), "n_groups": scores["group"].nunique()}
-        )
-    table = pd.DataFrame(rows, columns=list(_COLUMNS))
-    order = table["kind"].map({"all": 0, "family": 1, "single": 2})
-    ordered = table.assign(order=order).sort_values(
-        ["order", "auroc"], ascending=[True, False], kind="stable"
-    )
-    return ordered.drop(columns="order").reset_index(drop=True)
+    kinds = {ALL: "all"} | dict.fromkeys(FAMILIES, "family")
+    defined = len(scores) and scores["y_true"].nunique() == 2
+    rows = [
+        {"measure": name, "kind": kinds.get(name, "single"), "words": _describe(name, common)}
+        | score_auroc(scores.assign(y_prob=scores[name]))
+        for name in (scores.columns.drop(_KEYS) if defined else ())
+    ]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    return table.sort_values(["kind", "auroc"], ascending=[True, False], ignore_index=True)
+
+
+def score_auroc(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Return auroc, low, high (not-a-number where missing), n and n_groups of predictions."""
+    y_true, y_prob, group = (predictions[name] for name in ("y_true", "y_prob", "group"))
+    entry = compute_metrics(y_true, y_prob, 0.5, group)["auroc"]
+    ends = (("auroc", "value"), ("low", "ci_low"), ("high", "ci_high"))
+    scores = {name: np.nan if entry[key] is None else float(entry[key]) for name, key in ends}
+    return scores | {"n": len(predictions), "n_groups": group.nunique()}
 
 
 def _describe(name: str, common: str) -> str:
     if name == "other_size":
         return f"file is not {common or 'of the commonest size'}"
-    return _WORDED.get(name, name).replace("_", " ")
-
-
-def flat_auroc(entry: dict[str, Any]) -> dict[str, float]:
-    """Return the value of an entry and its interval as auroc, low and high; missing ones as not-a-number."""
-    ends = (("auroc", "value"), ("low", "ci_low"), ("high", "ci_high"))
-    return {name: np.nan if entry[key] is None else float(entry[key]) for name, key in ends}
+    return _TITLES.get(name, name).replace("_", " ")
 
 
 def list_views(settings: Settings) -> list[Settings]:
-    """Return the settings of each kind of picture whose features a study needs: its own, and border and
-    corners alone.
-    """
+    """Return settings for each kind of features that a study needs: its own, and border and corners alone."""
     wanted = settings.shortcuts == "on" and settings.border == "keep" and settings.repeats > 0
     return [settings, settings.model_copy(update={"border": "only"})] if wanted else [settings]
 
@@ -298,24 +280,24 @@ def predict_border(
     table: pd.DataFrame,
     schedule: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Predict every image out of fold by heads that were taught border and corners alone.
+    """Predict every image out of fold by heads that were trained on border and corners alone.
 
-    It takes one forward pass over the images, whose features are cached as those of whole pictures are.
+    This takes one forward pass over the images; the features are cached like those of whole pictures.
 
     Parameters
     ----------
     model, settings, weights, engine, folder
-        As for `features.open_extractor`.
+        See `features.open_extractor`.
     table : DataFrame
-        Rows of the manifest as for `resampling.cross_validate`.
+        Rows of the manifest, as for `resampling.cross_validate`.
     schedule : sequence of float, optional
-        As the heads of the whole picture were trained by, so that both are comparable.
+        Learning rates with which the heads of the whole picture were trained, so that both are comparable.
 
     Returns
     -------
     DataFrame
-        As of `resampling.cross_validate`; no row with ``shortcuts = off``, ``repeats = 0`` or a border that
-        is not kept, as such a study is a control itself.
+        As from `resampling.cross_validate`; no rows with ``shortcuts = off``, ``repeats = 0``, or a border
+        that is not kept, as such a study is a control itself.
     """
     for view in list_views(settings)[1:]:
         _, forward, key = open_extractor(model, view, weights, engine, folder)

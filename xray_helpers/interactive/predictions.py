@@ -13,7 +13,7 @@ from IPython.display import Image
 from xray_helpers.data.manifest import data_folder
 from xray_helpers.data.parts import used_part
 from xray_helpers.evaluation.failures import measure_certainty
-from xray_helpers.explain.maps import fit_map, read_maps, seen_size
+from xray_helpers.explain.maps import fit_map, input_size, read_maps
 from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import UnreadableError
 from xray_helpers.interactive.components import (
@@ -158,7 +158,7 @@ class Maps:
         self.known, self._size = {}, None
         if place.exists():
             table = read_csv(place)
-            self.known, self._size = read_maps(table), seen_size(table)
+            self.known, self._size = read_maps(table), input_size(table)
 
     def fitted(self, path: str, shape: tuple[int, int]) -> np.ndarray | None:
         """Return the map of an image as it lies over its picture of a shape (height, width); None where there

@@ -13,7 +13,8 @@ from xray_helpers.data.leaks import describe_leak, measure_leak
 from xray_helpers.data.parts import class_balance, used_part
 from xray_helpers.evaluation.intervals import TOO_FEW, effective_groups
 from xray_helpers.evaluation.planning import find_uneven_parts
-from xray_helpers.explain.localization import EvaluatedMaps, choose_controlled, choose_shown, read_shown
+from xray_helpers.explain.images import choose_controls, choose_examples, load_examples
+from xray_helpers.explain.localization import EvaluatedMaps
 from xray_helpers.explain.shortcut_verdicts import describe_controls
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.settings import MIN_GROUPS, class_names
@@ -102,15 +103,15 @@ def show_maps(
 
     def lay_out(rows: pd.DataFrame) -> tuple[list[np.ndarray], list[str]]:
         words = [f"true {class_names()[row.y_true]}, P = {row.y_prob:.2f}" for row in rows.itertuples()]
-        return read_shown(rows, folder, judged.frame), words
+        return load_examples(rows, folder, judged.frame), words
 
     figures, alt = [], sentence.replace("**", "")
-    if len(rows := choose_shown(test, judged.maps, 12)):
+    if len(rows := choose_examples(test, judged.maps, 12)):
         pictures, words = lay_out(rows)
         overlays = [(judged.maps[path], judged.boxes[path]) for path in rows["path"]]
         title = f"{model}: Grad-CAM of {len(rows)} test images"
         figures.append(show(plot_saliency_maps(pictures, overlays, words, title=title), alt))
-    rows, controls = choose_controlled(test, table)
+    rows, controls = choose_controls(test, table)
     if len(rows):
         pictures, words = lay_out(rows)
         title = f"{model}: maps of {len(rows)} test images, each in proportion to its own largest value"

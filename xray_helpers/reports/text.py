@@ -9,7 +9,7 @@ from xray_helpers.evaluation.intervals import describe, describe_count
 from xray_helpers.evaluation.metrics import METRIC_TITLES
 from xray_helpers.evaluation.operating_point import describe_choice
 from xray_helpers.evaluation.thresholds import describe_rule
-from xray_helpers.explain.shortcut_verdicts import evaluate_border
+from xray_helpers.explain.shortcut_verdicts import BLANKED, assess_border
 from xray_helpers.reports.display import escape
 from xray_helpers.same_source.search import Search
 from xray_helpers.settings import Settings, class_names
@@ -163,11 +163,8 @@ def describe_border(border: str, auroc: dict[str, Any]) -> str:
     if border == "keep":
         return ""
     if border == "blank":
-        return (
-            "Border and corners were blanked: compare with a study that keeps them; what is lost came "
-            "from there. "
-        )
-    return f"Control study, only border and corners were shown. {evaluate_border(auroc).sentence} "
+        return f"{BLANKED} "
+    return f"Control study, only border and corners were shown. {assess_border(auroc).sentence} "
 
 
 def log_scores(model: str, scores: dict[str, Any], baseline: float) -> None:

@@ -1,0 +1,47 @@
+"""Three answers to a question that an interval decides: shown, ruled out, or not known.
+
+An interval that covers the bound shows nothing either way: absence of evidence is not evidence of absence.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+SHOWN, RULED_OUT, UNKNOWN = "shown", "ruled out", "not known"
+
+
+class Verdict(NamedTuple):
+    """The answer to one question.
+
+    Attributes
+    ----------
+    state : str
+        `SHOWN`, `RULED_OUT` or `UNKNOWN`.
+    sentence : str
+        The answer in words, with the numbers that it rests on.
+    """
+
+    state: str
+    sentence: str
+
+    @property
+    def answer(self) -> bool | None:
+        """The state as True, False or None."""
+        return {SHOWN: True, RULED_OUT: False, UNKNOWN: None}[self.state]
+
+
+def compare_to_bound(entry: Mapping[str, Any], bound: float) -> str:
+    """Return `SHOWN` if the whole interval lies above the bound, `RULED_OUT` if below, else `UNKNOWN`."""
+    low, high = entry.get("ci_low"), entry.get("ci_high")
+    if pd.notna(low) and low > bound:
+        return SHOWN
+    return RULED_OUT if pd.notna(high) and high < bound else UNKNOWN
+
+
+def read_entry(
+    row: Mapping[str, Any], value: str, low: str = "ci_low", high: str = "ci_high"
+) -> dict[str, float | None]:
+    """Return value, ci_low and ci_high from three columns of a row; None where a number is missing."""
+    columns = {"value": value, "ci_low": low, "ci_high": high}
+    return {key: None if pd.isna(row.get(column)) else float(row[column]) for key, column in columns.items()}
