@@ -207,7 +207,7 @@ def test_tags_that_contradict_the_frame_are_refused(tmp_path, stored, coded, syn
     pixels = rng.integers(0, 256, coded, dtype=np.uint8)
     kind = "RGB" if len(stored) == 3 else "MONOCHROME2"
     ds = build(np.zeros(stored, np.uint8), 8, kind, syntax, codestream=encode(pixels, codec, **options))
-    with pytest.raises(UnreadableError, match=r"where its tags say .*: export it anew"):
+    with pytest.raises(UnreadableError, match=r"where its tags say .*: export it again"):
         read(ds, tmp_path)
 
 

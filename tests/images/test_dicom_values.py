@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from xray_helpers.images.dicom_values import LookUpTable, find_stored_values, read_numbers
+from xray_helpers.images.dicom_display import LookUpTable
+from xray_helpers.images.dicom_values import find_stored_values, read_numbers
 from xray_helpers.images.radiographs import UnreadableError
 
 SYNTAXES = [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian]
@@ -259,9 +260,9 @@ def test_a_picture_of_one_grey_is_not_stretched_to_noise(tmp_path):
     ("centre", "width", "said"),
     [
         (b"2047,5", b"4096,0", "decimal comma"),
-        (b"\\2047.5 ", b"\\4096 ", "first window is not whole"),
-        (b"\\2047.5 ", b"4096", "first window is not whole"),
-        (b"NaN\\2047.5 ", b"4096\\4096 ", "first window is not whole"),
+        (b"\\2047.5 ", b"\\4096 ", "first window is incomplete"),
+        (b"\\2047.5 ", b"4096", "first window is incomplete"),
+        (b"NaN\\2047.5 ", b"4096\\4096 ", "first window is incomplete"),
         (b"2047.5\\60000", b"4096\\1 ", ""),
         (b"2047.5 ", b"4096\0", ""),
     ],
@@ -289,7 +290,7 @@ def test_a_window_of_which_nothing_can_be_used_is_noted(tmp_path, deep, centre, 
     ds = add_text(add_text(build(deep, 12), "WindowCenter", centre), "WindowWidth", width)
     found = read(ds, tmp_path, depth="range")
     assert (found.pixels == scale(deep)).all()
-    assert found.note == "the window is not whole, or not wider than 0: scaled by the picture's own values"
+    assert found.note == "the window is incomplete, or not wider than 0: scaled by the picture's own values"
 
 
 def test_rescaling_that_is_no_number_is_noted(tmp_path, deep):
@@ -299,7 +300,7 @@ def test_rescaling_that_is_no_number_is_noted(tmp_path, deep):
         b"0 ",
     )
     assert (read(ds, tmp_path).pixels == scale(deep)).all()
-    for text, said in ((b"one ", "RescaleSlope is no number"), (b"0 ", "RescaleSlope is 0")):
+    for text, said in ((b"one ", "RescaleSlope is not a number"), (b"0 ", "RescaleSlope is 0")):
         found = read(add_text(build(deep, 12), "RescaleSlope", text), tmp_path, depth="range")
         assert (found.pixels == scale(deep)).all()
         assert said in found.note
@@ -464,7 +465,7 @@ def test_palettes_span_the_bits_that_their_entries_use(tmp_path, phantom, bits):
     found = read(ds, tmp_path).pixels
     assert np.abs(found.astype(int) - phantom).max() <= 2
     ds.RedPaletteColorLookupTableData = entries[:100].tobytes()
-    with pytest.raises(UnreadableError, match="a palette that is not whole"):
+    with pytest.raises(UnreadableError, match="an incomplete palette"):
         read(ds, tmp_path, "short.dcm")
 
 
@@ -478,7 +479,7 @@ def test_values_of_more_bits_than_stored_says_are_read_whole_with_a_note(tmp_pat
 
 
 def test_a_table_that_is_cut_short_is_not_used(tmp_path, deep):
-    for keyword, words_ in (("ModalityLUTSequence", "Modality LUT is not whole"), ("VOILUTSequence", "")):
+    for keyword, words_ in (("ModalityLUTSequence", "Modality LUT is incomplete"), ("VOILUTSequence", "")):
         ds = build(deep, 12)
         setattr(ds, keyword, table([4096, 0, 12], np.arange(2000).astype("<u2").tobytes()))
         found = read(ds, tmp_path, f"{keyword}.dcm")

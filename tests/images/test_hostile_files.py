@@ -55,7 +55,7 @@ def test_every_file_is_read_or_has_its_reason(root, folder):
         "broken_link.png": "cannot be opened",
         "link_out.png": "link out of the data folder",
         "round.png": "cannot be opened",
-        "pipe.png": "no ordinary file",
+        "pipe.png": "not an ordinary file",
         "loop": "link to a folder",
         ".DS_Store": "is hidden",
         "Thumbs.db": "no image by its name",
@@ -84,7 +84,7 @@ def test_reading_takes_bounded_memory_and_time(root, folder):
         rows = (b"\0" + b"\0" * half + b"\xff" * half) * 8_000
         (folder / "Fractured" / f"large{number}.png").write_bytes(png_of(7_900, 8_000, rows, kind, 16))
     code = (
-        "import sys; from xray_helpers.manifest import *; "
+        "import sys; from xray_helpers.data.manifest import *; "
         "t = inspect_files(list_data(sys.argv[1], labelled=False)).set_index('path'); "
         # unlike ru_maxrss, not the parent's
         "peak = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]; "

@@ -68,7 +68,7 @@ def test_reasons(tmp_path):
         "cut.jpg": "truncated",
         "empty.png": "empty",
         "text.jpg": "no picture",
-        "folder.png": "no ordinary file",
+        "folder.png": "not an ordinary file",
         "missing.png": "cannot be opened",
     }.items():
         with pytest.raises(UnreadableError, match=reason):

@@ -1,4 +1,4 @@
-"""Compressed frames of DICOM and of picture files, decoded by imagecodecs to the stored values."""
+"""Compressed frames of DICOM and of image files, decoded by imagecodecs to their stored values."""
 
 import struct
 from threading import Lock
@@ -8,29 +8,24 @@ import numpy as np
 
 if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import DecodeRunner
-PLUGIN = "imagecodecs"  # the name under which pydicom knows `decode_frame`
-JPEG, JPEG_2000 = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"  # how such codestreams begin
+PLUGIN = "imagecodecs"  # pydicom's name for `decode_frame`
 LOSSY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))  # transfer syntaxes
-_LOSSLESS, _LS = 0xC3, 0xF7  # the frame markers of lossless JPEG and of JPEG-LS; others are DCT
-_ADOBE = b"\xff\xee\x00\x0eAdobe"  # the whole segment; libjpeg takes no shorter one
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # neither occurs within coded data
-_registering = Lock()
-_FRAMES = {*range(0xC0, 0xD0), _LS} - {0xC4, 0xC8, 0xCC}
+DECODER_DEPENDENCIES = {  # the name that pydicom looks for in a plugin
+    f"1.2.840.10008.1.2.4.{number}": ("imagecodecs",)
+    for number in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203)
+}
+_JPEG, _JPEG_2000 = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"  # the first bytes of codestreams
+_LOSSLESS, _JPEG_LS = 0xC3, 0xF7  # frame markers; the others are DCT-coded
+_FRAME_MARKERS = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
+_ADOBE = b"\xff\xee\x00\x0eAdobe"  # the start of the complete segment; libjpeg ignores shorter ones
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # do not occur within coded data
+_registration = Lock()
 
 
 class FrameHeader(NamedTuple):
-    """What a JPEG, JPEG-LS or JPEG 2000 codestream says of itself.
+    """Size, channels and bits per sample of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
-    Attributes
-    ----------
-    height, width : int
-        Pixels.
-    samples : int
-        Channels.
-    precision : int
-        Bits of a sample.
-    marker : int
-        Of the JPEG frame, which tells its process; 0 for JPEG 2000.
+    `marker` is that of the JPEG frame, which identifies the process; 0 for JPEG 2000.
     """
 
     height: int
@@ -41,11 +36,11 @@ class FrameHeader(NamedTuple):
 
 
 def read_header(codestream: bytes) -> FrameHeader | None:
-    """Return what the head of a codestream says, decoding nothing; None where it is no JPEG of any kind."""
+    """Return the header of a codestream, without decoding it, or None if it is not any kind of JPEG."""
     try:
-        if codestream.startswith(JPEG):
+        if codestream.startswith(_JPEG):
             return _read_jpeg_header(codestream)
-        start = codestream.find(JPEG_2000, 0, 4096)  # behind the boxes of a JP2 file, if any
+        start = codestream.find(_JPEG_2000, 0, 4096)  # a JP2 file has boxes before it
         if start < 0:
             return None
         right, bottom, left, top = struct.unpack_from(">4I", codestream, start + 8)
@@ -56,42 +51,46 @@ def read_header(codestream: bytes) -> FrameHeader | None:
 
 
 def _read_jpeg_header(codestream: bytes) -> FrameHeader:
-    """Walk over the segments to the frame header (ISO/IEC 10918-1, B.2.2)."""
-    place = 2
+    """Skip segments up to the frame header (ISO/IEC 10918-1, B.2.2)."""
+    offset = 2
     while True:
-        fill, marker, length = struct.unpack_from(">BBH", codestream, place)
-        if marker in _FRAMES and fill == 0xFF:
-            precision, height, width, samples = struct.unpack_from(">BHHB", codestream, place + 4)
+        fill, marker, length = struct.unpack_from(">BBH", codestream, offset)
+        if marker in _FRAME_MARKERS and fill == 0xFF:
+            precision, height, width, samples = struct.unpack_from(">BHHB", codestream, offset + 4)
             return FrameHeader(height, width, samples, precision, marker)
-        place += 1 if marker == 0xFF else 2 + length
+        offset += 1 if marker == 0xFF else 2 + length
 
 
 def decode(codestream: bytes, *, ybr: bool | None = None) -> np.ndarray:
-    """Return what a codestream holds, unscaled: (height, width) or (height, width, channels), integers.
+    """Return the unscaled samples of a codestream.
 
     Parameters
     ----------
     codestream : bytes
         JPEG of any process, JPEG-LS, JPEG 2000 or High-Throughput JPEG 2000.
     ybr : bool, optional
-        Whether the three channels of a DCT-coded JPEG are luminance and chrominance; as the codestream says
-        by default.
+        Whether the three channels of a DCT-coded JPEG are luminance and chrominance. By default, the
+        codestream decides.
+
+    Returns
+    -------
+    ndarray of integers, shape (height, width) or (height, width, channels)
 
     Raises
     ------
     Exception
-        What imagecodecs raises on damaged files.
+        Of any type, from imagecodecs, if the codestream is damaged.
     """
     import imagecodecs
 
     header = read_header(codestream)
     if header is None:
-        raise ValueError("no JPEG of any kind")
+        raise ValueError("not any kind of JPEG")
     if not header.marker:
         return imagecodecs.jpeg2k_decode(codestream)
-    if codestream.rfind(_END) < codestream.rfind(_SCAN):  # libjpeg would make up the rest
+    if codestream.rfind(_END_OF_IMAGE) < codestream.rfind(_START_OF_SCAN):  # libjpeg would invent the rest
         raise ValueError("truncated")
-    if header.marker == _LS:
+    if header.marker == _JPEG_LS:
         return imagecodecs.jpegls_decode(codestream)
     if header.marker == _LOSSLESS and header.samples > 1:
         return imagecodecs.jpegsof3_decode(codestream)  # never converts colours
@@ -101,36 +100,29 @@ def decode(codestream: bytes, *, ybr: bool | None = None) -> np.ndarray:
 
 
 def register() -> None:
-    """Make imagecodecs known to pydicom for every kind of JPEG; from several threads at once, too."""
+    """Add `decode_frame` to pydicom's decoders for every kind of JPEG. Safe to call from several threads."""
     from pydicom.pixels import get_decoder
 
-    with _registering:  # pydicom refuses a plugin that is added twice
+    with _registration:  # pydicom does not allow a plugin to be added twice
         for decoder in map(get_decoder, DECODER_DEPENDENCIES):
             if PLUGIN not in decoder.available_plugins:
                 decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
 
 
+def is_available(syntax: str) -> bool:
+    """Return whether a transfer syntax can be decoded. pydicom calls this."""
+    return syntax in DECODER_DEPENDENCIES
+
+
 def decode_frame(codestream: bytes, runner: "DecodeRunner") -> bytes:
-    """Decode one frame for pydicom: the function of its plugin."""
+    """Decode one frame. pydicom calls this."""
     adobe = _ADOBE in codestream[:4096]  # then the codestream itself says how its colours are coded
-    values = decode(codestream, ybr=None if adobe else "YBR" in runner.photometric_interpretation)
-    header = read_header(codestream)
-    converted = header.marker not in (0, _LOSSLESS, _LS)
+    samples = decode(codestream, ybr=None if adobe else "YBR" in runner.photometric_interpretation)
+    converted = read_header(codestream).marker not in (0, _LOSSLESS, _JPEG_LS)
     if runner.samples_per_pixel == 3 and (
         converted or runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT")
     ):
         runner.set_option("photometric_interpretation", "RGB")
     runner.set_option("planar_configuration", 0)
-    runner.set_option("bits_allocated", 8 * values.dtype.itemsize)
-    return values.tobytes()
-
-
-def is_available(syntax: str) -> bool:
-    """Tell pydicom that a transfer syntax can be decoded."""
-    return syntax in DECODER_DEPENDENCIES
-
-
-DECODER_DEPENDENCIES = {  # pydicom asks for it by this name
-    f"1.2.840.10008.1.2.4.{number}": ("imagecodecs",)
-    for number in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203)
-}
+    runner.set_option("bits_allocated", 8 * samples.dtype.itemsize)
+    return samples.tobytes()

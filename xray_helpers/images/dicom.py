@@ -1,4 +1,4 @@
-"""One DICOM file in; one grey picture out with what matters of its header, or the reason why not."""
+"""One DICOM file in; one picture out with what matters of its header, or the reason why not."""
 
 import hashlib
 import hmac
@@ -15,311 +15,305 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xray_helpers.images.decoders import LOSSY, PLUGIN, read_header, register
-from xray_helpers.images.dicom_values import (
-    apply_modality,
-    choose_display,
-    find_padding,
-    find_stored_values,
-    read_integer,
-    read_table,
-)
+from xray_helpers.images.dicom_display import Conversion, choose_display, read_modality, read_table
+from xray_helpers.images.dicom_values import find_padding, find_stored_values, read_integer
+from xray_helpers.images.errors import UnreadableError
 from xray_helpers.images.patient_names import is_placeholder
 from xray_helpers.study.folders import root
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-PROJECTION = ("CR", "DX", "RG")  # modalities of plain radiographs
-_SCANNED = ("", "OT", "SC", "HC")  # and of secondary captures that do not say what they were captured from
+_PROJECTION = ("CR", "DX", "RG")  # modalities of plain radiographs
+_SCANNED = ("", "OT", "SC", "HC")  # modalities of secondary captures that do not name their source
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_RADIOGRAPHS = (
-    f"{_STORAGE}1",
-    f"{_STORAGE}1.1",
-    f"{_STORAGE}1.1.1",
-)  # CR, DX for presentation and for processing
+# CR, and DX for presentation and for processing
+_RADIOGRAPHS = (f"{_STORAGE}1", f"{_STORAGE}1.1", f"{_STORAGE}1.1.1")
 _SECONDARY_CAPTURES = (f"{_STORAGE}7", *(f"{_STORAGE}7.{kind}" for kind in (1, 2, 3, 4)))
-_PIXELS = {
-    "PixelData": 0,
-    "FloatPixelData": 32,
-    "DoubleFloatPixelData": 64,
-}  # bits of a sample; as the tags say for 0
-_nameless = ContextVar("nameless", default=False)
+_PIXEL_BITS = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}  # 0: as BitsAllocated says
+_SAMPLE = 200_000  # pixels by which windows are tried
+_ignore_patients = ContextVar("ignore_patients", default=False)
 
 
-class DicomError(Exception):
-    """Why a file gives no picture: a phrase for the manifest's column ``reason``."""
-
-
-class Plane(NamedTuple):
-    """The grey values of a DICOM file, before they are made 8 bits.
+class DicomImage(NamedTuple):
+    """The picture of a DICOM file, before it is reduced to 8-bit grey.
 
     Attributes
     ----------
-    values : ndarray of float32, shape (height, width); or of uint8 or uint16, shape (height, width, 3), in
-    colour
-        After the modality's scaling; as they are stored in colour, of which more than 8 bits have no range of
-        their own.
-    window : tuple of float, optional
-        What is black and what is white, where the file says so.
-    padding : ndarray of bool, shape (height, width), optional
-        Where the file says that there is no picture.
+    values : ndarray of float32, shape (height, width), or of uint8 or uint16, shape (height, width, 3)
+        Grey values after Modality LUT and VOI LUT or window; or colours as they are stored.
+    limits : (float, float), optional
+        The values of black and white, if the file says how it is to be displayed.
+    masked : ndarray of bool, shape (height, width), optional
+        Padding, and values that are not finite.
     invert : bool
-        Whether low values are bright.
+        Whether low values are bright: MONOCHROME1, or PresentationLUTShape INVERSE, which mean the same.
     mode : str
         Such as ``DICOM MONOCHROME2 12 bit``.
     patient : str
-        A salted hash of PatientID, or of StudyInstanceUID where there is none, or a word such as ANONYMOUS;
-        empty without both, and in `without_patient_id`.
+        A salted hash of PatientID, or else of StudyInstanceUID; empty if both are missing or placeholders,
+        and within `without_patient_id`.
     note : str
-        What a reader should know: more frames, burned-in annotation, tags that could not be used.
+        What a reader should know: more frames, burned-in annotation, elements that could not be used.
     """
 
     values: np.ndarray
-    window: tuple[float, float] | None
-    padding: np.ndarray | None
-    invert: bool
     mode: str
     patient: str
     note: str
+    limits: tuple[float, float] | None = None
+    masked: np.ndarray | None = None
+    invert: bool = False
 
 
 def is_dicom(head: bytes) -> bool:
-    """Return whether a file that begins so is DICOM, with its preamble or without."""
-    bare = (
-        head[:1] in (b"\x02", b"\x08") and head[1:2] == b"\0" and head[3:4] == b"\0"
-    )  # a first element of group 2 or 8
-    return head[128:132] == b"DICM" or bare
+    """Return whether a file with these first 132 bytes is DICOM, with a preamble or without."""
+    first_element = head[:1] in (b"\x02", b"\x08") and head[1:2] == b"\0" and head[3:4] == b"\0"
+    return head[128:132] == b"DICM" or first_element
 
 
-def read_plane(data: bytes, max_pixels: int, *, other_modalities: bool = False) -> Plane:
+def read_dicom(data: bytes, max_pixels: int, *, other_modalities: bool = False) -> DicomImage:
     """Read the first frame of a DICOM file.
-
-    The modality's LUT or rescaling comes first, then the VOI LUT or the window (`dicom_values`);
-    `invert` is said once for MONOCHROME1 and PresentationLUTShape INVERSE, which mean the same.
 
     Parameters
     ----------
     data : bytes
-        The whole file.
+        The complete file.
     max_pixels : int
-        More are refused before they are decoded.
+        Larger pictures are refused before they are decoded.
     other_modalities : bool
-        Whether to read what is no CR, DX, RG or secondary capture as well.
+        Whether to read other files than CR, DX, RG and secondary captures as well.
 
     Raises
     ------
-    DicomError
-        With the reason.
+    UnreadableError
     """
     import pydicom
 
-    with _quiet():
+    with _silence_pydicom():
         syntax = ""
         try:
             ds = pydicom.dcmread(io.BytesIO(data), force=True)
-            _check(ds, max_pixels, other_modalities)
+            _check_size(ds, max_pixels)
+            if not other_modalities:
+                _check_modality(ds)
+            _complete_syntax(ds)
             syntax = ds.file_meta.TransferSyntaxUID
-            return _read_pixels(ds)
-        except DicomError:
+            return _read_image(ds)
+        except UnreadableError:
             raise
-        except Exception:  # pydicom and its decoders raise nearly everything on damaged files
-            how = ", ".join(dict.fromkeys((syntax.name, str(syntax)))) if syntax else "its header is damaged"
-            raise DicomError(
-                f"cannot be decoded ({how}): get a whole copy, or export it anew, uncompressed"
+        except Exception:  # pydicom and its decoders raise exceptions of any type on damaged files
+            names = dict.fromkeys((syntax.name, str(syntax))) if syntax else ["its header is damaged"]
+            raise UnreadableError(
+                f"cannot be decoded ({', '.join(names)}): get a complete copy, or export it again, "
+                "uncompressed"
             ) from None
 
 
 @contextmanager
 def without_patient_id() -> Iterator[None]:
-    """Read DICOM files without telling their patients apart, for which a secret would be kept on the disk."""
-    token = _nameless.set(True)
+    """Read DICOM files without hashing their patients' identifiers, which needs a secret on the disk."""
+    token = _ignore_patients.set(True)
     try:
         yield
     finally:
-        _nameless.reset(token)
+        _ignore_patients.reset(token)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """pydicom warns of what is odd in a header; the manifest says what matters."""
+def _silence_pydicom() -> Iterator[None]:
     log = logging.getLogger("pydicom")
-    before = log.level
+    level = log.level
     log.setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            log.setLevel(before)
+            log.setLevel(level)
 
 
-def _check(ds: "Dataset", max_pixels: int, other_modalities: bool) -> None:
-    if not any(ds.get(name) for name in _PIXELS):
-        raise DicomError("is DICOM without a picture (or no DICOM): remove it")
-    if not getattr(ds.file_meta, "TransferSyntaxUID", None):  # no preamble, so nobody said how it is written
-        from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-        implicit, little = ds.original_encoding
-        ds.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        )
+def _check_size(ds: "Dataset", max_pixels: int) -> None:
+    if not any(ds.get(keyword) for keyword in _PIXEL_BITS):
+        raise UnreadableError("is DICOM without a picture (or not DICOM): remove it")
     rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     if rows * columns == 0:
-        raise DicomError("is DICOM without rows or columns: export it anew")
+        raise UnreadableError("is DICOM without rows or columns: export it again")
     if rows * columns > max_pixels:
-        raise DicomError(f"{columns} x {rows} pixels are too many: resize it")
-    if not other_modalities:
-        _check_kind(ds)
+        raise UnreadableError(f"{columns} x {rows} pixels are too many: resize it")
 
 
-def _check_kind(ds: "Dataset") -> None:
-    """Refuse what is no plain radiograph by its SOP class, of which the modality must be one."""
+def _check_modality(ds: "Dataset") -> None:
+    """Refuse other files than plain radiographs, by their SOP class and modality."""
     modality = str(ds.get("Modality") or "").strip().upper()
     sop = str(ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
-    what = f"has modality {_plain(modality)}"
+    found = f"modality {_keep_letters(modality)}"
     if sop in _SECONDARY_CAPTURES:
-        known = modality in (*PROJECTION, *_SCANNED)
+        accepted = modality in (*_PROJECTION, *_SCANNED)
     elif not sop or sop in _RADIOGRAPHS:
-        known = modality in PROJECTION or (bool(sop) and not modality)
+        accepted = modality in _PROJECTION or (bool(sop) and not modality)
     else:
-        known = False
-        what = f"has SOP class {_name(sop)}" if modality in PROJECTION else what
-    if not known:
-        raise DicomError(
-            f"{what}, no plain radiograph: this study reads radiographs only (other_modalities=false)"
+        accepted = False
+        found = f"SOP class {_name_uid(sop)}" if modality in _PROJECTION else found
+    if not accepted:
+        raise UnreadableError(
+            f"has {found}, no plain radiograph: this study reads radiographs only (other_modalities=false)"
         )
 
 
-def _name(uid: str) -> str:
+def _keep_letters(text: str) -> str:
+    return "".join(c for c in text if c.isalnum())[:16] or "none"
+
+
+def _name_uid(uid: str) -> str:
     from pydicom.uid import UID
 
     return "".join(c for c in UID(uid).name if c.isalnum() or c in " .-")[:64]
 
 
-def _check_length(ds: "Dataset") -> None:
-    """Refuse pixels that are not what rows, columns, samples and bits say, such as colour that is tagged as
-    grey.
-    """
-    samples, frames = read_integer(ds, "SamplesPerPixel", 1), max(read_integer(ds, "NumberOfFrames", 1), 1)
-    shape = (int(ds.Rows), int(ds.Columns), samples)
-    if ds.file_meta.TransferSyntaxUID.is_encapsulated:
-        header = read_header(_get_first_frame(ds))
-        if header and (header.height, header.width, header.samples) != shape:
-            raise DicomError(
-                f"holds {header.width} x {header.height} pixels of {header.samples} channels where its "
-                "tags say "
-                f"{shape[1]} x {shape[0]} of {samples}: export it anew"
-            )
-        return
-    keyword = next(name for name in _PIXELS if ds.get(name))
-    bits = _PIXELS[keyword] or read_integer(ds, "BitsAllocated", 8)
-    halved = str(ds.get("PhotometricInterpretation")) == "YBR_FULL_422"  # two of three samples are stored
-    said = shape[0] * shape[1] * (2 if halved else samples) * frames * bits // 8
-    if len(ds.get(keyword)) >= 2 * max(said, 2):
-        raise DicomError(
-            f"holds {len(ds.get(keyword)) / said:.3g} times the bytes that its tags say, like colour "
-            "tagged as grey: "
-            "export it anew"
-        )
+def _complete_syntax(ds: "Dataset") -> None:
+    """Add the transfer syntax that pydicom has found in a file without a preamble."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if not getattr(ds.file_meta, "TransferSyntaxUID", None):
+        implicit, little = ds.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
-def _get_first_frame(ds: "Dataset") -> bytes:
+def _read_image(ds: "Dataset") -> DicomImage:
     from pydicom.encaps import get_frame
-
-    return get_frame(ds.PixelData, 0, number_of_frames=max(read_integer(ds, "NumberOfFrames", 1), 1))
-
-
-def _plain(text: str) -> str:
-    return "".join(c for c in text if c.isalnum())[:16] or "none"
-
-
-def _read_pixels(ds: "Dataset") -> Plane:
     from pydicom.pixels import pixel_array
     from pydicom.uid import RLELossless
 
     register()
-    _check_length(ds)
-    syntax = ds.file_meta.TransferSyntaxUID
-    header = read_header(_get_first_frame(ds)) if syntax.is_encapsulated else None
-    plugin = PLUGIN if syntax.is_encapsulated else ""
-    plugin = (
-        "pydicom" if syntax == RLELossless else plugin
-    )  # never what else is installed: GDCM may end the process
+    syntax, header, plugin = ds.file_meta.TransferSyntaxUID, None, ""
+    if syntax.is_encapsulated:
+        header = read_header(get_frame(ds.PixelData, 0, number_of_frames=_count_frames(ds)))
+        plugin = "pydicom" if syntax == RLELossless else PLUGIN  # no others: GDCM may end the process
+        _check_frame(ds, header)
+    else:
+        _check_length(ds)
     raw = pixel_array(ds, index=0, correct_unused_bits=False, decoding_plugin=plugin)
     if raw.dtype.kind == "f":
-        return _to_plane(ds, raw, raw)
+        return _to_image(ds, raw, raw, "")
     precision = header.precision if header else None
     stored, note = find_stored_values(ds, raw, precision, lossy=syntax in LOSSY)
-    return _to_plane(ds, raw, stored, note)
+    return _to_image(ds, raw, stored, note)
 
 
-def _to_plane(ds: "Dataset", raw: np.ndarray, stored: np.ndarray, *notes: str) -> Plane:
-    kind = str(ds.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+def _count_frames(ds: "Dataset") -> int:
+    return max(read_integer(ds, "NumberOfFrames", 1), 1)
+
+
+def _check_frame(ds: "Dataset", header: tuple | None) -> None:
+    """Refuse a compressed frame of another size, or of other channels, than the elements say."""
+    expected = (int(ds.Rows), int(ds.Columns), read_integer(ds, "SamplesPerPixel", 1))
+    if header and header[:3] != expected:
+        height, width, samples = header[:3]
+        raise UnreadableError(
+            f"holds {width} x {height} pixels of {samples} channels where its tags say {expected[1]} x "
+            f"{expected[0]} of {expected[2]}: export it again"
+        )
+
+
+def _check_length(ds: "Dataset") -> None:
+    """Refuse uncompressed pixels of twice the expected bytes or more."""
+    keyword = next(name for name in _PIXEL_BITS if ds.get(name))
+    bits = _PIXEL_BITS[keyword] or read_integer(ds, "BitsAllocated", 8)
+    halved = str(ds.get("PhotometricInterpretation")) == "YBR_FULL_422"  # two of three samples are stored
+    samples = 2 if halved else read_integer(ds, "SamplesPerPixel", 1)
+    expected = int(ds.Rows) * int(ds.Columns) * samples * _count_frames(ds) * bits // 8
+    length = len(ds.get(keyword))
+    if length >= 2 * max(expected, 2):
+        raise UnreadableError(
+            f"holds {length / expected:.3g} times the bytes that its tags say, like colour tagged as grey: "
+            "export it again"
+        )
+
+
+def _to_image(ds: "Dataset", raw: np.ndarray, stored: np.ndarray, note: str) -> DicomImage:
+    photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
     bits = read_integer(ds, "BitsStored", 8 * stored.dtype.itemsize)
-    common = {"mode": f"DICOM {_plain(kind)} {bits} bit", "patient": _patient(ds)}
-    if kind == "PALETTE COLOR":
+    mode, patient = f"DICOM {_keep_letters(photometric)} {bits} bit", _hash_patient(ds)
+    if photometric == "PALETTE COLOR":
         stored = _apply_palette(ds, stored)
     if stored.ndim == 3:
-        deep = stored.dtype.itemsize > 1
-        colour = stored[..., :3].astype(np.uint16 if deep else np.uint8)
-        return Plane(colour, None, None, False, note=_note(ds, *notes), **common)
-    padding = find_padding(ds, raw, stored)
-    values, scaled = apply_modality(ds, stored)
-    unknown = ~np.isfinite(values)
-    if unknown.any():
-        padding = unknown if padding is None else padding | unknown
-        values = np.where(unknown, 0, values)
-    values, window, shown = choose_display(ds, values, padding)
-    invert = kind == "MONOCHROME1" or str(ds.get("PresentationLUTShape", "")).upper() == "INVERSE"
-    return Plane(values, window, padding, invert, note=_note(ds, *notes, scaled, shown), **common)
+        colours = stored[..., :3].astype(np.uint16 if stored.dtype.itemsize > 1 else np.uint8)
+        return DicomImage(colours, mode, patient, _join_notes(ds, note))
+    masked = find_padding(ds, raw, stored)
+    if stored.dtype.kind == "f":
+        not_finite = ~np.isfinite(stored)
+        masked = not_finite if masked is None else masked | not_finite
+        stored = np.where(not_finite, 0, stored)
+    to_values, modality_note = read_modality(ds)
+    shown = stored if masked is None or masked.all() else stored[~masked]
+    display, display_note = choose_display(ds, to_values(shown.ravel()[:: max(1, shown.size // _SAMPLE)]))
+    if display is None:
+        values, limits = _convert(stored, to_values), None
+    else:
+        values, limits = _convert(stored, lambda levels: display(to_values(levels))), (0.0, 255.0)
+    invert = photometric == "MONOCHROME1" or str(ds.get("PresentationLUTShape", "")).upper() == "INVERSE"
+    note = _join_notes(ds, note, modality_note, display_note)
+    return DicomImage(values, mode, patient, note, limits, masked, invert)
+
+
+def _convert(stored: np.ndarray, function: Conversion) -> np.ndarray:
+    """Apply a function to each value; only once to each level of integers of up to 16 bits."""
+    if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
+        return function(stored)
+    lowest = int(stored.min())
+    levels = np.arange(lowest, int(stored.max()) + 1)
+    return function(levels)[stored.astype(np.int32) - lowest]
 
 
 def _apply_palette(ds: "Dataset", stored: np.ndarray) -> np.ndarray:
-    """Return colours of 8 bits, (height, width, 3), by the palette's tables of 8 or 16 bits an entry."""
+    """Return 8-bit colours, shape (height, width, 3).
+
+    pydicom expands palettes in segments. It is not used for others, because it wraps the indices of palettes
+    of 8 bits and more than 256 entries.
+    """
     from pydicom.pixels import apply_color_lut
 
     names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
     tables = [read_table(ds, f"{name}Descriptor", f"{name}Data") for name in names]
-    if None in tables and any(ds.get(f"{name}Data") for name in names):
-        raise DicomError("has a palette that is not whole: export it anew")
-    if None in tables:  # they are in segments
-        rgb = apply_color_lut(stored, ds)[..., :3]
-        largest = rgb.max()
-    else:
-        rgb = np.stack([table.apply(stored) for table in tables], axis=-1)
+    if None not in tables:
+        colours = np.stack([table.apply(stored) for table in tables], axis=-1)
         largest = max(table.entries.max() for table in tables)
-    top = max(2 ** int(largest).bit_length() - 1, 255)  # 16 bits may hold entries of fewer
-    return np.round(rgb * (255 / top)).astype(np.uint8)
+    elif any(ds.get(f"{name}Data") for name in names):
+        raise UnreadableError("has an incomplete palette: export it again")
+    else:
+        colours = apply_color_lut(stored, ds)[..., :3]
+        largest = colours.max()
+    white = max(2 ** int(largest).bit_length() - 1, 255)  # entries of 16 bits may use fewer
+    return np.round(colours * (255 / white)).astype(np.uint8)
 
 
-def _note(ds: "Dataset", *others: str) -> str:
-    notes = []
-    frames = read_integer(ds, "NumberOfFrames", 1)
-    if frames > 1:
-        notes.append(f"first of {frames} frames")
-    if str(ds.get("BurnedInAnnotation", "")).upper() == "YES":
-        notes.append("burned-in annotation: names may be readable in the picture")
-    return "; ".join(filter(None, [*notes, *others]))
+def _join_notes(ds: "Dataset", *notes: str) -> str:
+    frames = _count_frames(ds)
+    burned_in = str(ds.get("BurnedInAnnotation", "")).upper() == "YES"
+    header_notes = (
+        f"first of {frames} frames" if frames > 1 else "",
+        "burned-in annotation: names may be readable in the picture" if burned_in else "",
+    )
+    return "; ".join(filter(None, (*header_notes, *notes)))
 
 
-def _patient(ds: "Dataset") -> str:
-    if _nameless.get():
-        return ""
-    for name in ("PatientID", "StudyInstanceUID"):
-        text = str(ds.get(name) or "").strip()
-        if not is_placeholder(text):
-            return hash_identifier(f"{name}:{ds.get('IssuerOfPatientID') or ''}:{text}")
+def _hash_patient(ds: "Dataset") -> str:
+    if not _ignore_patients.get():
+        for keyword in ("PatientID", "StudyInstanceUID"):
+            text = str(ds.get(keyword) or "").strip()
+            if not is_placeholder(text):
+                return hash_identifier(f"{keyword}:{ds.get('IssuerOfPatientID') or ''}:{text}")
     return ""
 
 
 def hash_identifier(text: str) -> str:
-    """Return a short hash, salted by this machine's secret, that tells patients apart and names none."""
+    """Return a short hash that distinguishes patients without naming them, salted with a local secret."""
     return hmac.new(_salt(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _salt() -> bytes:
-    """Return this machine's secret, made at the first need: the same patient has the same hash in all its
-    studies.
-    """
+    """Return this machine's secret, created when first needed, so that hashes agree between its studies."""
     path = root() / "data" / "patients.salt"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from xray_helpers.study.cache import RowView, new_rows, read_rows, release
 from xray_helpers.study.files import hash_of
 from xray_helpers.study.machine import cores
 
-VERSION = 3  # of what is cached: pixels, as they are read and resized
+VERSION = 4  # of the cached pixels: raise it when they are read or resized differently
 _CHUNK, _AHEAD = 64, 4  # pictures, and how many chunks decoding may run ahead
 ROTATION, SHIFT, SHEAR, ZOOM = 15.0, 0.10, 0.10, 0.10  # degrees; shares of the side
 
