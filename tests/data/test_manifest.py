@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 
 from xray_helpers.data.labels import read_label
 from xray_helpers.data.listing import list_data
-from xray_helpers.data.manifest import (
-    assign_groups,
-    build_manifest,
-    connected_components,
-    count_flow,
-    find_label_columns,
-)
+from xray_helpers.data.manifest import assign_groups, build_manifest, count_flow, find_label_columns
 from xray_helpers.images.annotations import read_boxes, read_coco
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings
 
@@ -198,9 +192,10 @@ def test_groups_are_the_union_of_bytes_and_patients():
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.one_of(st.none(), st.integers(0, 6))), min_size=1, max_size=30)
 )
-def test_connected_components_against_a_plain_search(rows):
-    keys = pd.DataFrame(rows, columns=["a", "b"], dtype="object")
-    numbers = connected_components(keys).to_numpy()
+def test_groups_against_a_plain_search(rows):
+    table = pd.DataFrame({"path": [f"{i:02d}" for i in range(len(rows))], "status": "readable"})
+    table["patient"] = pd.array([None if b is None else str(b) for _, b in rows], dtype="string")
+    groups = assign_groups(table, pd.Series([str(a) for a, _ in rows]))["group"].to_numpy(str)
     label = list(range(len(rows)))
     for _ in rows:  # relax until nothing changes
         for i, j in itertools.combinations(range(len(rows)), 2):
@@ -208,14 +203,10 @@ def test_connected_components_against_a_plain_search(rows):
             if rows[i][0] == rows[j][0] or same_b:
                 label[i] = label[j] = min(label[i], label[j])
     expected = np.array(label)
-    assert ((numbers[:, None] == numbers) == (expected[:, None] == expected)).all()
+    assert groups.tolist() == [f"{i:02d}" for i in expected]
 
 
 def test_fractures_boxes_are_read_from_coco_annotations(tmp_path):
-    import json
-
-    from xray_helpers.data.listing import list_data
-
     for folder, names in (("Fractured", range(12)), ("Non_fractured", range(12, 24))):
         (tmp_path / "images" / folder).mkdir(parents=True)
         for number in names:

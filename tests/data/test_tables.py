@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xray_helpers.data.listing import list_data
-from xray_helpers.data.manifest import build_manifest, data_folder, set_aside_patients
+from xray_helpers.data.manifest import build_manifest, data_folder, drop_placeholders
 from xray_helpers.data.user_tables import read_user_table
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings
 from xray_helpers.study.folders import open_study
@@ -237,14 +237,12 @@ def test_one_patient_for_all_is_none_and_is_told(root, images):
 def test_placeholders_and_a_patient_of_many_images_are_told():
     notes = []
     patients = pd.Series(["unknown"] * 30 + [f"p{i // 2}" for i in range(30)])
-    assert set_aside_patients(patients, notes).isna().sum() == 30
+    assert drop_placeholders(patients, notes).isna().sum() == 30
     assert "30 images name a patient such as 'unknown'" in notes[0]
     patients = pd.Series(["A17"] * 30 + [f"p{i // 2}" for i in range(30)])
-    assert (set_aside_patients(patients, notes := []) == patients).all()
+    assert (drop_placeholders(patients, notes := []) == patients).all()
     assert "One patient has 30 of 60 images" in notes[0]
-    assert (
-        set_aside_patients(pd.Series(np.repeat([f"p{i}" for i in range(20)], 3)), notes := []).notna().all()
-    )
+    assert drop_placeholders(pd.Series(np.repeat([f"p{i}" for i in range(20)], 3)), notes := []).notna().all()
     assert notes == []
 
 

@@ -1,4 +1,4 @@
-"""Images of test whose source or patient is in train or validation too, and the gate that stops on them."""
+"""Leaks: test images whose source or patient is in train or validation as well, and the gate against them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from xray_helpers.study.seeds import derive_seed
 
 
 def draw_random_files(manifest: pd.DataFrame, seed: int) -> pd.Series:
-    """Return what the usual script does: train and test drawn by file, stratified, groups ignored."""
+    """Return the usual split of scripts: train and test drawn by file, stratified, groups ignored."""
     used = manifest[manifest["status"] == "used"]
     drawn = derive_seed(seed, "random files")
     _, test = train_test_split(used.index, test_size=TEST_SHARE, stratify=used["label"], random_state=drawn)
@@ -22,7 +22,7 @@ def draw_random_files(manifest: pd.DataFrame, seed: int) -> pd.Series:
 
 
 def measure_leak(manifest: pd.DataFrame, split: pd.Series, by: str = "group") -> dict[str, Any]:
-    """Measure what a split shares between its parts.
+    """Measure what the parts of a split share.
 
     Parameters
     ----------
@@ -31,37 +31,36 @@ def measure_leak(manifest: pd.DataFrame, split: pd.Series, by: str = "group") ->
     split : Series
         train, validation or test, or missing.
     by : str
-        What must not be on two sides.
+        Column whose values must not be in two parts.
 
     Returns
     -------
     dict
-        ``test`` and ``test_leaked``: files in test, and those with a sibling in train or validation;
-        ``share``, their ratio (None without test files); ``groups``: how many are on two sides;
+        ``test`` and ``test_leaked``: files in test, and those of them with a sibling in train or validation;
+        ``share``, their ratio (None without test files); ``groups``: how many are in two parts;
         ``examples``: up to three pairs of paths, test first.
     """
     table = manifest[["path", by]].assign(split=split).dropna()
-    sides = table.groupby(by)["split"].nunique()
-    shared = sides.index[sides > 1]
-    test = table[table["split"] == "test"]
-    outside = set(table.loc[table["split"] != "test", by])
-    leaked = test[test[by].isin(outside)]
+    parts = table.groupby(by)["split"].nunique()
+    shared = sorted(parts.index[parts > 1])
+    is_test = table["split"] == "test"
+    test, leaked = is_test.sum(), table.loc[is_test, by].isin(table.loc[~is_test, by]).sum()
     examples = []
-    for name in sorted(shared)[:3]:
+    for name in shared[:3]:
         members = table[table[by] == name].sort_values("path").drop_duplicates("split")
         members = members.set_index("split").reindex(SPLITS[::-1]).dropna()
         examples.append([f"{part}: {path}" for part, path in members["path"].items()][:2])
     return {
-        "test": len(test),
-        "test_leaked": len(leaked),
-        "share": len(leaked) / len(test) if len(test) else None,
+        "test": int(test),
+        "test_leaked": int(leaked),
+        "share": float(leaked / test) if test else None,
         "groups": len(shared),
         "examples": examples,
     }
 
 
 def compare_leaks(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Measure the leak of the set's own folders, of files drawn at random, and of the study's split.
+    """Measure the leak of the data set's own folders, of files drawn at random, and of the study's split.
 
     Returns
     -------
@@ -73,19 +72,16 @@ def compare_leaks(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
     if (manifest["folder_split"] == "test").any() and (manifest["folder_split"] != "test").any():
         own = manifest["folder_split"].where(manifest["status"] == "used")
         splits = {"the set's own folders": own} | splits
-    rows = []
-    for name, split in splits.items():
-        leak = measure_leak(manifest, split)
-        rows.append(
-            {
-                "split": name,
-                "test_files": leak["test"],
-                "leaked_files": leak["test_leaked"],
-                "leak": leak["share"],
-                "groups_on_two_sides": leak["groups"],
-            }
-        )
-    return pd.DataFrame(rows)
+    leaks = pd.DataFrame([measure_leak(manifest, split) for split in splits.values()])
+    names = {
+        "test": "test_files",
+        "test_leaked": "leaked_files",
+        "share": "leak",
+        "groups": "groups_on_two_sides",
+    }
+    table = leaks[[*names]].rename(columns=names)
+    table.insert(0, "split", [*splits])
+    return table
 
 
 def check_leak_gate(manifest: pd.DataFrame, *, accept_leak: bool = False) -> dict[str, Any]:
@@ -105,11 +101,10 @@ def check_leak_gate(manifest: pd.DataFrame, *, accept_leak: bool = False) -> dic
 
 
 def describe_leak(leak: dict[str, Any]) -> str:
-    """Return the leak in two sentences, with examples."""
+    """Return the leak in one sentence, with examples."""
     examples = "; ".join(" and ".join(pair) for pair in leak["examples"])
     return (
         f"The split leaks: {leak['test_leaked']} of {leak['test']} test images ({leak['share'] or 0:.0%}) "
-        "have a sibling "
-        f"from the same source or patient in train or validation, {leak['groups']} groups in all (such as "
-        f"{examples})."
+        "have a sibling from the same source or patient in train or validation, "
+        f"{leak['groups']} groups in all (such as {examples})."
     )

@@ -1,6 +1,4 @@
-"""A folder or a table in; out comes which images there are and what is known of each, before any is
-opened.
-"""
+"""List the images of a folder or table with what is known about each, before any file is opened."""
 
 import os
 import re
@@ -22,18 +20,18 @@ _MURA = re.compile(r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+
 
 
 def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) -> Listing:
-    """List the images of a folder or CSV with their labels, opening none of them.
+    """List the images of a folder or CSV with their labels, without opening them.
 
     Parameters
     ----------
     data : str
-        ``dataset``, a folder in one of the layouts of the README, or a CSV with the columns path and
+        ``phantoms``, a folder in one of the layouts of the README, or a CSV with the columns path and
         label, and optionally patient, split, reader, boxes and any others. Relative to the repository's root.
     patient_pattern : str
-        A regular expression on the relative path whose group ``patient``, or else whose first group, is the
+        A regular expression on the relative path; its group ``patient``, or else its first group, is the
         patient.
     labelled : bool
-        Whether both classes must be there.
+        Whether both classes are required.
 
     Raises
     ------
@@ -52,12 +50,8 @@ def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) ->
         found = table["path"].map(lambda path: _match_patient(patient_pattern, path)).astype("string")
         table["patient"] = found.fillna(table["patient"])
     if labelled or not len(table):
-        check_classes(
-            table.loc[table["excluded"].isna(), "label"],
-            "phantoms" if data == PHANTOMS else data,
-            table,
-            listing.notes,
-        )
+        labels = table.loc[table["excluded"].isna(), "label"]
+        check_classes(labels, data, table, listing.notes)
     return listing
 
 
@@ -69,10 +63,19 @@ def _match_patient(pattern: str, path: str) -> str | None:
 def check_classes(
     labels: pd.Series, where: str, listed: pd.DataFrame | None = None, notes: Sequence[str] = ()
 ) -> None:
-    """Raise `InputError` unless there are enough images of both classes; what was left out before is told
-    with it.
+    """Raise `InputError` unless there are enough images of both classes.
+
+    Parameters
+    ----------
+    labels : Series of str
+        Of the images that count.
+    where : str
+        Where they are, for the message.
+    listed : DataFrame, optional
+        All images that were listed (path, label), to name folders without a class.
+    notes : sequence of str
+        Of which the message repeats those on images that were left out.
     """
-    counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
     left_out = " ".join(["", *(note for note in notes if "do not count" in note or "conflict" in note)])
     if not len(labels) and listed is not None and len(listed):
         raise InputError(f"None of the {len(listed)} images in {where} is left with a class.{left_out}")
@@ -81,13 +84,13 @@ def check_classes(
             f"No images in {where}: it should hold folders such as Fractured and Non-Fractured with "
             f"{', '.join(SUFFIXES)} files, or be a CSV with the columns path and label."
         )
+    counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
     for name, count in counts.items():
         if count == 0:
             raise InputError(
-                f"{len(labels)} images in {where}, but none of class {name} (found: "
-                f"{counts}{_list_folders(listed)}): both "
-                "classes are needed, named by a folder such as Fractured / Non-Fractured, or by a CSV's "
-                f"column label.{left_out}"
+                f"{len(labels)} images in {where}, but none of class {name} (found: {counts}"
+                f"{_describe_unlabelled(listed)}): both classes are needed, named by a folder such as "
+                f"Fractured / Non-Fractured, or by a CSV's column label.{left_out}"
             )
         if count < MIN_PER_CLASS:
             raise InputError(
@@ -96,26 +99,33 @@ def check_classes(
             )
 
 
-def _list_folders(listed: pd.DataFrame | None) -> str:
+def _describe_unlabelled(listed: pd.DataFrame | None) -> str:
     if listed is None or listed["label"].notna().all():
         return ""
     paths = listed.loc[listed["label"].isna(), "path"]
     folders = sorted({folder for path in paths for folder in path.split("/")[:-1]})
-    words = ", ".join(folders[:8]) + (", ..." if len(folders) > 8 else "")
+    text = f"; of no class: {len(paths)} images"
+    if folders:
+        text += f" in the folders {', '.join(folders[:8])}" + (", ..." if len(folders) > 8 else "")
     if {"0", "1"} <= set(folders):
-        words += "; 0 and 1 are classes only where they are the one level that separates all files"
-    return f"; of no class: {len(paths)} images" + (f" in the folders {words}" if folders else "")
+        text += "; 0 and 1 are classes only where they are the one level that separates all files"
+    return text
 
 
 def _list_folder(folder: Path, *, labelled: bool) -> Listing:
     notes: list[str] = []
     paths, others = _walk(folder)
-    paths = _leave_augmented(paths, notes)
-    table = pd.DataFrame({"path": paths}, dtype="string")
-    table["label"] = pd.array(label_paths(paths, strict=labelled), dtype="string")
-    table["patient"] = pd.array([None] * len(paths), dtype="string")
-    table["folder_split"] = pd.array([_find_split(path) for path in paths], dtype="string")
-    table["excluded"] = pd.array([None] * len(paths), dtype="string")
+    paths = _drop_augmented(paths, notes)
+    table = pd.DataFrame(
+        {
+            "path": paths,
+            "label": label_paths(paths, strict=labelled),
+            "patient": None,
+            "folder_split": [_find_split(path) for path in paths],
+            "excluded": None,
+        },
+        dtype="string",
+    )
     names = CLASS_NAMES
     mura = table["path"].str.extract(_MURA)
     if mura["patient"].notna().any():
@@ -125,38 +135,30 @@ def _list_folder(folder: Path, *, labelled: bool) -> Listing:
         table["label"] = _label_studies(table, mura["label"], strict=labelled)
         if mura["body_part"].notna().any():
             table["body_part"] = mura["body_part"].str.lower()
-    elif (words := {word_key(name) for path in paths for name in path.split("/")[:-1]}) and calls_abnormal(
-        words
-    ):
+    elif calls_abnormal(word_key(name) for path in paths for name in path.split("/")[:-1]):
         names = ABNORMAL
     if (folder / "dataset.csv").is_file():
         table = join_table(table, folder / "dataset.csv", notes)
     return Listing(folder, table, notes, others, class_names=names)
 
 
-def _label_studies(table: pd.DataFrame, words: pd.Series, *, strict: bool) -> pd.Series:
-    """Return the class of each study's folder, such as study1_positive, else that of other folders; both must
-    agree.
-    """
-    studies = words.map(
-        lambda word: None if is_numeral(word) else read_label(word), na_action="ignore"
-    ).astype("string")
-    torn = (
-        (studies.notna() & table["label"].notna() & (studies != table["label"])).fillna(False).to_numpy(bool)
-    )
-    if torn.any() and strict:
-        path = table.loc[torn, "path"].iloc[0]
+def _label_studies(table: pd.DataFrame, names: pd.Series, *, strict: bool) -> pd.Series:
+    """Return the class of each study's folder, such as study1_positive, else of the folders around it."""
+    studies = names.map(lambda name: None if is_numeral(name) else read_label(name), na_action="ignore")
+    studies = studies.astype("string")
+    conflict = (studies != table["label"]).fillna(False).astype(bool)
+    if conflict.any() and strict:
+        first = table[conflict].iloc[0]
         raise InputError(
-            f"{int(torn.sum())} of {len(table)} paths name both classes, such as {path}: its study's "
-            "folder says "
-            f"{studies[torn].iloc[0]}, a folder around it says {table.loc[torn, 'label'].iloc[0]}. Rename "
-            "or move one of them, "
-            "or list the images with their labels in a CSV."
+            f"{int(conflict.sum())} of {len(table)} paths name both classes, such as {first['path']}: its "
+            f"study's folder says {studies[conflict].iloc[0]}, a folder around it says {first['label']}. "
+            "Rename or move one of them, or list the images with their labels in a CSV."
         )
-    return studies.fillna(table["label"]).mask(torn)
+    return studies.fillna(table["label"]).mask(conflict)
 
 
-def _leave_augmented(paths: list[str], notes: list[str]) -> list[str]:
+def _drop_augmented(paths: list[str], notes: list[str]) -> list[str]:
+    """Return the paths without folders of augmented copies that stand beside their originals."""
     folders = {path.split("/")[0] for path in paths if "/" in path}
     copies = sorted(name for name in folders if word_key(name).startswith("augmented"))
     originals = sorted(name for name in folders if word_key(name).startswith("original"))
@@ -165,8 +167,7 @@ def _leave_augmented(paths: list[str], notes: list[str]) -> list[str]:
         return paths
     notes.append(
         f"Read without {', '.join(map(repr, copies))}: its {len(paths) - len(kept)} files are augmented "
-        "copies of the same "
-        f"pictures, which stand in {', '.join(map(repr, originals))}."
+        f"copies of the pictures in {', '.join(map(repr, originals))}."
     )
     return kept
 
@@ -185,11 +186,10 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, str]]:
     cache = from_root("data/cache")
     for here, folders, names in os.walk(folder):
         relative = Path(here).relative_to(folder)
-        links = [f for f in folders if os.path.islink(os.path.join(here, f))]
-        others |= {
-            escape_name((relative / f).as_posix()): "is a link to a folder: put the folder itself there"
-            for f in links
-        }
+        for name in folders:
+            if os.path.islink(os.path.join(here, name)):
+                path = escape_name((relative / name).as_posix())
+                others[path] = "is a link to a folder: put the folder itself there"
         folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(here, f) != cache)
         for name in names:
             path = escape_name((relative / name).as_posix())
@@ -203,18 +203,16 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def list_files(place: Path) -> list[tuple[Path, str, str]]:
-    """Return folder, name in it, and why it is no image (or an empty string) of a file, or of each file of a
-    folder.
-    """
+    """Return folder, name in it, and why it is no image (or "") for a file, or for each file of a folder."""
     if not place.is_dir():
-        whole = Path(os.path.realpath(place))
-        return [(whole.parent, escape_name(whole.name), "")]
+        file = Path(os.path.realpath(place))
+        return [(file.parent, escape_name(file.name), "")]
     paths, others = _walk(place)
     return [(place, path, others.get(path, "")) for path in sorted([*paths, *others])]
 
 
 def _is_picture(path: str) -> bool:
-    """Return whether a file without a known ending begins like a picture, as hospitals' exports do."""
+    """Return whether a file without a known ending begins like a picture, as in exports of hospitals."""
     if not os.path.isfile(path):
         return False
     try:

@@ -1,4 +1,4 @@
-"""One table of all files: readable or with its reason, its source, its patient, its group."""
+"""The manifest: one table of all files, with source, patient and group, or why they are not used."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,28 +10,28 @@ import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.data.listing import MIN_PER_CLASS, check_classes, list_data
-from xray_helpers.data.tables import COLUMNS, Listing, locate_files
+from xray_helpers.data.tables import Listing, locate_files
 from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_picture, image_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
-from xray_helpers.study.files import read_json
+from xray_helpers.study.files import build_table, read_json
 from xray_helpers.study.folders import LOCAL, PHANTOMS, local_path, study_folder, write_class_names
+from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 from xray_helpers.synthetic.dataset import demo_phantoms
 
 MOST_VALUES = 12  # of a column that makes subgroups
 
 
 def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
-    """Read every file of the study's data and return the table of what was found; ``classes.json`` is
-    written.
+    """Read every file of the study's data and return the table of what was found; writes ``classes.json``.
 
     Returns
     -------
     manifest : DataFrame
-        path (relative to the data folder), label, source_group, patient, group (`assign_groups` fills them),
-        split, fold (`splits` fills them), sha256, width, height (pixels), mode (Pillow's), status
-        (``readable``, ``unreadable``, ``excluded`` or ``no image``), reason, note, then folder_split and the
-        user's own.
+        The columns of `study.tables.MANIFEST`, then folder_split and the user's own. path is relative to the
+        data folder, mode is Pillow's, status is ``readable``, ``unreadable``, ``excluded`` or ``no image``.
+        `assign_groups` fills source_group and group, `splits.assign_splits` split and fold,
+        `parts.mark_counted` counted.
     notes : list of str
 
     Raises
@@ -50,43 +50,37 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
 
 
 def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd.DataFrame:
-    """Open every listed file, in parallel, and return the manifest's columns, groups and parts still missing.
+    """Open every listed file, in parallel, and return the manifest, groups and parts still missing.
 
     Parameters
     ----------
     listing : Listing
     reading : dict, optional
-        How, where not by the defaults: the fields of `radiographs.ImageFolder`.
+        Fields of `radiographs.ImageFolder` that differ from their defaults.
     """
     folder = ImageFolder(listing.folder, places=listing.places, **(reading or {}))
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: _inspect(folder, path), listing.table["path"])
         bar = tqdm(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
-        found = pd.DataFrame(
-            list(bar), columns=["sha256", "width", "height", "mode", "status", "reason", "note", "hashed"]
-        )
+        columns = ["sha256", "width", "height", "mode", "status", "reason", "note", "hashed"]
+        found = build_table(list(bar), {name: MANIFEST.get(name, "string") for name in columns})
     manifest = pd.concat([listing.table.reset_index(drop=True), found], axis=1)
-    hashed = manifest.pop("hashed").astype("string").replace("", pd.NA)
-    manifest["patient"] = manifest["patient"].astype("string").fillna(hashed)
+    from_header = manifest.pop("hashed").replace("", pd.NA)
+    manifest["patient"] = manifest["patient"].astype("string").fillna(from_header)
     readable = manifest["status"] == "readable"
-    manifest.loc[readable, "patient"] = set_aside_patients(manifest.loc[readable, "patient"], listing.notes)
+    manifest.loc[readable, "patient"] = drop_placeholders(manifest.loc[readable, "patient"], listing.notes)
     excluded = manifest.pop("excluded")
     left_out = readable & excluded.notna()
     manifest.loc[left_out, "status"], manifest.loc[left_out, "reason"] = "excluded", excluded[left_out]
-    aside = [
-        {"path": path, "status": "no image", "reason": reason} for path, reason in listing.others.items()
-    ]
-    manifest = pd.concat([manifest, pd.DataFrame(aside)], ignore_index=True) if aside else manifest
-    for column in ("source_group", "group", "split", "fold", "counted"):
-        manifest[column] = pd.NA
-    others = [column for column in manifest.columns if column not in COLUMNS]
-    return manifest[[*COLUMNS, *others]]
+    if listing.others:
+        others = pd.DataFrame(listing.others.items(), columns=["path", "reason"]).assign(status="no image")
+        manifest = pd.concat([manifest, others], ignore_index=True)
+    own = [column for column in manifest.columns if column not in MANIFEST]
+    return manifest.reindex(columns=[*MANIFEST, *own]).astype(MANIFEST)
 
 
 def reading_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return those of a study's settings that say how files are read; the defaults where an older study says
-    none.
-    """
+    """Return the settings on how files are read; studies of earlier versions may lack some."""
     return {name: settings[name] for name in ImageFolder._fields[1:-1] if name in settings}
 
 
@@ -96,7 +90,7 @@ def data_folder(study: Path) -> ImageFolder:
     Raises
     ------
     InputError
-        When the study does not know where its data lies on this machine.
+        When the study does not know where its data is on this machine.
     """
     source = local_path(study, "data", LOCAL)
     path = demo_phantoms() if source == PHANTOMS else Path(source)
@@ -105,7 +99,7 @@ def data_folder(study: Path) -> ImageFolder:
     return ImageFolder(folder, places=places, **reading_of(settings))
 
 
-def _inspect(folder: ImageFolder, path: str) -> dict:
+def _inspect(folder: ImageFolder, path: str) -> dict[str, Any]:
     try:
         radiograph = folder.read(path)
     except UnreadableError as error:
@@ -118,17 +112,17 @@ def _inspect(folder: ImageFolder, path: str) -> dict:
         "mode": radiograph.mode,
         "hashed": radiograph.patient,
     }
-    try:  # what a trained model would not judge is nothing to learn from
+    try:  # nothing is learned from pictures that a trained model would refuse
         note = check_picture(radiograph).note
     except UnreadableError as error:
         return found | {"status": "excluded", "reason": str(error), "note": radiograph.note or pd.NA}
-    return found | {"status": "readable", "reason": pd.NA, "note": note or pd.NA}
+    return found | {"status": "readable", "note": note or pd.NA}
 
 
 def assign_groups(manifest: pd.DataFrame, source: pd.Series) -> pd.DataFrame:
     """Fill ``source_group`` and ``group``, the union of source and patient.
 
-    Groups are named by the smallest path in them, so that they do not depend on the files' order.
+    Groups are named by their smallest path, so that they do not depend on the order of files.
 
     Parameters
     ----------
@@ -140,75 +134,56 @@ def assign_groups(manifest: pd.DataFrame, source: pd.Series) -> pd.DataFrame:
     manifest = manifest.copy()
     readable = manifest["status"] == "readable"
     manifest["source_group"] = source.astype("string").where(readable)
-    both = pd.concat([manifest["source_group"], "patient:" + manifest["patient"].astype("string")], axis=1)
-    manifest["group"] = _first_path(manifest, connected_components(both)).where(readable)
+    pairs = [_pair_with_first(manifest[column]) for column in ("source_group", "patient")]
+    component = connected_components(len(manifest), np.concatenate(pairs))
+    group = manifest.groupby(component)["path"].transform("min")
+    manifest["group"] = group.astype("string").where(readable)
     return manifest
 
 
-def _first_path(manifest: pd.DataFrame, key: pd.Series) -> pd.Series:
-    return manifest.groupby(key)["path"].transform("min").astype("string")
+def _pair_with_first(keys: pd.Series) -> np.ndarray:
+    """Return pairs (n, 2) of each position and the first with the same value; missing values have none."""
+    positions = pd.Series(np.arange(len(keys)))
+    first = positions.groupby(keys.to_numpy()).transform("first").dropna()
+    return np.column_stack([first.index, first]).astype(int)
 
 
-def connected_components(keys: pd.DataFrame) -> pd.Series:
-    """Return a number a row such that rows sharing a value in any column have the same number.
+def connected_components(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Return the number of the component of each of `count` nodes, joined by `pairs` (n, 2) of nodes."""
+    from scipy.sparse import coo_matrix, csgraph
 
-    Missing values join nothing.
-    """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components as components
-
-    nodes, rows, columns = len(keys), [np.empty(0, int)], [np.empty(0, int)]
-    for column in keys.columns:
-        codes, values = pd.factorize(keys[column])
-        rows.append(np.flatnonzero(codes >= 0))
-        columns.append(nodes + codes[codes >= 0])
-        nodes += len(values)
-    edges = np.concatenate(rows), np.concatenate(columns)
-    graph = coo_matrix((np.ones(len(edges[0])), edges), shape=(nodes, nodes))
-    return pd.Series(components(graph, directed=False)[1][: len(keys)], index=keys.index)
+    graph = coo_matrix((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count))
+    return csgraph.connected_components(graph, directed=False)[1]
 
 
 def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Count files from found to used, by class: one row a step of the flow.
+    """Count files from found to used, by class, one row per step.
 
     Returns
     -------
     DataFrame
-        step, files, Fractured, Non-Fractured; the reasons of what was left out stand as steps of their own.
+        step, files, Fractured, Non-Fractured; each reason to leave files out is a step.
     """
-    left_out = manifest["status"].isin(["unreadable", "excluded", "no image"])
-    steps = [("found", pd.Series(True, index=manifest.index))]
-    kinds = (
-        manifest.loc[left_out, "reason"]
-        .str.replace(r" *\(.*\)|:.*", "", regex=True)
-        .str.replace(r"\d+", "some", regex=True)
-    )
-    steps += [(f"left out: {kind}", left_out & (kinds == kind)) for kind in sorted(kinds.unique())]
-    steps += [
-        ("readable", ~left_out),
-        ("not sampled", manifest["status"] == "not sampled"),
-        ("used", manifest["status"] == "used"),
-    ]
+    status = manifest["status"]
+    left_out = status.isin(["unreadable", "excluded", "no image"])
+    reasons = manifest.loc[left_out, "reason"].str.replace(r" *\(.*\)|:.*", "", regex=True)
+    reasons = reasons.str.replace(r"\d+", "some", regex=True)
+    steps = {"found": status.notna()}
+    steps |= {f"left out: {reason}": left_out & (reasons == reason) for reason in sorted(reasons.unique())}
+    steps |= {"readable": ~left_out, "not sampled": status == "not sampled", "used": status == "used"}
     if "counted" in manifest:
-        counted = manifest["counted"].astype("boolean").fillna(False).astype(bool)
-        copies = (manifest["status"] == "used") & ~counted
-        steps += [
-            (
-                "copies of a source in test or validation, not judged",
-                copies & manifest["split"].ne("train").fillna(False),
-            ),
-            (
-                "copies of a source in train, for training only",
-                copies & manifest["split"].eq("train").fillna(False),
-            ),
-            ("images that are judged or trained on: what every n counts", counted),
-        ]
+        counted = manifest["counted"].fillna(False).astype(bool)
+        copies, split = (status == "used") & ~counted, manifest["split"]
+        steps |= {
+            "copies of a source in test or validation, not evaluated": copies & (split != "train"),
+            "copies of a source in train, for training only": copies & (split == "train"),
+            "images that are evaluated or trained on: what every n counts": counted,
+        }
     rows = []
-    for step, mask in steps:
-        row = {"step": step, "files": int(mask.sum())}
-        rows.append(
-            row | {name: int((manifest.loc[mask, "label"] == name).sum()) for name in (POSITIVE, NEGATIVE)}
-        )
+    for step, mask in steps.items():
+        labels = manifest.loc[mask.fillna(False), "label"]
+        counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
+        rows.append({"step": step, "files": len(labels)} | counts)
     return pd.DataFrame(rows)
 
 
@@ -218,62 +193,59 @@ def read_pictures(paths: Iterable[str], folder: ImageFolder | Path) -> list[np.n
 
 
 def find_label_columns(manifest: pd.DataFrame) -> list[str]:
-    """Return the user's own columns that tell the label of at least 99 % of the used images, such as a count
-    of fractures.
+    """Return the user's own columns that give away the label of at least 99 % of the used images.
 
-    A column tells it by its values where there are at most 12, by being empty, or, as a number, by being its
-    smallest.
+    A column, such as a count of fractures, may do so by its values where there are at most 12, by being
+    empty, or, if it is a number, by being at its minimum.
     """
     used = manifest[(manifest["status"] == "used") & manifest["label"].notna()]
     found = []
-    for column in manifest.columns.difference([*COLUMNS, "folder_split", "boxes"], sort=False):
+    for column in manifest.columns.difference([*MANIFEST, *USER_COLUMNS], sort=False):
         values = used[column]
         readings = [values.isna()]
         if values.nunique() <= MOST_VALUES:
             readings.append(values.astype("string").fillna(""))
         elif pd.api.types.is_numeric_dtype(values):
             readings.append(values == values.min())
-        if any(_tells(reading, used["label"]) for reading in readings):
+        if any(_predicts(reading, used["label"]) for reading in readings):
             found.append(column)
     return found
 
 
-def _tells(reading: pd.Series, label: pd.Series) -> bool:
+def _predicts(reading: pd.Series, label: pd.Series) -> bool:
     counts = pd.crosstab(reading, label)
     return counts.shape[1] == 2 and len(counts) > 1 and counts.max(axis=1).sum() >= 0.99 * len(label)
 
 
-def set_aside_patients(patients: pd.Series, notes: list[str]) -> pd.Series:
-    """Return patients with those missing that are no one in particular; what was found is told.
+def drop_placeholders(patients: pd.Series, notes: list[str]) -> pd.Series:
+    """Return patients, with those missing that stand for nobody in particular; adds to `notes`.
 
     Parameters
     ----------
     patients : Series of str
         Of the readable images; missing where unknown.
     notes : list of str
-        Is added to.
     """
     named = without_placeholders(patients)
-    advice = "give patient_pattern where paths tell patients, or a CSV with a column patient"
-    nameless = int(patients.notna().sum() - named.notna().sum())
-    if nameless:
+    total, counts = len(patients), named.value_counts()
+    advice = "give patient_pattern where paths name patients, or a CSV with a column patient"
+    placeholders = patients[patients.notna() & named.isna()]
+    if len(placeholders):
         notes.append(
-            f"{nameless} images name a patient such as "
-            f"{patients[patients.notna() & named.isna()].iloc[0]!r}, which stands for "
+            f"{len(placeholders)} images name a patient such as {placeholders.iloc[0]!r}, which stands for "
             f"an unknown one: they are grouped by source only; {advice}."
         )
-    counts = named.value_counts()
-    if len(counts) == 1 and counts.iloc[0] == len(patients) >= 2 * MIN_PER_CLASS:
+    if len(counts) == 0 or counts.iloc[0] < 2 * MIN_PER_CLASS:
+        return named
+    if counts.iloc[0] == total:
         notes.append(
-            f"All {len(patients)} images have the same patient, as anonymised exports do: images are taken "
-            "as they are, grouped "
-            f"by source only, so that images of one patient may lie in train and test; {advice}."
+            f"All {total} images have the same patient, as in anonymised exports: they are grouped by source "
+            f"only, so that images of one patient may be in train and test; {advice}."
         )
         return named.mask(named.notna())
-    if len(counts) and counts.iloc[0] > len(patients) / 5 and counts.iloc[0] >= 2 * MIN_PER_CLASS:
+    if counts.iloc[0] > total / 5:
         notes.append(
-            f"One patient has {counts.iloc[0]} of {len(patients)} images, which stay in one part: if that "
-            "name stands for an "
-            f"unknown patient, {advice} (patient_pattern='(.+)' takes each image for a patient)."
+            f"One patient has {counts.iloc[0]} of {total} images, which stay in one part: if that name "
+            f"stands for an unknown patient, {advice} (patient_pattern='(.+)' makes each image a patient)."
         )
     return named

@@ -1,4 +1,4 @@
-"""The images of train, validation and test: which count, and how many there are of each class."""
+"""The images of train, validation and test: which of them count, and how many there are of each class."""
 
 import hashlib
 from typing import Any
@@ -8,15 +8,12 @@ import pandas as pd
 
 from xray_helpers.settings import POSITIVE, SPLITS, InputError
 
-_ROTATED = (
-    0.02  # share of the corners by which a copy is blacker than another of its source when it was rotated
-)
-_KEY = ("path", "sha256", "label", "group", "split", "fold", "counted")  # columns that results hang on
+_ROTATED = 0.02  # a copy is taken as rotated if its black share of corners is this much above another's
+_KEY = ["path", "sha256", "label", "group", "split", "fold", "counted"]  # columns that decide results
 
 
 def mark_counted(manifest: pd.DataFrame, corners: pd.Series, count: str) -> pd.DataFrame:
-    """Return the manifest with ``counted``: whether an image is judged where its part is; copies are for
-    training only.
+    """Return the manifest with ``counted``: whether an image is evaluated; others are for training only.
 
     Parameters
     ----------
@@ -26,40 +23,35 @@ def mark_counted(manifest: pd.DataFrame, corners: pd.Series, count: str) -> pd.D
         Share of each picture's corners that is black, 0 to 1: what rotation within the frame leaves
         (`Search.corners`).
     count : {'sources', 'files'}
-        ``sources``: of each source one picture, the nearest to the original: not rotated within black
-        corners, then the largest, then the first by hash. ``files``: all.
+        ``sources``: of each source the picture nearest to the original: not rotated, then the largest, then
+        the first by hash. ``files``: all.
     """
     used = manifest[manifest["status"] == "used"]
     counted = pd.Series(pd.NA, index=manifest.index, dtype="boolean")
     counted[used.index] = count == "files"
     if count == "sources":
         black = corners[used.index].fillna(0.0)
-        turned = black > black.groupby(used["source_group"]).transform("min") + _ROTATED
-        ranked = used.assign(turned=turned, area=-(used["width"] * used["height"]).astype(float))
-        first = ranked.sort_values(["turned", "area", "sha256", "path"]).drop_duplicates("source_group")
+        rotated = black > black.groupby(used["source_group"]).transform("min") + _ROTATED
+        ranked = used.assign(rotated=rotated, area=-(used["width"] * used["height"]).astype(float))
+        first = ranked.sort_values(["rotated", "area", "sha256", "path"]).drop_duplicates("source_group")
         counted[first.index] = True
     return manifest.assign(counted=counted)
 
 
 def manifest_key(manifest: pd.DataFrame) -> str:
-    """Return a hash of which images are used, with what labels, groups and parts: what every result hangs
-    on.
-    """
+    """Return a hash of the images used with their labels, groups and parts, on which all results depend."""
     used = manifest.reindex(columns=_KEY)[manifest["status"] == "used"]
     text = used.astype("string").fillna("").sort_values("path").to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_made_with(manifest: pd.DataFrame, record: dict[str, Any], model: str, notebook: str = "02") -> None:
-    """Raise `InputError` where a record (``training.json`` or ``metrics.json``) was made with another
-    manifest.
-    """
+    """Raise `InputError` if a record (``training.json``, ``metrics.json``) belongs to another manifest."""
     if record.get("manifest") != manifest_key(manifest):
         raise InputError(
             f"The results of {model} belong to another manifest.csv than the one in the study's folder (01 "
-            "was run again since, "
-            f"with other images, corrections or parts): run {notebook} again for {model}, and then what "
-            "follows it."
+            "was run again since, with other images, corrections or parts): run "
+            f"{notebook} again for {model}, and then the notebooks that follow it."
         )
 
 
@@ -76,15 +68,15 @@ def check_parts(manifest: pd.DataFrame) -> None:
 
 
 def class_balance(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Count the images that are judged, or would be, one row per part.
+    """Count the images of each part, one row per part.
 
     Returns
     -------
     DataFrame
-        split, files (used; copies are for training only), n (images counted: one per source), groups,
-        effective (number of groups of equal size that tell as much: (sum of sizes)^2 / sum of squared sizes,
-        Kish 1965), fractured, non_fractured, prevalence (share fractured), majority_accuracy (of always
-        naming the commoner class).
+        split, files (used, including copies, which are for training only), n (images counted: one per
+        source), groups, effective (number of groups of equal size that carry as much information: (sum of
+        sizes)^2 / sum of squared sizes, Kish 1965), fractured, non_fractured, prevalence (share fractured),
+        majority_accuracy (of always predicting the more frequent class).
     """
     rows = []
     for split in SPLITS:
@@ -110,18 +102,14 @@ def class_balance(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def weigh_copies(manifest: pd.DataFrame, split: str) -> np.ndarray | None:
-    """Return 1 / the number of judged files of each row's source, in the order of `used_part`; None where
-    each is judged once.
+    """Return the weight of each row of `used_part`, 1 / number of files of its source, or None if all are 1.
 
-    Copies are judged with ``count = files`` only.
+    Copies are part of it with ``count = files`` only.
     """
     part = used_part(manifest, split)
-    files = (
-        part.groupby("source_group")["path"].transform("size")
-        if "source_group" in part
-        else pd.Series(1, part.index)
-    )
-    return None if (files == 1).all() else (1 / files).to_numpy()
+    if "source_group" not in part or not part["source_group"].duplicated().any():
+        return None
+    return (1 / part.groupby("source_group")["path"].transform("size")).to_numpy()
 
 
 def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd.DataFrame:
@@ -131,6 +119,6 @@ def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd
     """
     part = manifest[(manifest["status"] == "used") & (manifest["split"] == split)]
     if not copies and "counted" in part:
-        part = part[part["counted"].astype("boolean").fillna(True).astype(bool)]
+        part = part[part["counted"].fillna(True).astype(bool)]
     part = part.sort_values("path", ignore_index=True)
     return part.assign(y_true=(part["label"] == POSITIVE).astype(int))

@@ -1,8 +1,9 @@
-"""Tables that people bring: comma-separated files as spreadsheets and hospitals write them."""
+"""Tables of users: delimited text files as spreadsheets and hospitals write them."""
 
 import csv
 import io
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,9 @@ class UserTable(NamedTuple):
     rows : list of list of str
         As many cells as there are columns; nothing is trimmed.
     lines : list of int
-        The line of the file on which each row ends: what a person finds it by.
+        The line of the file on which each row ends, for messages.
     notes : list of str
-        What was decided on the way, a sentence each.
+        What was decided on the way, one sentence each.
     """
 
     columns: list[str]
@@ -33,9 +34,7 @@ class UserTable(NamedTuple):
     notes: list[str]
 
     def column(self, name: str) -> list[str]:
-        """Return the cells of the column whose name is `name`, whatever its case; empty cells where there is
-        none.
-        """
+        """Return the cells of a column, whatever the case of its name; empty cells if it does not exist."""
         at = next((i for i, column in enumerate(self.columns) if column.lower() == name), None)
         return [row[at] if at is not None else "" for row in self.rows]
 
@@ -46,22 +45,21 @@ def read_user_table(path: Path) -> UserTable:
     Raises
     ------
     InputError
-        When the file cannot be opened, is empty, names a column twice, or has a row of another length than
+        When the file cannot be opened, is empty, names a column twice, or has rows longer or shorter than
         its header.
     """
     text, notes = _decode(path)
     if text.startswith("PK\x03\x04"):
         raise InputError(f"{path.name} is a workbook of Excel or the like: save its sheet as CSV.")
-    if re.match(r"sep=.\r?\n", text):  # Excel's word on the delimiter
+    if re.match(r"sep=.\r?\n", text):  # how Excel marks the delimiter
         text = text.split("\n", 1)[1]
     lines = text.splitlines()
     if not lines or not lines[0].strip():
         raise InputError(f"{path.name} cannot be read as a CSV: it is empty, or its first line is.")
     delimiter = max(_DELIMITERS, key=lines[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        columns, rows, numbers = _parse(
-            csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), path.name
-        )
+        columns, rows, numbers = _parse(reader, path.name)
     except csv.Error as error:
         raise InputError(
             f"{path.name} cannot be read as a CSV: {error}; look for a quote that is not closed."
@@ -70,10 +68,9 @@ def read_user_table(path: Path) -> UserTable:
         raise InputError(
             f"{path.name}: its column {columns.index('') + 1} has no name: give it one, or remove it."
         )
-    names = [column.lower() for column in columns if column]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise InputError(f"{path.name} has two columns named {twice!r}: rename or remove one.")
+    [(name, count)] = Counter(column.lower() for column in columns).most_common(1)
+    if count > 1:
+        raise InputError(f"{path.name} has two columns named {name!r}: rename or remove one.")
     return UserTable(columns, rows, numbers, notes)
 
 
@@ -99,27 +96,23 @@ def _decode(path: Path) -> tuple[str, list[str]]:
 
 def _parse(reader, name: str) -> tuple[list[str], list[list[str]], list[int]]:
     columns = [cell.strip() for cell in next(reader)]
-    while columns and not columns[-1]:  # a delimiter at the end of each line makes no column
+    while columns and not columns[-1]:  # a delimiter at the end of each line adds no column
         columns.pop()
     rows, lines = [], []
     for row in reader:
         if not any(cell.strip() for cell in row):
             continue
-        torn = next(
-            (cell for cell in row if "\n" in cell and any(sign in cell for sign in _DELIMITERS)), None
-        )
-        if torn is not None:
-            raise InputError(
-                f"{name} cannot be read as a CSV: a cell before line {reader.line_num} holds several rows, "
-                f"{torn[:30]!r} and on: "
-                "close its quote."
-            )
+        for cell in row:
+            if "\n" in cell and any(delimiter in cell for delimiter in _DELIMITERS):
+                raise InputError(
+                    f"{name} cannot be read as a CSV: a cell before line {reader.line_num} holds several "
+                    f"rows, beginning with {cell[:30]!r}: close its quote."
+                )
         extra = [cell for cell in row[len(columns) :] if cell.strip()]
         if extra or len(row) < len(columns):
             raise InputError(
                 f"{name} cannot be read as a CSV: line {reader.line_num} has {len(row)} cells where the "
-                "header has "
-                f"{len(columns)}; put quotes around cells that hold the delimiter."
+                f"header has {len(columns)}; put quotes around cells that hold the delimiter."
             )
         rows.append(row[: len(columns)])
         lines.append(reader.line_num)

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.data.manifest import MOST_VALUES, find_label_columns
-from xray_helpers.data.tables import COLUMNS
 from xray_helpers.evaluation.metrics import compute_metrics
+from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 
 SHOWN = ("auroc", "recall", "specificity")
-_OWN = {*COLUMNS, "y_true", "folder_split", "boxes"} - {"mode"}  # of the manifest: what makes no subgroup
+_OWN = {*MANIFEST, *USER_COLUMNS, "y_true"} - {"mode"}  # of the manifest: what makes no subgroup
 
 
 def subgroup_columns(part: pd.DataFrame, manifest: pd.DataFrame | None = None) -> list[str]:

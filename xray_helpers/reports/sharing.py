@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from xray_helpers.data.tables import COLUMNS
 from xray_helpers.evaluation.subgroups import subgroup_columns
 from xray_helpers.images.dicom import hash_identifier
 from xray_helpers.reports.display import escape
@@ -24,6 +23,7 @@ from xray_helpers.study.files import (
 )
 from xray_helpers.study.folders import LAB
 from xray_helpers.study.records import mark_stale
+from xray_helpers.study.tables import MANIFEST
 
 _SENT = ".to-send"  # in a folder that holds what can be sent, and nothing else
 _PATHS = ["path", "path_a", "path_b", "source_group", "group"]  # columns whose cells are files' names
@@ -111,7 +111,7 @@ def _select_columns(table: pd.DataFrame, *, drop_hashes: bool) -> pd.DataFrame:
     """Return of a manifest the columns that are used, patients hashed; any other table as it is."""
     if {"patient", "status"} <= set(table.columns):
         used = table[table["status"] == "used"]
-        made = [name for name in COLUMNS if name in table.columns]
+        made = [name for name in MANIFEST if name in table.columns]
         table = table[[*made, *(name for name in subgroup_columns(used, table) if name not in made)]]
         table = table.assign(patient=table["patient"].map(hash_identifier, na_action="ignore"))
     return table.drop(columns=_HASHES if drop_hashes else [], errors="ignore")

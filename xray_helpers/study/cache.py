@@ -1,6 +1,4 @@
-"""data/cache: derived arrays that are whole or absent, checked on reading, bounded in size, safe to
-delete.
-"""
+"""Derived arrays in data/cache: complete or absent, checked on reading, bounded in size, safe to delete."""
 
 import mmap
 import os
@@ -19,14 +17,14 @@ from xray_helpers.settings import InputError
 from xray_helpers.study.files import atomic_write, hash_of
 from xray_helpers.study.folders import root
 
-_MARK = b"XRAY"  # begins a seal: the last bytes of a file that lost it are not taken for one
+_MARK = b"XRAY"  # begins a seal, which ends a file: this and a checksum of all bytes before
 _SEAL = len(_MARK) + 4
-_used: set[Path] = set()  # by this process: never dropped by it
-_checked: dict[Path, tuple[int, int, int]] = {}  # what this process found whole, as `_state` was then
+_used: set[Path] = set()  # files that this process reads or wrote, which it does not delete
+_checked: dict[Path, tuple[int, int, int]] = {}  # `_state` of the files that this process found intact
 
 
 def cache_folder() -> Path:
-    """Return (and make) the folder of derived files, safe to delete."""
+    """Return the folder of derived files, created if missing."""
     folder = root() / "data" / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -54,13 +52,13 @@ def cache_limit() -> int:
 
 @contextmanager
 def new_array(name: str, shape: tuple[int, ...], dtype: type) -> Iterator[np.memmap]:
-    """Give an array on disk to fill; when the block ends without an error, it is sealed and takes its name.
+    """Yield an array on disk to fill; it is sealed and takes its name when the block succeeds.
 
     Parameters
     ----------
     name : str
-        Of the file in `cache_folder`, without its ending; names what it holds and a hash of what it depends
-        on.
+        Name of the file in `cache_folder`, without its ending: what it holds, and a hash of what that
+        depends on.
     shape, dtype
         Of the array.
     """
@@ -72,23 +70,21 @@ def new_array(name: str, shape: tuple[int, ...], dtype: type) -> Iterator[np.mem
         store.flush()
         with open(partial, "ab") as handle:
             handle.write(_seal(partial, partial.stat().st_size))
-    with suppress(FileNotFoundError):  # another process cleared the cache this moment
+    with suppress(FileNotFoundError):  # another process may have cleared the cache
         _checked[path] = _state(path)
     _used.add(path)
     shrink_cache()
 
 
 def _reserve(path: Path) -> None:
-    """Take the disk's blocks now: a disk that is full is an error here, and a killed process at a page's
-    first writing.
-    """
+    """Allocate a file's blocks now: on a full disk, writing to a memory map would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
 
 def _seal(path: Path, size: int) -> bytes:
-    """Return what the first `size` bytes of a file are sealed with: a checksum of all of them (CRC-32)."""
+    """Return the seal of the first `size` bytes of a file: a mark and their CRC-32."""
     checksum = 0
     with open(path, "rb") as handle:
         while size > 0 and (block := handle.read(min(size, 2**22))):
@@ -102,35 +98,34 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 def read_array(name: str) -> np.memmap | None:
-    """Return an array of the cache, memory-mapped, or None; one that is not as it was written is deleted.
+    """Return an array of the cache, memory-mapped, or None; a damaged file is deleted.
 
-    All of it is read and compared with its checksum the first time a process asks, and again where the file
-    was touched since: less than a second a GB in memory, else what the disk takes. CRC-32 finds every change
-    within 32 bits, and all but one in four billion of the others.
+    The whole file is compared with its checksum when a process first reads it, and again after it was
+    touched: less than a second per GB that is in memory. CRC-32 detects every change within 32 bits, and all
+    but one in four billion of the others.
     """
     path = cache_folder() / f"{name}.npy"
     try:
-        return _read_sealed(path)
-    except FileNotFoundError:  # never there, or dropped this moment by another process
+        if _checked.get(path) != _state(path) and not _is_intact(path):
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)  # the least recently used files are deleted first
+        _checked[path] = _state(path)
+        _used.add(path)
+        return np.load(path, mmap_mode="r")
+    except FileNotFoundError:  # never written, or just deleted by another process
         return None
 
 
-def _read_sealed(path: Path) -> np.memmap | None:
-    if _checked.get(path) != _state(path):
-        size = path.stat().st_size - _SEAL
-        with open(path, "rb") as handle:
-            handle.seek(max(size, 0))
-            if size <= 0 or handle.read() != _seal(path, size):
-                path.unlink(missing_ok=True)
-                return None
-    os.utime(path)  # what is used last is dropped last
-    _checked[path] = _state(path)
-    _used.add(path)
-    return np.load(path, mmap_mode="r")
+def _is_intact(path: Path) -> bool:
+    size = path.stat().st_size - _SEAL
+    with open(path, "rb") as handle:
+        handle.seek(max(size, 0))
+        return size > 0 and handle.read() == _seal(path, size)
 
 
 class RowView:
-    """Some rows of an array on disk, in an order, without a copy of them all; `np.asarray` makes one."""
+    """Selected rows of an array on disk, in a given order, copied only when they are read."""
 
     def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
         self.array, self.rows = array, rows
@@ -147,9 +142,9 @@ class RowView:
 
 
 def read_rows(kind: str, ids: Sequence[str]) -> RowView | None:
-    """Return the cached row of each content (sha256), in this order, or None; see `new_rows`."""
-    known, rows = np.unique(np.asarray(ids, "S64"), return_inverse=True)
-    array = read_array(f"{kind}-{hash_of(known.tolist())}")
+    """Return the cached rows of these contents (sha256), in this order, or None; see `new_rows`."""
+    unique, rows = np.unique(np.asarray(ids, "S64"), return_inverse=True)
+    array = read_array(f"{kind}-{hash_of(unique.tolist())}")
     return None if array is None else RowView(array, rows)
 
 
@@ -157,57 +152,62 @@ def read_rows(kind: str, ids: Sequence[str]) -> RowView | None:
 def new_rows(
     kind: str, ids: Sequence[str], shape: tuple[int, ...] | Callable[[], tuple[int, ...]], dtype: type
 ) -> Iterator[tuple[np.memmap, np.ndarray]]:
-    r"""Give an array on disk with a row a content, and which rows have to be filled; sealed like a
-    `new_array`.
+    r"""Yield an array on disk with one row per content, and which rows to fill; sealed like a `new_array`.
 
-    Rows that another array of this kind holds are there already: another subset or split of the same images
-    computes only what is new.
+    Rows that other arrays of this kind hold are copied from them, so that another subset or split of the same
+    images computes only what is new.
 
     Parameters
     ----------
     kind : str
         What a row is, with a hash of all it depends on besides the content.
     ids : sequence of str
-        A sha256 a row; rows are in their sorted order, each content once.
+        The sha256 of each content; rows are in their sorted order, without duplicates.
     shape : tuple of int, or callable that returns it
-        Of a row; called only where no other array of this kind tells.
+        Of a row; called only where no other array of this kind is cached.
     dtype
 
     Yields
     ------
-    store : memmap of shape (different contents, \*shape)
+    store : memmap of shape (unique contents, \*shape)
     missing : ndarray of int
-        Rows of it that are not filled.
+        Rows of it to fill.
     """
-    known = np.unique(np.asarray(ids, "S64"))
-    name = f"{kind}-{hash_of(known.tolist())}"
-    donors = [
-        (read_array(path.stem), read_array(path.stem.removesuffix(".ids")))
-        for path in sorted(cache_folder().glob(f"{kind}-*.ids.npy"))
-    ]
-    donors = [pair for pair in donors if pair[0] is not None and pair[1] is not None]
-    row = donors[0][1].shape[1:] if donors else shape() if callable(shape) else shape
-    with new_array(name, (len(known), *row), dtype) as store:
-        missing = np.ones(len(known), bool)
-        for theirs, array in donors:
-            _, mine, rows = np.intersect1d(known[missing], theirs, assume_unique=True, return_indices=True)
-            mine = np.flatnonzero(missing)[mine]
-            for start in range(0, len(mine), 1000):
-                store[mine[start : start + 1000]] = array[rows[start : start + 1000]]
+    unique = np.unique(np.asarray(ids, "S64"))
+    name = f"{kind}-{hash_of(unique.tolist())}"
+    donors = _read_donors(kind)
+    row_shape = donors[0][1].shape[1:] if donors else shape() if callable(shape) else shape
+    with new_array(name, (len(unique), *row_shape), dtype) as store:
+        missing = np.ones(len(unique), bool)
+        for their_ids, array in donors:
+            _, ours, theirs = np.intersect1d(
+                unique[missing], their_ids, assume_unique=True, return_indices=True
+            )
+            ours = np.flatnonzero(missing)[ours]
+            for start in range(0, len(ours), 1000):
+                block = slice(start, start + 1000)
+                store[ours[block]] = array[theirs[block]]
                 release(store)
                 release(array)
-            missing[mine] = False
+            missing[ours] = False
         yield store, np.flatnonzero(missing)
-        with new_array(f"{name}.ids", known.shape, known.dtype) as index:
-            index[:] = known
+        with new_array(f"{name}.ids", unique.shape, unique.dtype) as index:
+            index[:] = unique
+
+
+def _read_donors(kind: str) -> list[tuple[np.memmap, np.memmap]]:
+    """Return the ids and rows of all arrays of a kind."""
+    indices = sorted(path.stem for path in cache_folder().glob(f"{kind}-*.ids.npy"))
+    pairs = [(read_array(index), read_array(index.removesuffix(".ids"))) for index in indices]
+    return [(ids, rows) for ids, rows in pairs if ids is not None and rows is not None]
 
 
 @contextmanager
 def compute_lock(name: str) -> Iterator[None]:
-    """Let one process at a time compute what `name` stands for; the next finds it in the cache."""
-    place = cache_folder() / "locks"
-    place.mkdir(exist_ok=True)
-    lock = FileLock(place / f"{name}.lock")
+    """Let one process at a time compute what `name` stands for; the next one finds it in the cache."""
+    folder = cache_folder() / "locks"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
     try:
         lock.acquire(timeout=1)
     except Timeout:
@@ -220,7 +220,7 @@ def compute_lock(name: str) -> Iterator[None]:
 
 
 def release(array: np.ndarray) -> None:
-    """Give the memory of the pages read so far of a memory-mapped array back; the array stays usable."""
+    """Free the memory of the pages of a memory-mapped array that were read; the array stays usable."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -229,56 +229,58 @@ def release(array: np.ndarray) -> None:
 def _files() -> list[tuple[Path, os.stat_result]]:
     found = []
     for path in cache_folder().iterdir():
-        if path.is_file():
-            try:
+        with suppress(FileNotFoundError):  # another process may delete it
+            if path.is_file():
                 found.append((path, path.stat()))
-            except FileNotFoundError:  # another process dropped it
-                continue
     return found
 
 
+def _kind(path: Path) -> str:
+    return path.name.lstrip(".").split("-")[0]
+
+
+def _is_partial(path: Path) -> bool:
+    return ".partial" in path.name
+
+
 def shrink_cache() -> None:
-    """Delete the files that were not used for the longest until the cache is within `cache_limit`."""
+    """Delete the least recently used files until the cache is within `cache_limit`."""
     files = sorted(_files(), key=lambda item: item[1].st_mtime)
     excess = sum(stat.st_size for _, stat in files) - cache_limit()
     for path, stat in files:
         if excess <= 0:
             return
-        if path not in _used and ".partial" not in path.name:
+        if path not in _used and not _is_partial(path):
             path.unlink(missing_ok=True)
             excess -= stat.st_size
 
 
 def list_cache() -> pd.DataFrame:
-    """Return what the cache holds: kind, files, mib, last_used (local time), a kind a row."""
-    rows = [
-        {"kind": path.name.lstrip(".").split("-")[0], "bytes": s.st_size, "used": s.st_mtime}
-        for path, s in _files()
-    ]
-    table = pd.DataFrame(rows, columns=["kind", "bytes", "used"])
+    """Return what the cache holds, one row per kind: kind, files, mib, last_used (local time)."""
+    rows = [{"kind": _kind(path), "bytes": stat.st_size, "used": stat.st_mtime} for path, stat in _files()]
     kinds = (
-        table.groupby("kind")
-        .agg(files=("kind", "size"), bytes=("bytes", "sum"), used=("used", "max"))
-        .reset_index()
+        pd.DataFrame(rows, columns=["kind", "bytes", "used"])
+        .groupby("kind", as_index=False)
+        .agg(files=("used", "size"), mib=("bytes", "sum"), last_used=("used", "max"))
     )
-    kinds["mib"] = (kinds["bytes"] / 2**20).round(1)
-    kinds["last_used"] = [datetime.fromtimestamp(used).strftime("%Y-%m-%d %H:%M") for used in kinds["used"]]
-    return kinds[["kind", "files", "mib", "last_used"]]
+    times = [datetime.fromtimestamp(used).strftime("%Y-%m-%d %H:%M") for used in kinds["last_used"]]
+    return kinds.assign(mib=(kinds["mib"] / 2**20).round(1), last_used=times)
 
 
 def clear_cache(kind: str = "") -> int:
-    """Delete the files of one kind of `list_cache`, or all; return how many. Runs that use them go on, and
-    remake them.
+    """Delete the files of one kind of `list_cache`, or all, and return how many.
+
+    Processes that use them go on, and compute them again when they are needed.
 
     Raises
     ------
     InputError
         When there is no such kind.
     """
-    files = [path for path, _ in _files() if ".partial" not in path.name]  # those are being written
-    chosen = [path for path in files if not kind or path.name.lstrip(".").split("-")[0] == kind]
+    files = [path for path, _ in _files() if not _is_partial(path)]
+    chosen = [path for path in files if not kind or _kind(path) == kind]
     if kind and not chosen:
-        known = ", ".join(sorted({path.name.lstrip(".").split("-")[0] for path in files})) or "nothing"
+        known = ", ".join(sorted({_kind(path) for path in files})) or "nothing"
         raise InputError(f"data/cache holds no {kind!r}; it holds {known}.")
     for path in chosen:
         path.unlink(missing_ok=True)

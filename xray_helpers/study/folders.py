@@ -53,9 +53,8 @@ def find_study(name: str) -> Path:
         if (folder / "study.json").exists():
             return folder
     known = ", ".join(study.relative_to(root() / "reports").as_posix() for study in list_folders())
-    raise InputError(
-        f"There is no study {name!r} under reports/" + (f": there are {known}." if known else ".")
-    )
+    hint = f": there are {known}" if known else ""
+    raise InputError(f"There is no study {name!r} under reports/{hint}.")
 
 
 def list_folders() -> list[Path]:

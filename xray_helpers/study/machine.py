@@ -1,4 +1,4 @@
-"""The machine: versions of the packages, kind and cores, with nothing that names a person or a host."""
+"""The machine: package versions, hardware and cores, with nothing that identifies a person or a host."""
 
 import os
 import platform
@@ -7,6 +7,11 @@ from datetime import datetime
 from importlib import metadata
 from typing import Any
 
+_PACKAGES = "xray-helpers tensorflow keras openvino scikit-learn numpy pandas papermill nbconvert"
+_TENSORFLOW_LOG = re.compile(
+    r"WARNING: All log messages before absl::|[IW]\d{4} \d\d:\d\d:[\d.]+ +\d+ \w+\.cc:"
+)
+
 
 def now() -> str:
     """Return the local time to the second, ISO 8601."""
@@ -14,33 +19,21 @@ def now() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Return versions of the packages and the kind of machine, with nothing that names person or host."""
-    packages = (
-        "xray-helpers",
-        "tensorflow",
-        "keras",
-        "openvino",
-        "scikit-learn",
-        "numpy",
-        "pandas",
-        "papermill",
-        "nbconvert",
-    )
+    """Return the time, the versions of the packages, and the kind of machine."""
+    import psutil
+
     versions = {"python": platform.python_version()}
-    for package in packages:
+    for package in _PACKAGES.split():
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    memory = None
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     machine = {
         "system": platform.system(),
         "architecture": platform.machine(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "memory_gib": memory,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
     }
     return {"created": now(), "versions": versions, "machine": machine}
 
@@ -53,19 +46,12 @@ def _processor() -> str:
         return platform.processor() or "unknown"
 
 
-_NOISE = re.compile(r"WARNING: All log messages before absl::|[IW]\d{4} \d\d:\d\d:[\d.]+ +\d+ \w+\.cc:")
-
-
 def is_noise(line: str) -> bool:
-    """Return whether a line is what TensorFlow says of itself at its start, whatever it is told to keep
-    quiet.
-    """
-    return bool(_NOISE.match(line))
+    """Return whether TensorFlow writes such a line at its start, whatever its log level is."""
+    return bool(_TENSORFLOW_LOG.match(line))
 
 
 def cores() -> int:
-    """Return how many threads this process should compute with: what its series allots, or the machine's
-    cores.
-    """
+    """Return how many threads to compute with: ``$OMP_NUM_THREADS``, set by the series, or all cores."""
     allotted = os.environ.get("OMP_NUM_THREADS", "")
     return int(allotted) if allotted.isdigit() and int(allotted) else os.cpu_count() or 1

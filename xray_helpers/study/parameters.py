@@ -1,6 +1,7 @@
-"""Parameters as people give them: a YAML file, ``name=value``, or the first cell of a notebook."""
+"""Parameters as users give them: a YAML file, ``name=value``, or the first cell of a notebook."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +9,26 @@ import yaml
 
 from xray_helpers.settings import InputError, Settings, build_settings, check_names
 
-_SHARD = ("shard", "shards")  # parameters of 02a alone
+_NOTEBOOK_ONLY = ("shard", "shards")  # parameters of 02a that are not settings of a study
+_INJECTED = "# Parameters\n"  # how papermill begins its cell
 
 
 class _TextLoader(yaml.BaseLoader):
-    """YAML whose values stay text, and in which a key stands once."""
+    """YAML whose values stay text, and in which duplicate keys are an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(
-                problem=f"{twice} stands there twice", problem_mark=node.start_mark
-            )
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in counts.items():
+            if count > 1:
+                raise yaml.constructor.ConstructorError(problem=f"{key} stands there twice")
         return super().construct_mapping(node, deep)
 
 
 def read_settings_file(path: str | Path) -> dict[str, Any]:
     """Read parameters from a YAML file of ``name: value`` lines; values stay text, or lists of text.
 
-    `build_settings` gives each the type of its parameter, so that YAML guesses nothing: 010 is ten for a seed
-    and three letters for a name, and 12:30 is no number of seconds.
+    `build_settings` converts each to the type of its parameter, so that YAML guesses nothing: 010 is ten
+    for a seed and three letters for a name, and 12:30 is no number of seconds.
 
     Raises
     ------
@@ -46,8 +46,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
 
 
 def parse_assignments(pairs: Any) -> dict[str, str]:
-    """Turn ``["epochs=5", "models=[VGG16]"]`` into a dictionary; values stay text until `build_settings`
-    reads them.
+    """Convert ``["epochs=5", "models=[VGG16]"]`` to a dictionary; values stay text for `build_settings`.
 
     Raises
     ------
@@ -68,9 +67,8 @@ def parse_assignments(pairs: Any) -> dict[str, str]:
 def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
     """Validate the parameters of a running notebook, typed in or injected by papermill.
 
-    The names that the notebook's parameters cell assigns, as it was run last, and those of papermill's cell
-    are checked, so that a misspelt ``-p`` is refused rather than ignored. What other cells assign is a
-    person's own.
+    All names that the parameters cell and papermill's cell assign are checked, so that a misspelt ``-p`` is
+    refused rather than ignored. Names assigned in other cells are the user's own.
 
     Parameters
     ----------
@@ -82,43 +80,38 @@ def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
     Settings
         Where the notebook has a parameter ``model``, ``models`` holds it alone.
     """
-    history = [str(source) for source in namespace.get("In", [])]
-    injected = [_assigned_names(source) for source in history if source.startswith("# Parameters\n")]
-    cells = [
-        found
-        for source in history
-        if not source.startswith("# Parameters\n") and (found := _assigned_names(source))
-    ]
-    first = next(
-        (found for found in cells if len(found & _known_parameters()) > 1 and "name" in found), set()
-    )
-    own = [
-        found for found in cells if first and len(found & first) > len(first) / 2
-    ]  # as it was corrected and run again
-    names = set().union(*own[-1:], *injected[-1:])
+    names = _parameter_names([str(source) for source in namespace.get("In", [])])
     if not names:
         raise InputError(
             "No cell of parameters was run in this notebook: run its first cell, then this one again."
         )
     values = {name: namespace[name] for name in names if name in namespace}
-    check_names(values, known=["model", *_SHARD], where=" of this notebook")
-    values = {name: value for name, value in values.items() if name not in _SHARD}
+    check_names(values, known=["model", *_NOTEBOOK_ONLY], where=" of this notebook")
+    values = {name: value for name, value in values.items() if name not in _NOTEBOOK_ONLY}
     if "model" in values:
         values["models"] = [values.pop("model")]
     return build_settings(**values)
 
 
-def _known_parameters() -> set[str]:
-    return {*Settings.model_fields, "model", *_SHARD}
+def _parameter_names(sources: list[str]) -> set[str]:
+    """Return the names in the last run of the parameters cell and in papermill's cell.
+
+    The parameters cell is the first that assigns ``name`` and another parameter; a later cell that assigns
+    most of its names is the same cell, corrected and run again.
+    """
+    known = {*Settings.model_fields, "model", *_NOTEBOOK_ONLY}
+    injected = [_assigned_names(source) for source in sources if source.startswith(_INJECTED)]
+    cells = [_assigned_names(source) for source in sources if not source.startswith(_INJECTED)]
+    first = next((names for names in cells if len(names & known) > 1 and "name" in names), set())
+    versions = [names for names in cells if len(names & first) > len(first) / 2]
+    return set().union(*versions[-1:], *injected[-1:])
 
 
 def _assigned_names(source: str) -> set[str]:
-    """Return the names that a cell assigns at its top level, whatever the values; none for what is no
-    Python.
-    """
+    """Return the names that a cell assigns at its top level; none for a cell that is not Python."""
     try:
         statements = ast.parse(source).body
-    except SyntaxError:  # a magic
+    except SyntaxError:  # such as a magic
         return set()
     targets = [target for one in statements if isinstance(one, ast.Assign) for target in one.targets]
     targets += [one.target for one in statements if isinstance(one, ast.AnnAssign) and one.value is not None]

@@ -1,13 +1,11 @@
-"""What a study's records say of its files: whether they are as they were written, and which results are out
-of date.
-"""
+"""Records of completed steps: whether the files are as they were written, and which results are outdated."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-STALE = "stale"  # the state of a step that is done, but with files that have changed since
+STALE = "stale"  # the state of a step that is done, but read files that have changed since
 
 
 def sha256_of(path: Path) -> str:
@@ -17,7 +15,7 @@ def sha256_of(path: Path) -> str:
 
 
 def is_as_written(path: Path, entry: dict[str, Any]) -> bool:
-    """Return whether a file still is what a record's entry (sha256, bytes, mtime_ns) says of it."""
+    """Return whether a file still agrees with a record's entry (sha256, bytes, mtime_ns)."""
     try:
         stat = path.stat()
         if stat.st_size != entry["bytes"]:
@@ -28,7 +26,7 @@ def is_as_written(path: Path, entry: dict[str, Any]) -> bool:
 
 
 def read_done(path: Path) -> dict[str, Any]:
-    """Return a ``*.done.json``; an empty record where it is not there, or cannot be read."""
+    """Return the content of a ``*.done.json``; an empty record if it is missing or unreadable."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -37,30 +35,29 @@ def read_done(path: Path) -> dict[str, Any]:
 
 
 def mark_stale(study: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the content of ``study.json`` with those steps marked `STALE` that read files which were changed
-    since.
+    """Return the content of ``study.json`` with `STALE` for steps whose input files have changed since.
 
-    So it is after a notebook was run by hand, with corrections for instance: what came after it belongs to
-    the files of before. The study's own state is then `STALE` too, unless a command runs it.
+    This happens when an earlier notebook is run again by hand. The state of a study that is done becomes
+    `STALE` as well.
     """
-    records = {
-        step["name"]: read_done(folder / f"{step['name']}.done.json") for step in study.get("steps", [])
-    }
-    wrote = {file: entry for record in records.values() for file, entry in record.get("wrote", {}).items()}
-    now = {
+    if "steps" not in study:
+        return study
+    records = {step["name"]: read_done(folder / f"{step['name']}.done.json") for step in study["steps"]}
+    written = {file: entry for record in records.values() for file, entry in record.get("wrote", {}).items()}
+    current = {
         file: entry["sha256"] if is_as_written(folder / file, entry) else "changed"
-        for file, entry in wrote.items()
+        for file, entry in written.items()
     }
     steps = []
-    for step in study.get("steps", []):
+    for step in study["steps"]:
         reads = records[step["name"]].get("made_of", {}).get("reads", {})
-        changed = sorted(file for file, sha256 in reads.items() if now.get(file, sha256) != sha256)
+        changed = sorted(file for file, sha256 in reads.items() if current.get(file, sha256) != sha256)
         if step["state"] == "done" and changed:
-            told = (
+            message = (
                 f"{changed[0]} was changed since: run the study's command again, or this notebook and "
-                "what follows it"
+                "those that follow it"
             )
-            step = step | {"state": STALE, "error": told}
+            step = step | {"state": STALE, "error": message}
         steps.append(step)
     stale = study.get("state") == "done" and any(step["state"] == STALE for step in steps)
-    return study | ({"steps": steps} if "steps" in study else {}) | ({"state": STALE} if stale else {})
+    return study | {"steps": steps} | ({"state": STALE} if stale else {})
