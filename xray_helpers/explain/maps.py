@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from xray_helpers.images.pixels import find_inner
+from xray_helpers.images.pixels import find_padded_area
 
 
 def is_flat(maps: Any) -> np.ndarray:
@@ -58,7 +58,7 @@ def fit_map(
     """
     if way != "pad":
         return np.asarray(grid, np.float32)
-    top, left, height, width = find_inner(shape, size)
+    top, left, height, width = find_padded_area(shape, size)
     return scale_map(grid, size)[top : top + height, left : left + width]
 
 

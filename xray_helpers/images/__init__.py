@@ -1,4 +1,9 @@
-"""One file in, one grey picture out, or the reason why not."""
+"""One file in, one grey picture out, or the reason why not.
+
+`radiographs` reads any file; `dicom`, `dicom_values` and `dicom_display` read DICOM; `high_bit_depth` and
+`decoders` read what Pillow does not; `grey` scales to 8 bits; `pixels` resizes, caches and augments;
+`annotations` reads boxes of fractures.
+"""
 
 import lazy_loader
 
