@@ -11,7 +11,7 @@ from xray_helpers.settings import PROFILES, Settings
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_parameters_profiles_models_and_commands_are_told():
+def test_parameters_profiles_models_and_commands_are_documented():
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", README, flags=re.MULTILINE)
     for name, field in (Settings.model_fields | RunOptions.model_fields).items():
         assert (name, field.description) in rows

@@ -168,7 +168,7 @@ def test_what_is_no_value_of_a_parameter_is_refused(pair):
         build_settings(**parse_assignments([pair]))
 
 
-def test_yaml_has_no_surprises_and_options_of_running_are_told_apart(tmp_path):
+def test_yaml_values_keep_their_type_and_run_options_are_separated(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("on: slurm\nwalltime: 12:00:00\naccount: 1234\nname: 2024\nepochs: 5\neager: true\n")
     values, running = split_run_options(read_settings_file(path) | parse_assignments(["walltime=60"]))

@@ -1,4 +1,4 @@
-"""The command line, ``python -m xray_helpers COMMAND``: thin over the rooms below."""
+"""The command line, ``python -m xray_helpers COMMAND``: a thin layer over the rooms of the package."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from xray_helpers.study.parameters import parse_assignments, read_settings_file
 
 
 class _Group(click.Group):
-    """Bad input ends in one sentence and exit status 2."""
+    """A group of commands whose input errors end in one sentence and exit status 2."""
 
     def invoke(self, context: click.Context) -> object:
         try:
@@ -32,23 +32,15 @@ def main() -> None:
     """Honest, fast, shareable studies of bone-fracture X-ray classifiers."""
 
 
-_OVERRIDES = [
-    click.option(
-        "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated."
-    ),
-    click.option("-f", "--file", "file", metavar="FILE.yaml", help="Read parameters from a YAML file."),
-    click.option("--jobs", metavar="N", help=f"{RunOptions.model_fields['jobs'].description}."),
-    click.option("--on", metavar="WHERE", help=f"{RunOptions.model_fields['on'].description}."),
-    click.option(
-        "--overwrite", is_flag=True, help="Go on with a study of the same name that has other settings."
-    ),
-]
-
-
-def _overrides(command: object) -> object:
-    for option in reversed(_OVERRIDES):
-        command = option(command)
-    return command
+_PAIRS = click.option(
+    "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Set a parameter; may be repeated."
+)
+_FILE = click.option("-f", "--file", "file", metavar="FILE.yaml", help="Read parameters from a YAML file.")
+_JOBS = click.option("--jobs", metavar="N", help=f"{RunOptions.model_fields['jobs'].description}.")
+_ON = click.option("--on", metavar="WHERE", help=f"{RunOptions.model_fields['on'].description}.")
+_OVERWRITE = click.option(
+    "--overwrite", is_flag=True, help="Continue in the folder of a study that has other settings."
+)
 
 
 def _run(
@@ -60,40 +52,53 @@ def _run(
     **running: object,
 ) -> None:
     values = read_settings_file(file) if file else {}
-    values |= {
-        key: value for key, value in (named | running).items() if value is not None
-    } | parse_assignments(pairs)
-    values, running = split_run_options(values)
+    values |= {key: value for key, value in (named | running).items() if value is not None}
+    values, running = split_run_options(values | parse_assignments(pairs))
     settings, options = build_settings(profile, **values), build_run_options(**running)
     from xray_helpers.runner.steps import find_complete
-    from xray_helpers.study.files import read_json
 
     index = find_complete(settings)
     if index is not None:
         click.echo(
-            f"Nothing to do: every step of {settings.name} is done, and nothing it was made of has changed.",
+            f"Nothing to do: every step of {settings.name} is done, and none of its inputs has changed.",
             err=True,
         )
-        click.echo(os.path.relpath(index))
-        return
-    from xray_helpers.runner.series import run_study
+    else:
+        from xray_helpers.runner.series import run_study
 
-    index = run_study(settings, running=options, overwrite=overwrite)
+        index = run_study(settings, running=options, overwrite=overwrite)
+    _finish(index, [index.parent])
+
+
+def _finish(index: Path, studies: list[Path]) -> None:
+    """Print the path of the first page; exit with status 1 unless all studies are done."""
+    from xray_helpers.study.files import read_json
+
     click.echo(os.path.relpath(index))
-    if read_json(index.parent / "study.json")["state"] != "done":
+    if any(read_json(study / "study.json")["state"] != "done" for study in studies):
         sys.exit(1)
 
 
 @main.command()
 @click.option(
-    "--profile", default="full", show_default=True, metavar="|".join(PROFILES), help="Where to start from."
+    "--profile",
+    default="full",
+    show_default=True,
+    metavar="|".join(PROFILES),
+    help="The parameters to start from.",
 )
 @click.option("--data", metavar="DIR|CSV", help="The radiographs.")
 @click.option(
-    "--name", metavar="STUDY", help="The study's folder under reports/; by default the profile's name."
+    "--name",
+    metavar="STUDY",
+    help="Name of the study, and of its folder under reports/; by default that of the profile.",
 )
-@click.option("--models", metavar="A,B", help="Which backbones, comma-separated.")
-@_overrides
+@click.option("--models", metavar="A,B", help="The backbones, separated by commas.")
+@_PAIRS
+@_FILE
+@_JOBS
+@_ON
+@_OVERWRITE
 def run(profile: str, data: str | None, name: str | None, models: str | None, **options: object) -> None:
     """Run a study: every notebook, every model, the reports."""
     _run(profile, {"data": data, "name": name, "models": models}, **options)
@@ -101,20 +106,15 @@ def run(profile: str, data: str | None, name: str | None, models: str | None, **
 
 @main.command()
 @click.argument("file", metavar="FILE.yaml")
-@click.option(
-    "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a parameter; may be repeated."
-)
-@click.option("--jobs", metavar="N", help=f"{RunOptions.model_fields['jobs'].description}.")
-@click.option("--on", metavar="WHERE", help=f"{RunOptions.model_fields['on'].description}.")
-@click.option(
-    "--overwrite", is_flag=True, help="Go on with studies of the same names that have other settings."
-)
+@_PAIRS
+@_JOBS
+@_ON
+@_OVERWRITE
 def sweep(file: str, pairs: tuple[str, ...], overwrite: bool, **running: object) -> None:
-    """Run a study for every combination of the values that a file lists; the best is chosen by validation."""
+    """Run a study for every combination of the values in a file; validation chooses the best."""
     values = read_settings_file(file) | parse_assignments(pairs)
     values |= {key: value for key, value in running.items() if value is not None}
     from xray_helpers.runner.sweeps import find_complete_sweep, read_sweep, run_sweep
-    from xray_helpers.study.files import read_json
 
     asked = read_sweep(values)
     options, index = build_run_options(**asked.running), find_complete_sweep(asked)
@@ -122,16 +122,15 @@ def sweep(file: str, pairs: tuple[str, ...], overwrite: bool, **running: object)
         click.echo(f"Nothing to do: all {len(asked.studies)} studies of {asked.name} are complete.", err=True)
     else:
         index = run_sweep(asked, options, overwrite=overwrite)
-    click.echo(os.path.relpath(index))
-    if any(
-        read_json(index.parent.parent / study.name / "study.json")["state"] != "done"
-        for study in asked.studies
-    ):
-        sys.exit(1)
+    _finish(index, [index.parent.parent / study.name for study in asked.studies])
 
 
 @main.command()
-@_overrides
+@_PAIRS
+@_FILE
+@_JOBS
+@_ON
+@_OVERWRITE
 def demo(**options: object) -> None:
     """Run the five-model study on the embedded synthetic radiographs."""
     _run("demo", {}, **options)
@@ -139,23 +138,17 @@ def demo(**options: object) -> None:
 
 @main.command()
 @click.argument("data", metavar="DIR|CSV")
-@click.option(
-    "--out", metavar="FOLDER", help="Where the page and the tables go; by default reports/audit-NAME."
-)
-@click.option(
-    "--weights", default="auto", show_default=True, help="Of MobileNetV2: auto, random (none), or a path."
-)
+@click.option("--out", metavar="FOLDER", help="For the page and the tables; by default reports/audit-NAME.")
+@click.option("--weights", default="auto", show_default=True, help="Of MobileNetV2: auto, random or a path.")
 @click.option(
     "--corrections",
     default="data/corrections.csv",
     show_default=True,
     help="A CSV of files to join or separate.",
 )
-@click.option(
-    "--patient-pattern", default="", help="A regular expression on the path; group 1 is the patient."
-)
+@click.option("--patient-pattern", default="", help="Regular expression on the path; group 1: the patient.")
 def audit(data: str, out: str | None, weights: str, corrections: str, patient_pattern: str) -> None:
-    """Find the copies and leaks of a folder; exit status 1 when its train and test share sources."""
+    """Find the copies and leaks in a folder; exit status 1 if its train and test parts share sources."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from xray_helpers.reports.audit import audit_folder
     from xray_helpers.study.folders import from_root
@@ -168,11 +161,11 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
     except InputError:
         raise
     except OSError as error:
+        path = error.filename or place
         raise InputError(
-            f"{error.filename or place}: {error.strerror}; give another folder with --out, or look at the "
-            "disk."
+            f"{path}: {error.strerror}; give another folder with --out, or check the disk."
         ) from None
-    except Exception:  # 1 would mean that a leak was found
+    except Exception:  # exit status 1 would mean that a leak was found
         traceback.print_exc()
         sys.exit(2)
     width = max(len(key) for key in found.facts)
@@ -186,7 +179,7 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
 @main.command()
 @click.argument("study", metavar="STUDY")
 def status(study: str) -> None:
-    """Tell how far a study or a sweep is, also while another command or a cluster runs it."""
+    """Show the progress of a study or a sweep, also while another command or a cluster runs it."""
     from xray_helpers.runner.status import describe_status
     from xray_helpers.study.folders import SWEEP, find_study, study_folder
 
@@ -204,23 +197,24 @@ def list_() -> None:
     """List the studies and their state."""
     from xray_helpers.reports.overview import list_studies
 
-    shown = ("study", "state", "steps", "models", "created", "control")
-    rows = [{key: row[key] for key in shown} for row in list_studies()]
-    if not any(row["control"] for row in rows):
-        rows = [{key: row[key] for key in shown[:-1]} for row in rows]
-    if not rows:
+    studies = list_studies()
+    if not studies:
         click.echo("No studies under reports/ yet: start with `python -m xray_helpers demo`.")
         return
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-    for row in [dict.fromkeys(rows[0]) | {key: key for key in rows[0]}, *rows]:
-        click.echo("  ".join(row[key].ljust(widths[key]) for key in widths).rstrip())
+    columns = ["study", "state", "steps", "models", "created"]
+    if any(study["control"] for study in studies):
+        columns.append("control")
+    rows = [columns, *([study[column] for column in columns] for study in studies)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 @main.command()
-@click.option("--clear", is_flag=True, help="Delete what is kept, or only the kinds named.")
+@click.option("--clear", is_flag=True, help="Delete all files, or those of the given kinds.")
 @click.argument("kinds", nargs=-1)
 def cache(clear: bool, kinds: tuple[str, ...]) -> None:
-    """List what data/cache keeps so that it is not computed twice (pixels, features, …), or clear it."""
+    """List what data/cache keeps from being computed twice (pixels, features, …), or clear it."""
     from xray_helpers.study.cache import cache_folder, cache_limit, clear_cache, list_cache
 
     if clear:
@@ -230,19 +224,17 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
     table = table[table["kind"].isin(kinds)] if kinds else table
     if len(table):
         click.echo(table.to_string(index=False))
-    free = f"at most {cache_limit() / 2**30:g} GiB are kept (XRAY_HELPERS_CACHE_GIB)"
-    click.echo(f"{table['mib'].sum():.1f} MiB in {os.path.relpath(cache_folder())}; {free}.")
+    limit = f"at most {cache_limit() / 2**30:g} GiB are kept (XRAY_HELPERS_CACHE_GIB)"
+    click.echo(f"{table['mib'].sum():.1f} MiB in {os.path.relpath(cache_folder())}; {limit}.")
 
 
 @main.command()
 @click.argument("study", metavar="STUDY")
 @click.argument("model", metavar="MODEL")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--csv", "csv", metavar="OUT", help="Write the table to a file as well.")
+@click.option("--csv", "csv", metavar="OUT", help="Also write the results to a file.")
 def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> None:
-    """Judge files, or every file of a folder, by a trained model at the study's threshold. For research
-    only.
-    """
+    """Classify files, or every file of a folder, by a trained model. For research only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from xray_helpers.interactive.reading_room import describe_decision_rule
     from xray_helpers.models.prediction import guard_formulas, predict_files
@@ -254,13 +246,11 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
     table = predict_files(folder, model, files)
     for row in table.itertuples():
         if row.reason:
-            click.echo(f"{row.file}: no picture: it {row.reason}")
+            click.echo(f"{row.file}: not read: it {row.reason}")
         else:
-            called = row.decision or "abstains"
-            told = (
-                f"{row.file}: P({positive}) = {row.probability:.3f}, {called} (threshold {row.threshold:.3f})"
-            )
-            click.echo(f"{told}. {row.warning}" if row.warning else told)
+            decision = f"{row.decision or 'abstains'} (threshold {row.threshold:.3f})"
+            line = f"{row.file}: P({positive}) = {row.probability:.3f}, {decision}"
+            click.echo(f"{line}. {row.warning}" if row.warning else line)
     if (folder / model / "metrics.json").exists():
         click.echo(describe_decision_rule(folder, model))
     click.echo("For research. Not a medical device; not for diagnosis.")
@@ -274,11 +264,11 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
 @click.argument("study", metavar="STUDY")
 @click.argument("model", metavar="[MODEL]", default="")
 @click.option(
-    "--ip", default="127.0.0.1", show_default=True, help="Whom to listen to; by default this machine only."
+    "--ip", default="127.0.0.1", show_default=True, help="Address to listen on; by default this machine only."
 )
-@click.option("--port", default=0, help="By default one that is free.")
+@click.option("--port", default=0, help="By default any free one.")
 def app(study: str, model: str, ip: str, port: int) -> None:
-    """Open the reading room: a page that judges the files dropped on it, in memory. For research only."""
+    """Open the reading room: a page that classifies files dropped on it, in memory. For research only."""
     from xray_helpers.interactive.server import serve_room
 
     sys.exit(serve_room(study, model, ip=ip, port=port, tell=click.echo))
@@ -287,12 +277,12 @@ def app(study: str, model: str, ip: str, port: int) -> None:
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("study", metavar="STUDY")
 @click.argument("model", metavar="[MODEL]", default="")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- JUPYTERLAB'S OPTIONS]")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF JUPYTERLAB]")
 def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
-    """Open the series in JupyterLab on a study: its notebooks with its parameters, in reports/STUDY/lab."""
+    """Open the notebooks in JupyterLab with the parameters of a study, in reports/STUDY/lab."""
     from xray_helpers.interactive.server import open_lab
 
-    if model.startswith("-"):  # an option of JupyterLab's, where no model is named
+    if model.startswith("-"):  # an option of JupyterLab, and no model
         model, arguments = "", (model, *arguments)
     sys.exit(open_lab(study, model, arguments=arguments))
 
@@ -300,21 +290,23 @@ def lab(study: str, model: str, arguments: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("target", metavar="NOTEBOOK|STUDY|SWEEP")
 @click.option("--no-images", is_flag=True, help="Leave every radiograph out.")
-@click.option("--anonymous", is_flag=True, help="Put numbers in the place of the files' names.")
-@click.option("--out", metavar="FOLDER", help="Where a study's pages go; by default reports/STUDY-to-send.")
+@click.option("--anonymous", is_flag=True, help="Replace file names by numbers.")
+@click.option(
+    "--out", metavar="FOLDER", help="Folder for the pages of a study; by default reports/STUDY-to-send."
+)
 def html(target: str, no_images: bool, anonymous: bool, out: str | None) -> None:
-    """Write an executed notebook as one HTML file beside it, or all that can be sent of a study into a
-    folder.
-    """
+    """Export a notebook as one HTML file beside it, or what can be shared of a study to a folder."""
     from xray_helpers.reports.html import write_html
     from xray_helpers.reports.sharing import export_study
     from xray_helpers.study.folders import SWEEP, find_study, from_root, study_folder
 
     if target.endswith(".ipynb"):
         if not Path(target).is_file():
-            raise InputError(f"{target} is no file: name an executed notebook, or a study.")
+            raise InputError(f"There is no file {target}: give an executed notebook, or a study.")
         if anonymous:
-            raise InputError("--anonymous is for a whole study: name it instead of one of its notebooks.")
+            raise InputError(
+                "--anonymous is for a whole study: give the study instead of one of its notebooks."
+            )
         click.echo(os.path.relpath(write_html(Path(target), images=not no_images)))
         return
     if (study_folder(target) / SWEEP).exists():
@@ -341,9 +333,7 @@ def pdf(study: str) -> None:
 @main.command()
 @click.argument("study", metavar="STUDY")
 def checklist(study: str) -> None:
-    """Fill in what reporting guidelines ask, from the run and from study.yaml; a blank one is made where
-    there is none.
-    """
+    """Fill in the reporting guidelines from the run and from study.yaml, which is created if missing."""
     from xray_helpers.reports.cards import write_checklist, write_model_card
     from xray_helpers.reports.checklist import blank_answers, fill_guidelines, read_answers
     from xray_helpers.reports.pages import write_index
@@ -352,10 +342,8 @@ def checklist(study: str) -> None:
 
     folder = find_study(study)
     if not (folder / ANSWERS).exists():
-        click.echo(
-            f"Answer in {os.path.relpath(write_text(folder / ANSWERS, blank_answers()))}, then run this "
-            "again."
-        )
+        blank = write_text(folder / ANSWERS, blank_answers())
+        click.echo(f"Answer in {os.path.relpath(blank)}, then run this again.")
     read_answers(folder)
     page = write_checklist(folder)
     for guideline in fill_guidelines(folder):

@@ -1,4 +1,4 @@
-"""The parameters of a study, validated once, the profiles they begin from, and the names of the classes."""
+"""The parameters of a study, validated once, their profiles, and the names of the classes."""
 
 import difflib
 import re
