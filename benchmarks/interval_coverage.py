@@ -96,7 +96,6 @@ def true_scores(setting: tuple) -> dict[str, float]:
         y,
         expit(rng.normal(size=len(y)) + shift * (y - 0.5)),
         float(expit(shift / 2 - stats.norm.ppf(sensitivity))),
-        resampled=False,
     )
     exact = {
         "auroc": auroc,

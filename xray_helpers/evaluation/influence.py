@@ -1,9 +1,8 @@
-"""What each image adds to a score: the score, and its derivative by the image's weight, in one pass over the
-images.
+"""Scores, and how much each image contributes to them, in one pass over the images.
 
-Of each function the first result is the score, the second the influence of the images, shape (n,): weight
-times derivative. They sum to 0 within what the score is relative to, and their sums over groups give its
-variance (`intervals.compute_group_statistics`).
+Each function returns the score and the influence of the images, shape (n,): the weight of an image times
+the derivative of the score by that weight. Influences sum to 0, and their sums over groups give the variance
+of the score (`intervals.compute_group_statistics`).
 """
 
 from collections.abc import Callable
@@ -14,28 +13,25 @@ CELLS = ("tp", "fp", "tn", "fn")
 
 
 def auroc(y_true: np.ndarray, y_prob: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """AUROC by placements, ties count half; not finite with one class only."""
+    """AUROC by placements, where ties count half; NaN with one class only."""
     positive, negative = weight * y_true, weight * (1 - y_true)
     if not positive.any() or not negative.any():
         return float("nan"), np.zeros(len(weight))
-    placement = np.where(y_true == 1, place(y_prob, y_prob, negative), 1 - place(y_prob, y_prob, positive))
+    above, below = placements(y_prob, y_prob, negative), placements(y_prob, y_prob, positive)
+    placement = np.where(y_true == 1, above, 1 - below)
     value = float(positive @ placement / positive.sum())
     return value, (placement - value) * (positive / positive.sum() + negative / negative.sum())
 
 
-def place(scores: np.ndarray, others: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return for each score the share of the others' weight that lies below it, ties half; shape of
-    `scores`.
-    """
+def placements(scores: np.ndarray, others: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return for each score the share of the others' weight that lies below it; ties count half."""
     levels, rank = np.unique(np.concatenate([scores, others]), return_inverse=True)
     at = np.bincount(rank[len(scores) :], weight, len(levels))
     return ((np.cumsum(at) - at / 2) / at.sum())[rank[: len(scores)]]
 
 
 def average_precision(y_true: np.ndarray, y_prob: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """Average precision as scikit-learn defines it: precision at each threshold, weighted by the recall it
-    adds.
-    """
+    """Average precision as in scikit-learn: precision at each threshold, weighted by the recall it adds."""
     _, rank = np.unique(-y_prob, return_inverse=True)
     found, called = np.bincount(rank, weight * y_true), np.bincount(rank, weight)
     total = found.sum()
@@ -51,19 +47,19 @@ def average_precision(y_true: np.ndarray, y_prob: np.ndarray, weight: np.ndarray
 
 
 def brier(y_true: np.ndarray, y_prob: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """Brier score (1950): the mean squared distance of probability and truth."""
+    """Brier score (1950): the mean squared difference of probability and truth."""
     error = (y_prob - y_true) ** 2
     value = float(weight @ error / weight.sum())
     return value, weight * (error - value) / weight.sum()
 
 
 def of_counts(score: Callable, cells: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """A score of tp, fp, tn, fn; its derivatives are taken by a complex step, which is exact to rounding.
+    """Score and influence of a function of weighted counts, differentiated by a complex step.
 
     Parameters
     ----------
     score : callable
-        Of four numbers, by arithmetic alone.
+        Of tp, fp, tn and fn, by arithmetic alone; they are complex numbers in the derivatives.
     cells : ndarray of int, shape (n,)
         Which of `CELLS` each image falls in.
     weight : ndarray of float, shape (n,)
@@ -71,10 +67,9 @@ def of_counts(score: Callable, cells: np.ndarray, weight: np.ndarray) -> tuple[f
     counts = np.bincount(cells, weight, len(CELLS))
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(score(*counts))
-        gradient = np.array(
-            [np.imag(score(*(counts + 1e-20j * unit))) / 1e-20 for unit in np.eye(len(CELLS))]
-        )
-    return value, weight * np.nan_to_num(gradient)[cells] if np.isfinite(value) else np.zeros(len(weight))
+        steps = [score(*(counts + 1e-20j * unit)) for unit in np.eye(len(CELLS))]
+    gradient = np.nan_to_num(np.imag(steps) / 1e-20)
+    return value, weight * gradient[cells] if np.isfinite(value) else np.zeros(len(weight))
 
 
 def f1(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
@@ -88,12 +83,12 @@ def balanced_accuracy(tp: complex, fp: complex, tn: complex, fn: complex) -> com
 
 
 def kappa(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
-    """Cohen's kappa (1960) of calls and truth: agreement beyond what their margins give by chance."""
+    """Cohen's kappa (1960) of calls and truth: agreement beyond what is expected by chance."""
     n = tp + fp + tn + fn
     chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / n**2
     return ((tp + tn) / n - chance) / (1 - chance)
 
 
 def mcc(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
-    """Matthews correlation (1975) of calls and truth."""
+    """Matthews correlation coefficient (1975) of calls and truth."""
     return (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import logit
 
 from xray_helpers.evaluation.delong import compare_auroc
-from xray_helpers.evaluation.influence import place
+from xray_helpers.evaluation.influence import placements
 from xray_helpers.evaluation.intervals import (
     MIN_GROUPS,
     describe_p,
@@ -130,7 +130,9 @@ def _added(y_true: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndar
         mine, others = y_true == label, np.concatenate([first[y_true != label], second[y_true != label]])
         ones = np.ones(len(others))
         added[mine] = (
-            sign * (place(first[mine], others, ones) - place(second[mine], others, ones)) / mine.sum()
+            sign
+            * (placements(first[mine], others, ones) - placements(second[mine], others, ones))
+            / mine.sum()
         )
     return added
 

@@ -79,9 +79,7 @@ def evaluate_decided(test: pd.DataFrame, threshold: float, band: Sequence[float]
         return found | dict.fromkeys(
             ("accuracy", "recall", "specificity"), no_interval(None, "it abstains on every image")
         )
-    scores = compute_metrics(
-        decided["y_true"], decided["y_prob"], threshold, decided["group"], resampled=False
-    )
+    scores = compute_metrics(decided["y_true"], decided["y_prob"], threshold, decided["group"])
     return found | {name: scores[name] for name in ("accuracy", "recall", "specificity")}
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from xray_helpers.evaluation import influence
 from xray_helpers.data.labels import read_label
 from xray_helpers.data.user_tables import read_user_table
+from xray_helpers.evaluation import influence
 from xray_helpers.evaluation.intervals import (
     LEVEL,
     MIN_GROUPS,

@@ -1,11 +1,9 @@
-"""A paired test, and the interval that goes with it: what the groups' differences would sum to if their signs
-were chance.
+"""A paired test of two models by random sign flips, and the confidence interval that agrees with it.
 
-If two models are exchangeable, swapping them in a group turns the sign of what that group adds to the
-difference. The two-sided p is the share of all such swaps whose sum is as large, by the saddlepoint
+If two models are exchangeable, swapping them in a group flips the sign of that group's contribution to the
+difference. The two-sided p is the share of all such swaps whose sum is at least as large, by the saddlepoint
 approximation of Lugannani and Rice (1980), which needs no resampling and is accurate far into the tails. The
-interval holds each difference that the same test does not refuse at 5 %, so it excludes 0 just where p <
-0.05.
+interval holds all differences that this test does not reject at 5 %: it excludes 0 exactly where p < 0.05.
 """
 
 import numpy as np
@@ -15,20 +13,20 @@ from xray_helpers.evaluation.intervals import LEVEL
 
 
 def sign_flip_p(parts: np.ndarray, shrink: float = 1.0) -> float:
-    """Return the two-sided p that a sum is as far from 0 as that of `parts`, were their signs chance.
+    """Return the two-sided p of the sum of `parts`, were their signs random.
 
     Parameters
     ----------
     parts : ndarray of float, shape (groups,)
     shrink : float
-        What the sum is multiplied by beforehand.
+        A factor by which the sum is multiplied first.
     """
     size = np.abs(parts[parts != 0])
     total = shrink * abs(parts.sum())
     if not len(size) or total <= 1e-9 * size.sum():
         return 1.0
     size, total = size / np.sqrt((size**2).sum()), total / np.sqrt((size**2).sum())
-    least = max(2.0 ** (1 - len(size)), np.finfo(float).tiny)  # all signs alike
+    least = max(2.0 ** (1 - len(size)), np.finfo(float).tiny)  # all signs are equal
     if total >= size.sum() * (1 - 1e-9):
         return least
     high = 1.0
@@ -47,15 +45,14 @@ def sign_flip_p(parts: np.ndarray, shrink: float = 1.0) -> float:
 def sign_flip_interval(
     parts: np.ndarray, shares: np.ndarray, shrink: float = 1.0
 ) -> tuple[float, float, float]:
-    """Return the ends of the 95 % interval of a difference, and p of no difference; 0 lies outside just where
-    p < 0.05.
+    """Return the ends of the 95 % interval of a difference, and p of no difference.
 
     Parameters
     ----------
     parts : ndarray of float, shape (groups,)
-        What each group adds to the difference; they sum to it.
+        What each group contributes to the difference; they sum to it.
     shares : ndarray of float, shape (groups,)
-        What each would add to a difference of 1; they sum to 1.
+        What each would contribute to a difference of 1; they sum to 1.
     shrink : float
         As for `sign_flip_p`.
     """
@@ -66,10 +63,10 @@ def sign_flip_interval(
 
     def excess(at: float) -> float:
         left = parts - at * shares
-        left[np.abs(left) < 1e-12 * np.abs(parts).max()] = 0.0  # rounding, where all groups agree
+        left[np.abs(left) < 1e-12 * np.abs(parts).max()] = 0.0  # rounding error, where all groups agree
         return sign_flip_p(left, shrink) - alpha
 
-    def end(direction: int) -> float:
+    def find_end(direction: int) -> float:
         inner, toward_zero = value, value * direction < 0
         if toward_zero and p < alpha:
             return optimize.brentq(excess, 0.0, value, xtol=1e-7)
@@ -83,4 +80,4 @@ def sign_flip_interval(
             inner, step = outer, 2 * step
         return float(direction)
 
-    return max(end(-1), -1.0), min(end(1), 1.0), p
+    return max(find_end(-1), -1.0), min(find_end(1), 1.0), p
