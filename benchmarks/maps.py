@@ -54,8 +54,8 @@ def main(weights: str, images: int, quick: bool) -> None:
         extractor = build_extractor("MobileNetV2", (side, side), weights)
         x = extractor.predict(small[..., None].astype("float32"), verbose=0)
         settings = Settings(img_size=(side, side), epochs=12, patience=12, dropout_rate=0.2)
-        head, history = head.train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)
-        model = head.load_model(head.save_model(head.join_model(extractor, head), place / "model.keras"))
+        trained, history = head.train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)
+        model = head.load_model(head.save_model(head.join_model(extractor, trained), place / "model.keras"))
         for layer in ("", "block_13_expand_relu"):
             cam = GradCam(model, layer)
             cam(small[:32])  # traced

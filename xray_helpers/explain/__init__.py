@@ -1,7 +1,7 @@
 """Where a model looked, whether maps may be believed, and what other than the fracture may predict the label.
 
-Maps and shortcuts are each told in two steps: `localization` and `shortcuts` compute tables;
-`saliency_verdicts` and `shortcut_verdicts` decide what follows from them, in the three answers of `verdict`.
+Each question takes two modules: `localization` and `shortcuts` compute tables; `saliency_verdicts` and
+`shortcut_verdicts` decide what follows from them, and word it.
 """
 
 import lazy_loader

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from xray_helpers.evaluation.intervals import describe
+from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound, read_entry
 from xray_helpers.explain.localization import NO_MAP, EvaluatedMaps
 from xray_helpers.explain.maps import is_flat
-from xray_helpers.explain.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound, read_entry
 from xray_helpers.settings import MIN_GROUPS
 
 _SIMILAR = 0.5  # mean rank correlation above which maps count as unchanged

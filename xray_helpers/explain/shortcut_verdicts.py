@@ -14,8 +14,8 @@ from scipy import stats
 
 from xray_helpers.evaluation.intervals import describe
 from xray_helpers.evaluation.paired import compare_pairs
+from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound, read_entry
 from xray_helpers.explain.shortcuts import ALL, FAMILIES, score_auroc
-from xray_helpers.explain.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound, read_entry
 from xray_helpers.study.files import read_json
 
 MARGIN = 0.05  # of AUROC above 0.5: a shortcut is shown beyond it, and ruled out within it

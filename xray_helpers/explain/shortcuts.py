@@ -299,8 +299,9 @@ def predict_border(
         As from `resampling.cross_validate`; no rows with ``shortcuts = off``, ``repeats = 0``, or a border
         that is not kept, as such a study is a control itself.
     """
-    for view in list_views(settings)[1:]:
-        _, forward, key = open_extractor(model, view, weights, engine, folder)
-        features = extract_features(table, folder, forward, key)[0]
-        return cross_validate([features], table, view, schedule)
-    return table[["path", "group", "y_true"]].head(0).assign(y_prob=np.empty(0), fold=np.empty(0, int))
+    *_, view = list_views(settings)
+    if view is settings:
+        return table[["path", "group", "y_true"]].head(0).assign(y_prob=np.empty(0), fold=np.empty(0, int))
+    _, forward, key = open_extractor(model, view, weights, engine, folder)
+    features = extract_features(table, folder, forward, key)[0]
+    return cross_validate([features], table, view, schedule)

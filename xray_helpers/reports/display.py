@@ -93,7 +93,7 @@ def show_maps(
         ``predictions_test.csv``.
     table : DataFrame
         ``maps.csv``.
-    judged : localization.Judged
+    judged : localization.EvaluatedMaps
     folder : ImageFolder
     sentence : str
         Of `localization.describe_maps`, for the alternative text.

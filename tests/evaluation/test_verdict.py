@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.explain.verdict import Verdict, compare_to_bound, read_entry
+from xray_helpers.evaluation.verdict import Verdict, compare_to_bound, read_entry
 
 
 @pytest.mark.parametrize(
