@@ -16,11 +16,13 @@ def test_a_fracture_is_seen_where_its_box_is(kind):
         patient = build_patient(np.random.default_rng([seed, 8]), kind)
         shape = patient.bones[patient.fracture.bone]
         v, u = np.mgrid[-70:71, -40:41].astype(np.float32)
-        whole = limb._tube(shape, 0.0, u, v + patient.fracture.along, np.zeros_like(u))
-        broken = limb._bone(shape, patient.fracture, 0.0, u, v + patient.fracture.along, np.zeros_like(u))
+        whole = limb._intact_bone(shape, 0.0, u, v + patient.fracture.along, np.zeros_like(u))
+        broken = limb._fractured_bone(
+            shape, patient.fracture, 0.0, u, v + patient.fracture.along, np.zeros_like(u)
+        )
         change = np.abs(broken - whole)
         assert change.max() > 0.02  # in units of attenuation: a visible difference
-        rows = np.abs(v) < patient.fracture.gap / 2 + abs(patient.fracture.slope) * shape["shaft"] + 10
+        rows = np.abs(v) < patient.fracture.gap / 2 + abs(patient.fracture.slope) * shape.shaft + 10
         inside.append(change[rows].sum() / change.sum())
         pixels, (left, top, right, bottom) = render_view(np.random.default_rng(seed), patient)
         assert 0 <= left < right <= pixels.shape[1]
@@ -36,10 +38,10 @@ def test_bone_attenuates_more_than_soft_tissue_and_cortex_more_than_marrow():
 
     bone = build_patient(np.random.default_rng(0), None).bones[0]
     u = np.linspace(-40, 40, 801, dtype=np.float32)[None]
-    profile = limb._tube(bone, 0.0, u, np.zeros_like(u), np.zeros_like(u))[0]
-    outside = np.abs(u[0] - limb._axis(bone, 0.0, 0.0)) > bone["shaft"] + 0.01
+    profile = limb._intact_bone(bone, 0.0, u, np.zeros_like(u), np.zeros_like(u))[0]
+    outside = np.abs(u[0] - limb._find_axis(bone, 0.0, 0.0)) > bone.shaft + 0.01
     assert (profile[outside] == 0).all()
-    centre = profile[np.argmin(np.abs(u[0] - limb._axis(bone, 0.0, 0.0)))]
+    centre = profile[np.argmin(np.abs(u[0] - limb._find_axis(bone, 0.0, 0.0)))]
     assert profile.max() > 1.5 * centre > 0  # the cortex stands out on both sides of the marrow
 
 

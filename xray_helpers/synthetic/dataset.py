@@ -1,4 +1,4 @@
-"""Sets of synthetic radiographs with known patients, fractures, fracture locations and planted copies."""
+"""Sets of synthetic radiographs (phantoms) with known patients, fractures, locations and planted copies."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +15,10 @@ from xray_helpers.study.files import hash_of, temporary_path, write_csv
 from xray_helpers.study.machine import cores
 from xray_helpers.synthetic.limb import FRACTURE_TYPES, build_patient, render_view
 
-VERSION = 1  # part of the cache's name: raise it when the pictures change, here or in `anatomy`
-DEMO_MIX = (0.03, 0.05, 0.06, 0.43, 0.43)  # many that even random features can see
+VERSION = 1  # part of the cache's name: raise it when the pictures change, here or in `limb`
+DEMO_MIX = (0.03, 0.05, 0.06, 0.43, 0.43)  # of `FRACTURE_TYPES`: many that random features can detect
 VIEW_COUNTS, VIEW_SHARES = (1, 2, 3, 4), (0.3, 0.4, 0.2, 0.1)
+_BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
 def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: int = 7) -> Path:
@@ -26,11 +27,11 @@ def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: 
     Parameters
     ----------
     folder : Path
-        Replaced when it exists.
+        Replaced if it exists.
     images : int
-        How many exposures, at least; the last patient's views are all kept.
+        Minimum number of exposures; all views of the last patient are kept.
     planted : int
-        How many files to add that are copies, rotations, flips or re-exposures of an earlier file: what
+        Number of additional files that are copies, rotations, flips or re-exposures of another file, which
         the search for same-source images has to find.
     seed : int
 
@@ -38,7 +39,7 @@ def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: 
     -------
     Path
         ``phantoms.csv``: path, label, patient, body_part, side, view, fracture_type, site, box_left,
-        box_top, box_right, box_bottom (pixels), copy_of (a path, for a planted file), planted (how).
+        box_top, box_right, box_bottom (pixels), and for planted files copy_of (a path) and planted (how).
     """
     shutil.rmtree(folder, ignore_errors=True)
     for label in (POSITIVE, NEGATIVE):
@@ -51,7 +52,7 @@ def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: 
         total += views
     with ThreadPoolExecutor(cores()) as pool:
         rows = [row for rows in pool.map(_write_patient, jobs, [folder] * len(jobs)) for row in rows]
-    rows += [_plant(rng, folder, rows[int(i)]) for i in rng.choice(len(rows), planted, replace=False)]
+    rows += [_write_copy(rng, folder, rows[int(i)]) for i in rng.choice(len(rows), planted, replace=False)]
     table = pd.DataFrame(rows).sort_values("path", ignore_index=True)
     return write_csv(folder / "phantoms.csv", table)
 
@@ -61,35 +62,27 @@ def _write_patient(job: tuple[int, int, int], folder: Path) -> list[dict]:
     rng = np.random.default_rng([seed, number])
     kind = str(rng.choice(FRACTURE_TYPES, p=DEMO_MIX)) if rng.random() < 0.45 else None
     patient = build_patient(rng, kind)
+    common = {
+        "path": "",
+        "label": POSITIVE if kind else NEGATIVE,
+        "patient": f"p{number:04d}",
+        "body_part": patient.body_part,
+        "side": patient.side,
+        "view": 0,
+        "fracture_type": kind or "none",
+        "site": patient.fracture.site if kind else "none",
+    }
     rows = []
     for view in range(1, views + 1):
         pixels, box = render_view(rng, patient)
-        label = POSITIVE if kind else NEGATIVE
-        path = f"{label}/p{number:04d}_v{view}.png"
+        path = f"{common['label']}/{common['patient']}_v{view}.png"
         Image.fromarray(pixels).save(folder / path)
-        left, top, right, bottom = box or (None,) * 4
-        rows.append(
-            {
-                "path": path,
-                "label": label,
-                "patient": f"p{number:04d}",
-                "body_part": patient.body_part,
-                "side": patient.side,
-                "view": view,
-                "fracture_type": kind or "none",
-                "site": patient.fracture.site if kind else "none",
-                "box_left": left,
-                "box_top": top,
-                "box_right": right,
-                "box_bottom": bottom,
-                "copy_of": None,
-                "planted": None,
-            }
-        )
+        row = common | {"path": path, "view": view} | dict(zip(_BOX, box or (None,) * 4, strict=True))
+        rows.append(row | {"copy_of": None, "planted": None})
     return rows
 
 
-def _plant(rng: np.random.Generator, folder: Path, row: dict) -> dict:
+def _write_copy(rng: np.random.Generator, folder: Path, row: dict) -> dict:
     how = str(rng.choice(["copy", "rotation", "flip", "re-encoding", "brightness"]))
     source = folder / row["path"]
     suffix = ".jpg" if how == "re-encoding" else ".png"
@@ -105,13 +98,12 @@ def _plant(rng: np.random.Generator, folder: Path, row: dict) -> dict:
             image.save(folder / path, quality=60)
         else:
             image.point(lambda value: min(255, int(value * 0.75 + 25))).save(folder / path)
-    boxes = dict.fromkeys(("box_left", "box_top", "box_right", "box_bottom"))
-    moved = how in ("rotation", "flip")
-    return row | {"path": path, "copy_of": row["path"], "planted": how} | (boxes if moved else {})
+    copy = row | {"path": path, "copy_of": row["path"], "planted": how}
+    return copy | dict.fromkeys(_BOX) if how in ("rotation", "flip") else copy
 
 
 def demo_phantoms() -> Path:
-    """Return the CSV of the demo's phantoms, made under ``data/cache`` the first time."""
+    """Return the CSV of the demo's phantoms, written to ``data/cache`` when first needed."""
     folder = cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__)[:8]}"
     if not (folder / "phantoms.csv").exists():
         partial = temporary_path(folder)
@@ -119,10 +111,8 @@ def demo_phantoms() -> Path:
             write_phantoms(partial)
             try:
                 partial.rename(folder)
-            except (
-                OSError
-            ):  # there is a folder: whole, of another process; or what is left of one that was deleted
-                if not (folder / "phantoms.csv").exists():
+            except OSError:  # the folder exists
+                if not (folder / "phantoms.csv").exists():  # left over from an incomplete deletion
                     shutil.rmtree(folder)
                     partial.rename(folder)
         finally:
@@ -131,15 +121,15 @@ def demo_phantoms() -> Path:
 
 
 def calibration_phantoms(size: tuple[int, int], count: int = 48) -> np.ndarray:
-    """Return the one fixed batch on which randomly initialised backbones are calibrated.
+    """Return the fixed batch on which randomly initialised backbones are calibrated.
 
     Returns
     -------
     ndarray of uint8, shape (count, height, width), 0-255
     """
     name = f"calibration-{hash_of(VERSION, np.__version__, size, count)}"
-    if (known := read_array(name)) is not None:
-        return np.array(known)
+    if (cached := read_array(name)) is not None:
+        return np.array(cached)
     with ThreadPoolExecutor(cores()) as pool:
         pictures = np.stack(list(pool.map(lambda number: _calibration_phantom(number, size), range(count))))
     with new_array(name, pictures.shape, np.uint8) as store:
