@@ -12,18 +12,10 @@ SHOWN, RULED_OUT, UNKNOWN = "shown", "ruled out", "not known"
 
 
 class Verdict(NamedTuple):
-    """The answer to one question.
+    """The answer to one question."""
 
-    Attributes
-    ----------
-    state : str
-        `SHOWN`, `RULED_OUT` or `UNKNOWN`.
-    sentence : str
-        The answer in words, with the numbers that it rests on.
-    """
-
-    state: str
-    sentence: str
+    state: str  # `SHOWN`, `RULED_OUT` or `UNKNOWN`
+    sentence: str  # the answer in words, with the numbers that it rests on
 
     @property
     def answer(self) -> bool | None:

@@ -9,8 +9,8 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import logit
 
+from xray_helpers.evaluation.log_odds import log_odds
 from xray_helpers.settings import InputError, nearest
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def occlude(predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, gri
         covered = np.repeat(picture[None], grid * grid + 1, axis=0)  # the last one stays as it is
         for copy, (row, column) in zip(covered, product(rows, columns), strict=False):
             copy[row, column] = round(float(picture.mean()))
-        log_odds = logit(np.clip(np.asarray(predict(covered), float), 1e-7, 1 - 1e-7))
-        grid_of_drops[:] = np.maximum(log_odds[-1] - log_odds[:-1], 0).reshape(grid, grid)
+        odds = log_odds(predict(covered))
+        grid_of_drops[:] = np.maximum(odds[-1] - odds[:-1], 0).reshape(grid, grid)
     return maps
 
 

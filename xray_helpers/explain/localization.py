@@ -31,27 +31,13 @@ Boxes = list[np.ndarray]
 
 
 class EvaluatedMaps(NamedTuple):
-    """The result of `evaluate_maps`.
+    """The result of `evaluate_maps`."""
 
-    Attributes
-    ----------
-    maps : dict
-        Path to Grad-CAM map, float32 of shape (rows, columns).
-    boxes : dict
-        Path to boxes in pixels at `frame`, shape (k, 4).
-    places : DataFrame
-        Result of `pointing_game`.
-    agreement : dict
-        Result of `evaluate_agreement`.
-    frame : (int, int)
-        Result of `display_size`.
-    """
-
-    maps: dict[str, np.ndarray]
-    boxes: dict[str, np.ndarray]
-    places: pd.DataFrame
-    agreement: dict[str, Any]
-    frame: tuple[int, int]
+    maps: dict[str, np.ndarray]  # Grad-CAM maps by path, float32 of shape (rows, columns)
+    boxes: dict[str, np.ndarray]  # boxes by path, in pixels at `frame`, shape (k, 4)
+    places: pd.DataFrame  # result of `pointing_game`
+    agreement: dict[str, Any]  # result of `evaluate_agreement`
+    frame: tuple[int, int]  # result of `display_size`
 
 
 def evaluate_maps(table: pd.DataFrame, part: pd.DataFrame, resize: str) -> EvaluatedMaps:

@@ -42,25 +42,14 @@ _TABLE = ["what", "auroc", "low", "high", "n", "n_groups", "difference", "differ
 
 
 class ShortcutAssessment(NamedTuple):
-    """The result of `assess_shortcuts`.
+    """The result of `assess_shortcuts`."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        ``<model>/shortcuts.csv``: what (whole picture, border and corners alone, measures), auroc, low, high,
-        n, n_groups, difference (AUROC of the whole picture less this one), difference_low, difference_high
-        (95 %, paired by group).
-    border, surface : Verdict
-        Whether border and corners, and properties of the files, predict the label.
-    banner : str
-        Warning for the first page, which names shortcuts that score as high as the model; empty if none is
-        shown to.
-    """
-
+    # ``<model>/shortcuts.csv``: what (whole picture, border and corners alone, measures), auroc, low, high,
+    # n, n_groups, difference (AUROC of the whole picture less this one) with its interval, paired by group
     table: pd.DataFrame
-    border: Verdict
-    surface: Verdict
-    banner: str
+    border: Verdict  # whether border and corners predict the label
+    surface: Verdict  # whether properties of the files do
+    banner: str  # warning for the first page, if a shortcut is shown to score as high as the model
 
 
 def list_controls(settings: Mapping[str, Any]) -> list[str]:
