@@ -1,4 +1,4 @@
-"""Which pairs of pictures to look at: signatures that single transforms leave alone, and their neighbours."""
+"""Candidate pairs: nearest neighbours by signatures that are invariant to single transforms."""
 
 from collections.abc import Callable
 
@@ -11,27 +11,24 @@ from xray_helpers.study.cache import RowView, new_rows, read_rows, release
 from xray_helpers.study.files import hash_of
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
-NEIGHBOURS, MOST_NEIGHBOURS = (
-    10,
-    30,
-)  # proposals a picture and signature; more in small sets, where they cost little
-_LIKENESSES = 25_000_000  # held at a time: 0.3 GB with the order of their columns
-_VERSION = 6  # of what is cached a picture
+NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposed per picture and signature; more in small sets
+_MOST_SIMILARITIES = 25_000_000  # held at a time: 0.3 GB with the order of their columns
+_VERSION = 6  # of the cached signatures
 Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
 
 
 def compute_signatures(
     pictures: RowView, shas: np.ndarray, embed: Embedder | None, key: str
 ) -> list[np.ndarray]:
-    """Return matrices of unit rows, a row a picture: each is blind to other transforms.
+    """Return matrices with one unit row per picture, each invariant to other transforms.
 
     Parameters
     ----------
-    pictures : Rows of uint8, shape (n, side, side), 0-255
+    pictures : RowView of uint8, shape (n, side, side), 0-255
     shas : ndarray of str, shape (n,)
-        What each picture's signatures are cached under, in rising order.
+        SHA-256 under which each picture's signatures are cached, in rising order.
     embed : callable or None
-        Without it, Fourier-Mellin signatures alone.
+        Without it, only Fourier-Mellin signatures are computed.
     key : str
         Names the embedder in the cache.
     """
@@ -45,29 +42,28 @@ def compute_signatures(
 def _cached(
     pictures: RowView, shas: np.ndarray, name: str, compute: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return what `compute` gives for each picture, computing only those whose content is new."""
+    """Return the rows of `compute` for each picture, computing only those whose content is new."""
     kind = f"signature-{hash_of(_VERSION, name)}"
-    while (known := read_rows(kind, shas)) is None:
+    while (cached := read_rows(kind, shas)) is None:
         with new_rows(kind, shas, lambda: compute(pictures[:1]).shape[1:], np.float16) as (store, new):
             for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch"):
                 rows = new[start : start + 64]
                 store[rows] = compute(pictures[rows])
                 release(pictures.array)
-    return np.asarray(known)
+    return np.asarray(cached)
 
 
 def _embed_views(batch: np.ndarray, embed: Embedder) -> np.ndarray:
-    """Mean over four flips; and over the picture unrolled about its centre and its mirror: rotation is a
-    shift there.
+    """Return the sum over four flips, and over the picture and its mirror in polar coordinates.
+
+    A rotation is a shift in polar coordinates.
     """
     small = [cv2.resize(x, (EMBED_SIDE, EMBED_SIDE), interpolation=cv2.INTER_AREA) for x in batch]
     polar = [_polar(x) for x in small]
     mirrored = [_polar(np.ascontiguousarray(x[:, ::-1])) for x in small]
     upright = np.stack(small)
     flips = [upright, upright[:, :, ::-1], upright[:, ::-1], upright[:, ::-1, ::-1]]
-    views = _unit(
-        embed(np.concatenate([*flips, np.stack(polar), np.stack(mirrored)]))
-    )  # at once: a full queue
+    views = _unit(embed(np.concatenate([*flips, np.stack(polar), np.stack(mirrored)])))  # one full batch
     views = views.reshape(6, len(batch), -1)
     return np.concatenate([views[:4].sum(axis=0), views[4:].sum(axis=0)], axis=1)
 
@@ -78,8 +74,9 @@ def _polar(picture: np.ndarray) -> np.ndarray:
 
 
 def _fourier_mellin(batch: np.ndarray) -> np.ndarray:
-    """Spectrum of the log-polar spectrum: blind to shift, rotation, zoom and mirror (Reddy and Chatterji
-    1996).
+    """Return the spectrum of the log-polar spectrum (Reddy and Chatterji 1996).
+
+    It is invariant to shift, rotation, zoom and mirroring.
     """
     side = 128
     window = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
@@ -87,33 +84,24 @@ def _fourier_mellin(batch: np.ndarray) -> np.ndarray:
     for picture in batch:
         small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
         spectrum = fft.fftshift(np.log1p(np.abs(fft.fft2((small - small.mean()) * window))))
-        unrolled = cv2.warpPolar(
-            spectrum.astype(np.float32),
-            (64, 180),
-            (side / 2,) * 2,
-            side / 2,
-            cv2.INTER_LINEAR + cv2.WARP_POLAR_LOG,
-        )[:, 20:]
-        twice = np.abs(fft.fft2(unrolled - unrolled.mean(axis=0)))
-        second = twice[:45, :16]
-        second[1:] += twice[:-45:-1, :16]  # the mirror's
-        out.append(np.log1p(second).ravel())
+        mode = cv2.INTER_LINEAR + cv2.WARP_POLAR_LOG
+        polar = cv2.warpPolar(spectrum.astype(np.float32), (64, 180), (side / 2,) * 2, side / 2, mode)[:, 20:]
+        full = np.abs(fft.fft2(polar - polar.mean(axis=0)))
+        half = full[:45, :16]
+        half[1:] += full[:-45:-1, :16]  # of the mirrored picture
+        out.append(np.log1p(half).ravel())
     table = np.stack(out)
     return table - table.mean(axis=1, keepdims=True)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(
-        np.float32
-    )  # a copy, of which there is room for one only where there are 100,000 pictures
+    rows = rows.astype(np.float32)  # the only copy: with 100,000 pictures there is no memory for more
     rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9
     return rows
 
 
 def _whiten(rows: np.ndarray) -> np.ndarray:
-    """Rotate to principal axes and give each the same spread, so that what all radiographs share counts
-    less.
-    """
+    """Rotate to principal axes of equal variance, so that what all radiographs share counts less."""
     rows = _unit(rows)
     rows -= rows.mean(axis=0)
     dimensions = max(1, min(256, len(rows) // 4, rows.shape[1]))
@@ -123,21 +111,21 @@ def _whiten(rows: np.ndarray) -> np.ndarray:
 
 
 def propose_pairs(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
-    """Return pairs (i < j) of nearest neighbours, most alike first; exact, at most `block` rows at a time."""
+    """Return pairs (i < j) of nearest neighbours, most similar first; exact, in blocks of rows."""
     n = len(signatures[0])
-    block = max(1, min(block, _LIKENESSES // max(n, 1)))
+    block = max(1, min(block, _MOST_SIMILARITIES // max(n, 1)))
     wanted = min(max(NEIGHBOURS, min(MOST_NEIGHBOURS, 15_000 // n)), n - 1)
     codes, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for rows in signatures if wanted else []:
         for start in range(0, n, block):
-            likeness = rows[start : start + block] @ rows.T
-            own = np.arange(len(likeness))
-            likeness[own, start + own] = -2
-            nearest = np.argpartition(likeness, n - wanted, axis=1)[:, n - wanted :]
+            similarity = rows[start : start + block] @ rows.T
+            own = np.arange(len(similarity))
+            similarity[own, start + own] = -2
+            nearest = np.argpartition(similarity, n - wanted, axis=1)[:, n - wanted :]
             i, j = np.broadcast_arrays(start + own[:, None], nearest)
             codes.append((np.minimum(i, j) * n + np.maximum(i, j)).ravel())
-            values.append(np.take_along_axis(likeness, nearest, axis=1).ravel())
+            values.append(np.take_along_axis(similarity, nearest, axis=1).ravel())
     code, value = np.concatenate(codes), np.round(np.concatenate(values), 5)
-    order = np.lexsort((code, -value))  # a pair may be proposed several times: its best comes first
+    order = np.lexsort((code, -value))  # of repeated pairs the best comes first
     _, first = np.unique(code[order], return_index=True)
     return np.column_stack(np.divmod(code[order][np.sort(first)], max(n, 1)))

@@ -1,21 +1,22 @@
 """Which images come from the same source: copies, re-encodings, rotations, flips, crops.
 
-Cheap to dear: equal bytes, equal pixels, then for each picture its nearest neighbours by signature, and for
-each such pair local features (SIFT) that must agree on one affine map, under which the pictures must look
-alike everywhere they overlap. Signatures only propose; the alignment decides. No TensorFlow here: the
-embedder is an argument.
+Cheap comparisons come first: equal bytes, then equal pixels, then for each picture its nearest neighbours by
+signature. For each such pair, local features (SIFT) must agree on one affine map, under which the pictures
+must look alike wherever they overlap. Signatures only propose pairs; the alignment decides. TensorFlow is not
+needed here: the embedder is an argument.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
+from xray_helpers.data.manifest import connected_components
 from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import image_folder
 from xray_helpers.same_source.candidates import Embedder, compute_signatures, propose_pairs
@@ -23,28 +24,12 @@ from xray_helpers.same_source.corrections import read_corrections
 from xray_helpers.same_source.verification import MIN_CORRELATION, SIDE, VERSION, Aligner
 from xray_helpers.study.cache import RowView, cache_folder, release
 from xray_helpers.study.files import build_table, hash_of, read_json, write_json
+from xray_helpers.study.tables import LINKS
 
-DOUBTFUL_CORRELATION = 0.75
+DOUBTFUL_CORRELATION = 0.75  # from here on a pair is for review
+_NEEDED = ((25, 0.87), (15, MIN_CORRELATION), (12, 0.96), (0, 2.0))  # from so many inliers on: correlation
 _BLACK = 8  # grey level up to which a corner is black; compression leaves a little
-_NEEDED = (
-    (25, 0.87),
-    (15, MIN_CORRELATION),
-    (12, 0.96),
-    (0, 2.0),
-)  # inliers from here on need this correlation
-_FOUND = ("equal bytes", "equal pixels", "same source")  # kinds of links that the search itself is sure of
-LINK_COLUMNS = (
-    "path_a",
-    "path_b",
-    "kind",
-    "decision",
-    "inliers",
-    "correlation",
-    "mirrored",
-    "transform",
-    "sha256_a",
-    "sha256_b",
-)
+_FOUND = ("equal bytes", "equal pixels", "same source")  # kinds of links of which the search itself is sure
 
 
 class Search(NamedTuple):
@@ -55,14 +40,14 @@ class Search(NamedTuple):
     source : Series of str
         For each row of the table the smallest path of its source group; missing for unreadable files.
     links : DataFrame
-        A pair a row, `LINK_COLUMNS`: kind is ``equal bytes``, ``equal pixels``, ``same source``, ``doubtful``
-        or ``correction``; decision is ``joined``, ``for review`` or ``separated``; correlation -1 to 1;
-        transform is the 2 x 3 affine map of a (mirrored first, if so) onto b, at 256 x 256 pixels.
+        One row per pair, with the columns `LINKS`: kind is ``equal bytes``, ``equal pixels``, ``same
+        source``, ``doubtful`` or ``correction``; decision is ``joined``, ``for review`` or ``separated``;
+        correlation -1 to 1; transform is the 2 x 3 affine map of a (mirrored first, if mirrored) onto b, at
+        256 x 256 pixels.
     unique : int
-        Pictures that differ in their pixels.
+        Number of pictures that differ in their pixels.
     uncorrected : Series of str
-        As source, had nobody corrected anything: parts are drawn by these, so that a correction moves no
-        other image.
+        As source, without corrections. Parts are drawn by it, so that a correction moves no other image.
     corners : Series of float
         For each row the share of the picture's corners that is black, 0 to 1: what rotation within the frame
         leaves.
@@ -73,6 +58,28 @@ class Search(NamedTuple):
     unique: int
     uncorrected: pd.Series
     corners: pd.Series
+
+
+class _Pictures(NamedTuple):
+    """Files of different content, and which of them have the same pixels.
+
+    Attributes
+    ----------
+    files : DataFrame
+        path and sha256 of the first file of each content, in order of sha256.
+    picture : ndarray of int, shape (files,)
+        Number of each file's picture.
+    representative : ndarray of int, shape (pictures,)
+        Row of the first file of each picture.
+    """
+
+    files: pd.DataFrame
+    picture: np.ndarray
+    representative: np.ndarray
+
+    def rows_of(self, shas: Sequence[str]) -> np.ndarray:
+        """Return the rows of the files with these contents."""
+        return pd.Index(self.files["sha256"]).get_indexer(shas)
 
 
 def find_same_source(
@@ -91,8 +98,8 @@ def find_same_source(
     folder : Path
         What the paths are relative to.
     embed : callable, optional
-        Of uint8 pictures (n, 96, 96), features (n, d): ImageNet MobileNetV2 was measured. Without it
-        Fourier-Mellin signatures propose the pairs; single transforms are still found, combined crops and
+        Maps uint8 pictures (n, 96, 96) to features (n, d), such as those of ImageNet MobileNetV2. Without it
+        Fourier-Mellin signatures propose the pairs: single transforms are still found, combined crops and
         shears are missed more often.
     embed_key : str
         Names the embedder in the cache.
@@ -107,45 +114,37 @@ def find_same_source(
     known = manifest.dropna(subset=["sha256"]).sort_values(["sha256", "path"])
     if known.empty:
         nothing = pd.Series(pd.NA, index=manifest.index, dtype="string")
-        return Search(
-            nothing, build_table([], LINK_COLUMNS), 0, nothing, nothing.astype("Float64").astype(float)
-        )
-    first = known.drop_duplicates("sha256").reset_index(drop=True)  # sorted by content: order-independent
-    plain = image_folder(folder)._replace(
-        depth="percentiles", resize="stretch"
-    )  # so that what is cached is the same for all
-    images = load_pixels(first, plain, (SIDE, SIDE)).array  # in the order of `first`
-    wishes = read_corrections(corrections, set(first["sha256"]))
+        return Search(nothing, build_table([], LINKS), 0, nothing, pd.Series(np.nan, manifest.index))
+    files = known.drop_duplicates("sha256").reset_index(drop=True)  # independent of the order of files
+    same_for_all = image_folder(folder)._replace(depth="percentiles", resize="stretch")
+    images = load_pixels(files, same_for_all, (SIDE, SIDE)).array  # in the order of `files`
+    decided = read_corrections(corrections, set(files["sha256"]))
+    pictures = _find_equal_pixels(files, images)
+    found = _search_similar(pictures, images, embed, embed_key, decided)
+    links = _describe_links(known, pictures, found, decided)
+    source = _name_groups(manifest, files, links[links["decision"] == "joined"])
+    uncorrected = _name_groups(manifest, files, links[links["kind"].isin(_FOUND)])
+    links = links[~_is_decided(links, pictures, decided)].reset_index(drop=True)
+    corners = manifest["sha256"].map(dict(zip(files["sha256"], _measure_corners(images), strict=True)))
+    return Search(source, links, len(pictures.representative), uncorrected, corners.astype(float))
+
+
+def _find_equal_pixels(files: pd.DataFrame, images: np.ndarray) -> _Pictures:
+    """Return which of the files, in the order of `images`, have the same pixels."""
     digests = []
     for image in images:
         digests.append(hashlib.sha256(image.tobytes()).hexdigest())
         if len(digests) % 1000 == 0:
             release(images)
-    content, representative = np.unique(digests, return_inverse=True)
-    order = np.sort(np.unique(representative, return_index=True)[1])  # one file a picture, in sha256's order
-    picture_of = np.empty(len(content), int)
-    picture_of[representative[order]] = np.arange(len(order))
-    pictures, shas = RowView(images, order), first["sha256"].to_numpy()[order]
-
-    signatures = compute_signatures(pictures, shas, embed, embed_key)
-    number = dict(zip(first["sha256"], picture_of[representative], strict=True))
-    found = _verify(pictures, shas, propose_pairs(signatures), _separated(wishes, number))
-    links = _describe_links(known, first, picture_of[representative], order, found, wishes)
-    source = _group(manifest, first, links[links["decision"] == "joined"])
-    uncorrected = _group(manifest, first, links[links["kind"].isin(_FOUND)])
-    links = links[~_is_decided(links, first, wishes)].reset_index(drop=True)
-    corners = manifest["sha256"].map(dict(zip(first["sha256"], _measure_corners(images), strict=True)))
-    return Search(source, links, len(order), uncorrected, corners.astype(float))
+    picture, _ = pd.factorize(np.array(digests))  # numbered in the order of files
+    return _Pictures(files, picture, np.unique(picture, return_index=True)[1])
 
 
 def _measure_corners(images: np.ndarray, block: int = 500) -> np.ndarray:
-    """Return which share of the four corners' triangles, an eighth of the side long, is black in each
-    picture.
-    """
+    """Return which share of the corners (triangles, an eighth of the side long) is black in each picture."""
     side = images.shape[1]
     y, x = np.ogrid[:side, :side]
-    across, down = np.minimum(x, side - 1 - x), np.minimum(y, side - 1 - y)
-    mask = across + down < side // 8
+    mask = np.minimum(x, side - 1 - x) + np.minimum(y, side - 1 - y) < side // 8
     shares = []
     for start in range(0, len(images), block):
         shares.append((images[start : start + block][:, mask] <= _BLACK).mean(axis=1))
@@ -153,60 +152,52 @@ def _measure_corners(images: np.ndarray, block: int = 500) -> np.ndarray:
     return np.concatenate(shares)
 
 
-class _Forest:
-    """Union-find that never joins what a person separated."""
-
-    def __init__(self, size: int, apart: list[tuple[int, int]]) -> None:
-        self.parent = list(range(size))
-        self.apart = apart
-
-    def find(self, i: int) -> int:
-        while self.parent[i] != i:
-            self.parent[i] = self.parent[self.parent[i]]
-            i = self.parent[i]
-        return i
-
-    def join(self, i: int, j: int) -> bool:
-        a, b = sorted((self.find(i), self.find(j)))
-        if any({self.find(p), self.find(q)} == {a, b} for p, q in self.apart if a != b):
-            return False
-        self.parent[b] = a
-        return True
-
-
-def _separated(wishes: pd.DataFrame, number: dict[str, int]) -> list[tuple[int, int]]:
-    return [(number[w.sha256_a], number[w.sha256_b]) for w in wishes.itertuples() if w.action == "separate"]
-
-
-def _verify(
-    pictures: RowView, shas: np.ndarray, pairs: np.ndarray, apart: list[tuple[int, int]]
+def _search_similar(
+    pictures: _Pictures, images: np.ndarray, embed: Embedder | None, embed_key: str, decided: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """Return the evidence of every pair that is joined or doubtful, computed once for the same pictures."""
+    """Return the evidence of every pair of pictures that is joined or doubtful, cached."""
+    view = RowView(images, pictures.representative)
+    shas = pictures.files["sha256"].to_numpy()[pictures.representative]
+    pairs = propose_pairs(compute_signatures(view, shas, embed, embed_key))
+    separate = decided.loc[decided["action"] == "separate", ["sha256_a", "sha256_b"]]
+    separated = [pictures.picture[pictures.rows_of(pair)].tolist() for pair in separate.to_numpy()]
     proposed = hashlib.sha256(pairs.tobytes()).hexdigest()
-    path = cache_folder() / f"pairs-{hash_of(VERSION, _NEEDED, shas.tolist(), proposed, apart)}.json"
+    path = cache_folder() / f"pairs-{hash_of(VERSION, _NEEDED, shas.tolist(), proposed, separated)}.json"
     if not path.exists():
-        write_json(path, _compare_all(pictures, shas, pairs, apart))
+        write_json(path, _compare_all(view, shas, pairs, separated))
     return read_json(path)
 
 
 def _compare_all(
-    pictures: RowView, shas: np.ndarray, pairs: np.ndarray, apart: list[tuple[int, int]]
+    pictures: RowView, shas: np.ndarray, pairs: np.ndarray, separated: list[list[int]]
 ) -> list[dict[str, Any]]:
-    """Compare the pairs, most alike first; pairs already joined are skipped."""
-    forest, found, aligner = _Forest(len(pictures), apart), [], Aligner(pictures, shas)
+    """Compare the pairs, most alike first; pairs that are already joined are skipped."""
+    groups, aligner = DisjointSet(range(len(pictures))), Aligner(pictures, shas)
+    found = []
     for start in tqdm(range(0, len(pairs), 256), "comparing", mininterval=1, leave=False, unit="block"):
         block = pairs[start : start + 256]
-        apart_still = [forest.find(i) != forest.find(j) for i, j in block]
-        for evidence in aligner.compare(block[apart_still]):
+        is_open = [not groups.connected(i, j) for i, j in block.tolist()]
+        for evidence in aligner.compare(block[is_open]):
             if evidence["correlation"] >= DOUBTFUL_CORRELATION:
                 evidence["sure"] = _is_sure(evidence)
-                evidence["joined"] = evidence["sure"] and forest.join(evidence["i"], evidence["j"])
+                evidence["joined"] = evidence["sure"] and _join(
+                    groups, evidence["i"], evidence["j"], separated
+                )
                 found.append(evidence | {"transform": evidence["transform"].ravel().tolist()})
-    return [e for e in found if e["joined"] or forest.find(e["i"]) != forest.find(e["j"])]
+    return [e for e in found if e["joined"] or not groups.connected(e["i"], e["j"])]
+
+
+def _join(groups: DisjointSet, i: int, j: int, separated: list[list[int]]) -> bool:
+    """Join the groups of two pictures unless a user separated them; return whether they are joined."""
+    roots = {groups[i], groups[j]}
+    if len(roots) == 2 and any({groups[a], groups[b]} == roots for a, b in separated):
+        return False
+    groups.merge(i, j)
+    return True
 
 
 def _is_sure(evidence: dict[str, Any]) -> bool:
-    """Whether the correlation is high enough for how many points say so.
+    """Return whether the correlation is high enough for the number of inliers.
 
     Saturated or cropped copies correlate less but share many points; plain limbs of two people can be aligned
     by a few points on their outlines and then look alike.
@@ -216,112 +207,94 @@ def _is_sure(evidence: dict[str, Any]) -> bool:
 
 
 def _describe_links(
-    known: pd.DataFrame,
-    first: pd.DataFrame,
-    picture: np.ndarray,
-    order: np.ndarray,
-    found: list,
-    wishes: pd.DataFrame,
+    known: pd.DataFrame, pictures: _Pictures, found: list[dict[str, Any]], decided: pd.DataFrame
 ) -> pd.DataFrame:
-    shas, paths = first["sha256"].to_numpy(), first["path"].to_numpy()
-    by_sha = dict(zip(shas, paths, strict=True))
+    """Return the table of links, sorted; pairs that a user separated are marked so."""
+    shas, paths = (pictures.files[name].to_numpy() for name in ("sha256", "path"))
+
+    def files(a: int, b: int) -> dict[str, str]:
+        return {"path_a": paths[a], "sha256_a": shas[a], "path_b": paths[b], "sha256_b": shas[b]}
+
+    certain = {"decision": "joined", "correlation": 1.0, "mirrored": False}
     copies = known[known.duplicated("sha256")]
-    same = [
-        ("equal bytes", by_sha[row.sha256], row.sha256, row.path, row.sha256) for row in copies.itertuples()
-    ]
-    judged = set(wishes.loc[wishes["action"] == "separate", ["sha256_a", "sha256_b"]].to_numpy().ravel())
-    twins = _pair_twins(picture, order, np.isin(shas, list(judged)))
-    same += [("equal pixels", paths[a], shas[a], paths[b], shas[b]) for a, b in twins]
     rows = [
-        {
-            "kind": kind,
-            "path_a": path_a,
-            "sha256_a": sha_a,
-            "path_b": path_b,
-            "sha256_b": sha_b,
-            "decision": "joined",
-            "correlation": 1.0,
-            "mirrored": False,
-        }
-        for kind, path_a, sha_a, path_b, sha_b in same
+        files(a, a) | {"path_b": path, "kind": "equal bytes"} | certain
+        for a, path in zip(pictures.rows_of(copies["sha256"]), copies["path"], strict=True)
     ]
+    separate = decided[decided["action"] == "separate"]
+    is_separated = np.zeros(len(shas), bool)
+    is_separated[pictures.rows_of(pd.concat([separate["sha256_a"], separate["sha256_b"]]))] = True
+    equal = _pair_equal_pixels(pictures, is_separated)
+    rows += [files(a, b) | {"kind": "equal pixels"} | certain for a, b in equal]
     for evidence in found:
-        a, b = order[evidence["i"]], order[evidence["j"]]
         rows.append(
-            {
-                "path_a": paths[a],
-                "path_b": paths[b],
+            files(*pictures.representative[[evidence["i"], evidence["j"]]])
+            | {
                 "kind": "same source" if evidence["sure"] else "doubtful",
                 "decision": "joined" if evidence["joined"] else "for review",
                 "inliers": evidence["inliers"],
                 "correlation": round(evidence["correlation"], 4),
                 "mirrored": evidence["mirrored"],
-                "transform": " ".join(f"{v:.3f}" for v in evidence["transform"]),
-                "sha256_a": shas[a],
-                "sha256_b": shas[b],
+                "transform": " ".join(f"{value:.3f}" for value in evidence["transform"]),
             }
         )
-    for wish in wishes.itertuples():
-        decision = "joined" if wish.action == "join" else "separated"
-        rows.append(
-            {
-                "path_a": by_sha[wish.sha256_a],
-                "path_b": by_sha[wish.sha256_b],
-                "kind": "correction",
-                "decision": decision,
-                "sha256_a": wish.sha256_a,
-                "sha256_b": wish.sha256_b,
-            }
-        )
-    table = build_table(rows, LINK_COLUMNS)
-    apart = {frozenset((w.sha256_a, w.sha256_b)) for w in wishes.itertuples() if w.action == "separate"}
-    separated = [frozenset(pair) in apart for pair in zip(table["sha256_a"], table["sha256_b"], strict=True)]
-    table.loc[separated, "decision"] = "separated"
+    for row in decided.itertuples():
+        decision = "joined" if row.action == "join" else "separated"
+        pair = pictures.rows_of([row.sha256_a, row.sha256_b])
+        rows.append(files(*pair) | {"kind": "correction", "decision": decision})
+    table = build_table(rows, LINKS)
+    separated = set(_sha_pairs(separate))
+    table.loc[[pair in separated for pair in _sha_pairs(table)], "decision"] = "separated"
     return table.sort_values(["decision", "kind", "path_a", "path_b"], ignore_index=True)
 
 
-def _is_decided(links: pd.DataFrame, first: pd.DataFrame, wishes: pd.DataFrame) -> np.ndarray:
-    """Return which pairs for review corrections have decided: their groups are one by now, or are kept
-    apart.
+def _sha_pairs(links: pd.DataFrame) -> list[frozenset[str]]:
+    return [frozenset(pair) for pair in zip(links["sha256_a"], links["sha256_b"], strict=True)]
+
+
+def _pair_equal_pixels(pictures: _Pictures, separated: np.ndarray) -> list[tuple[int, int]]:
+    """Return pairs of files of equal pixels that hold each picture's files together.
+
+    Usually each file is paired with the first. A file that a user separated from another is paired with all
+    others, so that those which are not separated stay together.
     """
-    joined = links[links["decision"] == "joined"]
-    group = dict(zip(first["sha256"], _components(first, joined), strict=True))
-    apart = {
-        frozenset((group[w.sha256_a], group[w.sha256_b]))
-        for w in wishes.itertuples()
-        if w.action == "separate"
-    }
-    ends = [{group[a], group[b]} for a, b in zip(links["sha256_a"], links["sha256_b"], strict=True)]
-    decided = np.array([len(both) == 1 or both in apart for both in ends], bool)
-    return decided & (links["decision"] == "for review").to_numpy()
-
-
-def _pair_twins(picture: np.ndarray, order: np.ndarray, judged: np.ndarray) -> list[tuple[int, int]]:
-    """Return pairs of files of equal pixels that hold each picture's files together, also without those that
-    are judged.
-
-    Mostly each with the first; a file that a person separated from another is paired with every other one, so
-    that those which are not separated stay together whichever it is.
-    """
-    pairs = [(order[number], i) for i, number in enumerate(picture) if order[number] != i]
-    for number in np.unique(picture[judged]):
+    picture, first = pictures.picture, pictures.representative
+    special = np.unique(picture[separated])
+    pairs = [
+        (first[number], file)
+        for file, number in enumerate(picture)
+        if file != first[number] and number not in special
+    ]
+    for number in special:
         files = np.flatnonzero(picture == number)
-        rest = files[~judged[files]]
-        pairs = [pair for pair in pairs if picture[pair[0]] != number]
+        rest = files[~separated[files]]
         pairs += [(rest[0], file) for file in rest[1:]]
-        pairs += [(a, b) for a in files[judged[files]] for b in files if a < b or (a != b and not judged[b])]
+        pairs += [
+            (a, b) for a in files[separated[files]] for b in files if a < b or (a != b and not separated[b])
+        ]
     return pairs
 
 
-def _group(manifest: pd.DataFrame, first: pd.DataFrame, links: pd.DataFrame) -> pd.Series:
-    component = dict(zip(first["sha256"], _components(first, links), strict=True))
-    group = manifest["sha256"].map(component, na_action="ignore")
+def _is_decided(links: pd.DataFrame, pictures: _Pictures, decided: pd.DataFrame) -> np.ndarray:
+    """Return which pairs for review corrections have decided: their groups are joined, or separated."""
+    group_of = _find_groups(pictures.files, links[links["decision"] == "joined"])
+
+    def groups(table: pd.DataFrame) -> list[frozenset[int]]:
+        return [frozenset(group_of[sha] for sha in pair) for pair in _sha_pairs(table)]
+
+    separated = set(groups(decided[decided["action"] == "separate"]))
+    is_decided = [len(pair) == 1 or pair in separated for pair in groups(links)]
+    return np.array(is_decided, bool) & (links["decision"] == "for review").to_numpy(bool)
+
+
+def _name_groups(manifest: pd.DataFrame, files: pd.DataFrame, links: pd.DataFrame) -> pd.Series:
+    """Return for each row of the manifest the smallest path of the files that links join with it."""
+    group = manifest["sha256"].map(_find_groups(files, links), na_action="ignore")
     return manifest.groupby(group)["path"].transform("min").astype("string")
 
 
-def _components(first: pd.DataFrame, links: pd.DataFrame) -> np.ndarray:
-    """Return the number of the group of each row of `first`: what the links join, by whatever way, is one."""
-    number = {sha: i for i, sha in enumerate(first["sha256"])}
-    ends = [links[column].map(number).to_numpy(int) for column in ("sha256_a", "sha256_b")]
-    graph = coo_matrix((np.ones(len(links)), ends), shape=(len(first),) * 2)
-    return connected_components(graph, directed=False)[1]
+def _find_groups(files: pd.DataFrame, links: pd.DataFrame) -> dict[str, int]:
+    """Return the group of each content: contents that links join, directly or indirectly, are in one."""
+    index = pd.Index(files["sha256"])
+    pairs = np.column_stack([index.get_indexer(links[name]) for name in ("sha256_a", "sha256_b")])
+    return dict(zip(index, connected_components(len(index), pairs).tolist(), strict=True))

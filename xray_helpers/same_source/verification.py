@@ -1,6 +1,4 @@
-"""Whether two pictures are one: local features (SIFT) that agree on an affine map, under which they look
-alike.
-"""
+"""Whether two pictures are one: local features (SIFT) agree on an affine map, under which they look alike."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,31 +16,26 @@ from xray_helpers.study.machine import cores
 
 SIDE = 256  # pictures are compared at this size
 MIN_INLIERS, MIN_CORRELATION = 10, 0.90
-MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the pair is judged
-MIN_EXTENT = 0.22  # of the side: inliers crowded into a marker are no evidence
-VERSION = 9  # of what is cached: local features, and the pairs they align
-_FIRST_SIDE = 192  # local features are first looked for at this size, faster than at SIDE
+MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the decision
+MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
+VERSION = 9  # of the cached local features, and of the cached pairs
+_FIRST_SIDE = 192  # local features are first detected at this size, faster than at SIDE
 _POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
-_KEEN, _STRONG = (
-    0.004,
-    0.02 / 3,
-)  # contrast a point needs; response (a third of it) from which it is a strong one
+_MIN_CONTRAST = 0.004  # of a point
+_STRONG = 0.02 / 3  # response of a strong point, a third of its contrast
 _LOCAL = np.dtype([("points", "f4", (_POINTS, 2)), ("descriptors", "u1", (_POINTS, 128)), ("count", "i4")])
-_STRONGEST, _PROMISING = (
-    96,
-    10,
-)  # points looked at first, and clear matches among them from which all are matched
+_STRONGEST, _PROMISING = 96, 10  # points compared first; clear matches from which all are compared
 
 
 class Aligner:
-    """Compares pairs of pictures, a block of pairs at a time, on all cores.
+    """Compares blocks of pairs of pictures, on all cores.
 
     Parameters
     ----------
-    pictures : Rows
+    pictures : RowView
         Uint8, 256 x 256, 0-255.
     shas : ndarray of str, shape (n,)
-        What the local features are cached under, in rising order.
+        SHA-256 under which the local features are cached, in rising order.
     """
 
     def __init__(self, pictures: RowView, shas: np.ndarray) -> None:
@@ -50,15 +43,15 @@ class Aligner:
         self.local = _local_features(pictures, shas)
 
     def compare(self, pairs: np.ndarray) -> list[dict[str, Any]]:
-        """Return the evidence on each pair (n, 2) that shows any: i, j, inliers, correlation, mirrored,
-        transform.
+        """Return the evidence on those pairs (n, 2) that have any.
 
-        The transform is the 2 x 3 affine map of i (mirrored first, if so) onto j; None without any.
+        Its keys are i, j, inliers, correlation, mirrored and transform: the 2 x 3 affine map of i (mirrored
+        first, if mirrored) onto j, or None.
         """
         with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
-            parts = [pairs[at : at + 32] for at in range(0, len(pairs), 32)]
-            promising = [*pool.map(lambda part: _find_promising(self.local["descriptors"], part), parts)]
-            flags = np.concatenate(promising) if promising else np.empty((0, 2), bool)
+            parts = [pairs[start : start + 32] for start in range(0, len(pairs), 32)]
+            promising = pool.map(lambda part: _find_promising(self.local["descriptors"], part), parts)
+            flags = np.concatenate([np.empty((0, 2), bool), *promising])
             chosen = flags.any(axis=1)
             found = [*pool.map(self._compare_pair, pairs[chosen], flags[chosen])]
         release(self.local)
@@ -75,7 +68,7 @@ class Aligner:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Leave the cores to the pool of workers: OpenCV and BLAS start no threads of their own meanwhile."""
+    """Keep OpenCV and BLAS from starting threads of their own beside a pool of workers."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -86,17 +79,17 @@ def one_thread_each() -> Iterator[None]:
 
 
 def _local_features(pictures: RowView, shas: np.ndarray) -> np.ndarray:
-    """Return the local features of each picture, on disk: a `_LOCAL` a row."""
+    """Return the local features of each picture, a memory-mapped array of `_LOCAL`."""
     kind = f"sift-{hash_of(VERSION)}"
-    while (known := read_rows(kind, shas)) is None:
+    while (cached := read_rows(kind, shas)) is None:
         with new_rows(kind, shas, (), _LOCAL) as (store, new):
             _fill_local_features(pictures, new, store)
-    return known.array
+    return cached.array
 
 
 def _fill_local_features(pictures: RowView, new: np.ndarray, store: np.ndarray) -> None:
     def fill(rows: np.ndarray) -> None:
-        detector = cv2.SIFT_create(_POINTS, contrastThreshold=_KEEN)
+        detector = cv2.SIFT_create(_POINTS, contrastThreshold=_MIN_CONTRAST)
         clahe = cv2.createCLAHE(3, (8, 8))
         for i in rows:
             points, found = _detect(detector, clahe, pictures[i])
@@ -116,8 +109,8 @@ def _fill_local_features(pictures: RowView, new: np.ndarray, store: np.ndarray) 
 def _detect(detector: cv2.SIFT, clahe: cv2.CLAHE, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the strongest points (k, 2), in pixels of the picture, and their descriptors (k, 128).
 
-    Most pictures show enough at a smaller size; plain ones are looked at in full, and keep their weak points
-    too.
+    Most pictures have enough points at a smaller size; plain ones are searched at full size and keep weak
+    points too.
     """
     for side in (_FIRST_SIDE, SIDE):
         small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
@@ -128,9 +121,8 @@ def _detect(detector: cv2.SIFT, clahe: cv2.CLAHE, picture: np.ndarray) -> tuple[
             break
     if found is None:
         return np.empty((0, 2), np.float32), np.empty((0, 128), np.float32)
-    strongest = np.argsort(-response, kind="stable")[
-        : min(_POINTS, strong if strong >= _FEW_POINTS else len(found))
-    ]
+    count = min(_POINTS, strong if strong >= _FEW_POINTS else len(found))
+    strongest = np.argsort(-response, kind="stable")[:count]
     centres = np.array([keypoints[j].pt for j in strongest])
     return (centres + 0.5) * (SIDE / side) - 0.5, found[strongest]
 
@@ -144,7 +136,7 @@ def _mirror(points: np.ndarray, descriptors: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _mirror_descriptors(descriptors: np.ndarray) -> np.ndarray:
-    """Permute SIFT's cells and angles (last axis, 128) as if the picture had been mirrored."""
+    """Return SIFT descriptors (last axis: 4 x 4 cells, 8 angles) of the mirrored picture."""
     cells = descriptors.reshape(*descriptors.shape[:-1], 4, 4, 8)[..., ::-1, :, :][..., _MIRRORED_BINS]
     return cells.reshape(descriptors.shape)
 
@@ -163,41 +155,39 @@ def _compare(x: np.ndarray, a: tuple, y: np.ndarray, b: tuple, promising: np.nda
     if inliers >= MIN_INLIERS and transform is not None:
         source, target = np.ascontiguousarray(x[:, ::-1]) if mirrored else np.asarray(x), np.asarray(y)
         correlation = _local_correlation(source, target, transform)
-        if (
-            MAYBE_CORRELATION <= correlation < MIN_CORRELATION
-        ):  # the points may be right and the map still rough
-            finer = _refine(source, target, transform)
-            correlation = max(correlation, _local_correlation(source, target, finer))
+        if MAYBE_CORRELATION <= correlation < MIN_CORRELATION:  # the map may be imprecise
+            refined = _refine(source, target, transform)
+            correlation = max(correlation, _local_correlation(source, target, refined))
     return {"inliers": inliers, "correlation": correlation, "mirrored": mirrored, "transform": transform}
 
 
 def _refine(x: np.ndarray, y: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Return the map of x onto y after some steps of enhanced correlation (Evangelidis and Psarakis 2008)."""
+    """Return the map of x onto y, refined by enhanced correlation (Evangelidis and Psarakis 2008)."""
     inverse = cv2.invertAffineTransform(transform).astype(np.float32)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
     inside = cv2.erode(((y > 2) * 255).astype(np.uint8), np.ones((5, 5), np.uint8))
     try:
         _, inverse = cv2.findTransformECC(y, x, inverse, cv2.MOTION_AFFINE, stop, inside, 5)
-    except cv2.error:  # it does not converge: the rough map stands
+    except cv2.error:  # it does not converge
         return transform
     return cv2.invertAffineTransform(inverse)
 
 
-def _nearest(likeness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's best column, and whether it is clearly nearer than the second (Lowe 2004); spoils
-    `likeness`.
+def _nearest(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's best column, and whether it is clearly nearer than the second (Lowe 2004).
+
+    Overwrites `similarity`.
     """
-    match = likeness.argmax(axis=-1, keepdims=True)
-    top = np.take_along_axis(likeness, match, axis=-1)[..., 0]
-    np.put_along_axis(likeness, match, -1, axis=-1)
-    return match[..., 0], 1 - top < _RATIO**2 * (1 - likeness.max(axis=-1))
+    match = similarity.argmax(axis=-1, keepdims=True)
+    best = np.take_along_axis(similarity, match, axis=-1)[..., 0]
+    np.put_along_axis(similarity, match, -1, axis=-1)
+    return match[..., 0], 1 - best < _RATIO**2 * (1 - similarity.max(axis=-1))
 
 
 def _find_promising(descriptors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return for each pair (n, 2), as it is and mirrored, whether enough of the strongest points match
-    clearly.
+    """Return for each pair (n, 2), as it is and mirrored, whether enough of the strongest points match.
 
-    A pair of one source passes, most others do not; many pairs at once, for they are many.
+    Pairs of one source do, most others do not.
     """
     a, b = (descriptors[pairs[:, side], :_STRONGEST].astype(np.float32) / 512 for side in (0, 1))
     promising = np.empty((len(pairs), 2), bool)
@@ -208,10 +198,9 @@ def _find_promising(descriptors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _fit(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[int, np.ndarray | None]:
-    """Return how many distinct points one affine map explains, and the map; none where it is implausible."""
+    """Return how many distinct points one affine map explains, and the map; 0 and None if implausible."""
     (points_a, features_a), (points_b, features_b) = a, b
-    likeness = (features_a.astype(np.float32) @ features_b.astype(np.float32).T) / 512**2
-    match, clear = _nearest(likeness)
+    match, clear = _nearest(features_a.astype(np.float32) @ features_b.astype(np.float32).T / 512**2)
     from_a, to_b = points_a[clear], points_b[match[clear]]
     if len(from_a) < MIN_INLIERS:
         return 0, None
@@ -221,7 +210,7 @@ def _fit(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> 
     if transform is None:
         return 0, None
     large, small = np.linalg.svd(transform[:, :2], compute_uv=False)
-    if small < 0.4 or large > 2.5 or large > 2 * small:  # a collapse, a wild zoom, a wild shear
+    if small < 0.4 or large > 2.5 or large > 2 * small:  # implausible zoom or shear
         return 0, None
     kept = mask.ravel() > 0
     if not kept.any():
@@ -233,7 +222,7 @@ def _fit(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> 
 
 
 def _local_correlation(x: np.ndarray, y: np.ndarray, transform: np.ndarray, window: int = 21) -> float:
-    """Mean normalised correlation in windows of x, mapped onto y, over the textured part of the overlap."""
+    """Return the mean normalised correlation of windows of x, mapped onto y, where both have texture."""
 
     def mean(image: np.ndarray) -> np.ndarray:
         return cv2.boxFilter(image, -1, (window, window))
