@@ -1,4 +1,4 @@
-"""DICOM files made in memory: a stored array, its tags, and any transfer syntax."""
+"""DICOM files for tests, built from an array of stored values, elements and a transfer syntax."""
 
 import imagecodecs
 import numpy as np
@@ -23,14 +23,12 @@ def build(
     high=None,
     **tags,
 ):
-    """Return a data set. `codestream` is what stands for the pixels in a compressed syntax; pydicom
-    compresses otherwise.
-    """
+    """Return a data set. In a compressed syntax, `codestream` is the frame; else pydicom compresses."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CR)
     meta.MediaStorageSOPInstanceUID = generate_uid()
-    later = codestream is None and syntax.is_encapsulated
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian if later else syntax
+    compress = codestream is None and syntax.is_encapsulated
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian if compress else syntax
     ds = FileDataset(
         "x", {}, file_meta=meta, preamble=b"\0" * 128, is_little_endian=syntax != ExplicitVRBigEndian
     )
@@ -55,7 +53,7 @@ def build(
     ds["PixelData"].is_undefined_length = codestream is not None
     for name, value in tags.items():
         setattr(ds, name, value)
-    if later:
+    if compress:
         ds.compress(syntax, generate_instance_uid=False)
     return ds
 
@@ -70,20 +68,18 @@ def read(ds, tmp_path, name="a.dcm", **reading):
 
 
 def read_whole_range(ds, tmp_path):
-    """Read with nothing clipped, so that what is read can be compared with `scale`."""
+    """Return pixels without clipping, for comparison with `scale`."""
     return read(ds, tmp_path, depth="range").pixels
 
 
 def scale(values):
-    """Return values as the reader scales them by their own range."""
+    """Return values scaled by their own range, as the reader does."""
     values = np.asarray(values, np.float32)
     return np.round((values - values.min()) * (255 / (values.max() - values.min()))).astype(np.uint8)
 
 
 def table(descriptor, data, vr="US", data_vr="OW"):
-    """Return a sequence of one look-up table; `data` are bytes as they stand in the file, or numbers for
-    ``US``.
-    """
+    """Return a sequence of one look-up table; `data` are bytes, or numbers for ``US``."""
     item = Dataset()
     item.add_new(0x00283002, vr, descriptor)
     item.add_new(0x00283006, data_vr, data)

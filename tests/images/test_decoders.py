@@ -1,6 +1,7 @@
-"""Every standard encoding of a radiograph reads as the radiograph; what is damaged or unknown names its
-transfer syntax.
-"""
+"""Every standard encoding of a radiograph is decoded; damaged and unknown ones name their transfer syntax."""
+
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from dicom_files import DX, build, encode, read, read_whole_range, scale
 from pydicom import dcmread, uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder, pixel_array
 
+from xray_helpers.images import decoders
 from xray_helpers.images.decoders import PLUGIN, read_header, register
 from xray_helpers.images.radiographs import UnreadableError
 from xray_helpers.synthetic.limb import build_patient, render_view
@@ -25,7 +27,7 @@ PLAIN = (
 
 @pytest.fixture(scope="module")
 def radiograph():
-    """12 bits with the noise of a detector, uint16."""
+    """A synthetic radiograph of 12 bits with detector noise, uint16."""
     rng = np.random.default_rng(5)
     pixels, _ = render_view(rng, build_patient(rng, "displaced"))
     grey = (pixels - pixels.min()) / (pixels.max() - pixels.min())
@@ -34,7 +36,7 @@ def radiograph():
 
 @pytest.fixture(autouse=True)
 def _root(root):
-    """Salts are made in a folder of the test's own."""
+    """Write the salt of patients' hashes to a temporary folder."""
 
 
 LOSSLESS = {
@@ -71,20 +73,20 @@ LOSSY = {
 
 
 @pytest.mark.parametrize("syntax", PLAIN, ids=lambda syntax: syntax.name)
-def test_what_pydicom_decodes_is_equal_bit_for_bit(tmp_path, radiograph, syntax):
+def test_uncompressed_and_rle_values_are_exact(tmp_path, radiograph, syntax):
     found = read_whole_range(build(radiograph, 12, syntax=syntax, SOPClassUID=DX), tmp_path)
     assert (found == scale(radiograph)).all()
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=lambda syntax: syntax.name)
 @pytest.mark.parametrize("signed", [False, True])
-def test_other_encoders_than_our_own_decoder_are_read(tmp_path, radiograph, syntax, signed):
+def test_files_of_other_encoders_are_exact(tmp_path, radiograph, syntax, signed):
     stored = radiograph.astype(np.int16) - 2048 if signed else radiograph
     assert (read_whole_range(build(stored, 12, syntax=syntax), tmp_path) == scale(radiograph)).all()
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_lossless_encodings_are_equal_bit_for_bit(tmp_path, radiograph, name):
+def test_lossless_encodings_are_exact(tmp_path, radiograph, name):
     syntax, codec, options = LOSSLESS[name]
     ds = build(radiograph, 12, syntax=syntax, codestream=encode(radiograph, codec, **options))
     assert (read_whole_range(ds, tmp_path) == scale(radiograph)).all()
@@ -99,7 +101,7 @@ def test_lossy_encodings_are_within_three_grey_levels(tmp_path, radiograph, name
     )
     off = np.abs(found - scale(radiograph))
     assert 0 < off.mean() < 3
-    assert off.max() < 30  # nothing turns over from white to black
+    assert off.max() < 30  # nothing wraps from white to black
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_jpeg_of_eight_bits_in_either_syntax(tmp_path, radiograph, syntax):
     ("kind", "colorspace"),
     [("YBR_FULL_422", "YCBCR"), ("YBR_FULL", "YCBCR"), ("RGB", "RGB"), ("RGB", "YCBCR")],
 )
-def test_colours_of_jpeg_are_told_from_luminance(tmp_path, radiograph, kind, colorspace):
+def test_colour_spaces_of_jpeg_are_recognised(tmp_path, radiograph, kind, colorspace):
     grey = (radiograph >> 4).astype(np.uint8)
     colour = np.stack([grey, grey // 2, grey // 4], axis=-1)
     codestream = encode(
@@ -139,7 +141,7 @@ def test_colours_of_jpeg_are_told_from_luminance(tmp_path, radiograph, kind, col
     ("name", "values"),  # as pydicom's own tests have them
     [("JPEG-lossy.dcm", {(420, 140): 244, (230, 120): 95}), ("SC_rgb_jpeg.dcm", {(100, 100): 244})],
 )
-def test_jpeg_of_other_makers(name, values):
+def test_jpeg_of_other_manufacturers(name, values):
     register()
     stored = pixel_array(dcmread(get_testdata_file(name)), index=0, decoding_plugin=PLUGIN)
     for place, value in values.items():
@@ -149,16 +151,16 @@ def test_jpeg_of_other_makers(name, values):
 @pytest.mark.parametrize(
     "name", ["JPEG2000.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "examples_jpeg2k.dcm"]
 )
-def test_jpeg_2000_of_other_makers_as_another_decoder_has_it(name):
+def test_jpeg_2000_of_other_manufacturers_agrees_with_another_decoder(name):
     register()
     ds = dcmread(get_testdata_file(name))
-    ours, others = (pixel_array(ds, index=0, decoding_plugin=plugin) for plugin in (PLUGIN, "pylibjpeg"))
-    assert (ours == others).all()
+    ours, theirs = (pixel_array(ds, index=0, decoding_plugin=plugin) for plugin in (PLUGIN, "pylibjpeg"))
+    assert (ours == theirs).all()
 
 
 @pytest.mark.parametrize("name", [*LOSSLESS, "JPEG Extended of 12 bits", "RLE"])
 @pytest.mark.parametrize("share", [0.4, 0.95])
-def test_what_is_cut_off_is_refused_and_names_its_syntax(tmp_path, radiograph, name, share):
+def test_truncated_frames_are_refused_and_name_their_syntax(tmp_path, radiograph, name, share):
     if name == "RLE":
         ds = build(radiograph, 12, syntax=uid.RLELossless)
         whole = get_frame(ds.PixelData, 0, number_of_frames=1)
@@ -174,18 +176,18 @@ def test_what_is_cut_off_is_refused_and_names_its_syntax(tmp_path, radiograph, n
 
 
 @pytest.mark.parametrize(
-    ("syntax", "said"),
+    ("syntax", "name"),
     [
         (uid.MPEG2MPML, "MPEG2 Main Profile / Main Level, 1.2.840.10008.1.2.4.100"),
         (uid.UID("1.2.3.4"), "1.2.3.4"),
     ],
 )
-def test_an_unknown_syntax_is_named(tmp_path, radiograph, syntax, said):
+def test_an_unknown_syntax_is_named(tmp_path, radiograph, syntax, name):
     ds = build(radiograph, 12, syntax=uid.MPEG2MPML, codestream=b"\0\0\1\xb3" * 9)
     ds.file_meta.TransferSyntaxUID = syntax
     with pytest.raises(UnreadableError) as caught:
         read(ds, tmp_path)
-    assert str(caught.value).startswith(f"cannot be decoded ({said}): ")
+    assert str(caught.value).startswith(f"cannot be decoded ({name}): ")
 
 
 @pytest.mark.parametrize(
@@ -221,15 +223,8 @@ def test_headers_are_read_without_decoding(radiograph):
     assert read_header(b"\xff\xd8\xff\xe0") is None
 
 
-def test_threads_that_read_the_first_files_together_all_can(monkeypatch):
-    """A second registration would end in an exception, and so leave a good file out."""
-    from concurrent.futures import ThreadPoolExecutor
-    from time import sleep
-
-    from pydicom.pixels import get_decoder
-
-    from xray_helpers.images import decoders
-
+def test_several_threads_may_register_the_decoder(monkeypatch):
+    """A second registration would raise an exception, so that a good file would be refused."""
     decoders.register()
     known = [get_decoder(syntax) for syntax in decoders.DECODER_DEPENDENCIES]
     for decoder in known:

@@ -1,17 +1,15 @@
-"""Pictures of more than 8 bits read by their own range, whatever their format says low values are; and by
-first bytes.
-"""
+"""Pictures of more than 8 bits in any format are scaled by their range and known by their first bytes."""
 
 import io
 import re
 import struct
-import zlib
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from dicom_files import scale
+from hostile import build_png, encode_image
 from PIL import Image
 
 from xray_helpers.data.listing import list_data, list_files
@@ -29,21 +27,15 @@ GREY = np.round(127.5 + 127.5 * np.sin(X / 9) * np.cos(Y / 11)).astype(np.uint8)
 DEEP = np.round(GREY / 255.0 * 4095).astype(np.uint16)
 COLOURS = np.stack([DEEP] * 3, axis=-1)
 OPAQUE = np.full_like(DEEP, 65535)
+IMAGE = Image.fromarray(GREY)
 
 
 def png(samples, orientation=0):
-    """A PNG of 16 bits: grey, grey with alpha, colour or colour with alpha."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
+    """Return a PNG of 16 bits: grey, grey with alpha, colour or colour with alpha."""
     height, width = samples.shape[:2]
-    kind = {2: 0, 3: {2: 4, 3: 2, 4: 6}.get(samples.shape[-1])}[samples.ndim]
+    kind = 0 if samples.ndim == 2 else {2: 4, 3: 2, 4: 6}[samples.shape[-1]]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    exif = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
-    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
-    parts += [chunk(b"eXIf", exif)] if orientation else []
-    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
+    return build_png(width, height, rows, kind, 16, orientation)
 
 
 def tiff(samples, **options):
@@ -59,12 +51,6 @@ def ppm(kind, samples, largest=65535):
     return head + samples.astype(">u2" if largest > 255 else "u1").tobytes()
 
 
-def pillow(kind, image=None, **options):
-    buffer = io.BytesIO()
-    (image or Image.fromarray(GREY)).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def read(data, tmp_path, depth="range"):
     (tmp_path / "picture").write_bytes(data)
     return read_radiograph(tmp_path / "picture", ImageFolder(tmp_path, depth=depth))
@@ -77,7 +63,7 @@ def read(data, tmp_path, depth="range"):
     ids=["RGB", "RGBA", "LA", "LA of 12 bits"],
 )
 @pytest.mark.parametrize("form", ["png", "tiff"])
-def test_channels_of_sixteen_bits_read_as_grey_of_sixteen_bits(tmp_path, samples, depth, form):
+def test_equal_channels_of_sixteen_bits_are_read_like_grey_of_sixteen_bits(tmp_path, samples, depth, form):
     if form == "tiff":
         extra = {"extrasamples": ["unassalpha"]} if samples.shape[2] in (2, 4) else {}
         kind = "rgb" if samples.shape[2] > 2 else "minisblack"
@@ -91,7 +77,7 @@ def test_channels_of_sixteen_bits_read_as_grey_of_sixteen_bits(tmp_path, samples
     assert found.colour == 0
 
 
-def test_what_is_transparent_is_black_and_sets_no_range(tmp_path):
+def test_transparent_pixels_are_black_and_do_not_count_towards_the_range(tmp_path):
     alpha = OPAQUE.copy()
     alpha[:9] = 0
     for samples in (np.dstack([DEEP + 1000, alpha]), np.dstack([COLOURS + 1000, alpha])):
@@ -110,7 +96,7 @@ def test_colour_of_sixteen_bits_is_measured(tmp_path):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", ["u1", "u2", "i2", "u4", "i4", "f2", "f4", "f8"])
 @pytest.mark.parametrize("white", [False, True])
-def test_tiff_of_any_type_and_order_is_turned_as_its_tag_says(tmp_path, order, kind, white):
+def test_tiff_of_any_type_and_byte_order_is_inverted_as_its_tag_says(tmp_path, order, kind, white):
     values = (GREY if kind == "u1" else DEEP).astype(np.int64)
     top = 255 if kind == "u1" else 4095
     stored = (top - values if white else values).astype(order + kind)
@@ -132,7 +118,7 @@ def test_tiff_of_any_type_and_order_is_turned_as_its_tag_says(tmp_path, order, k
     ],
     ids=str,
 )
-def test_tiff_however_it_is_packed(tmp_path, options):
+def test_tiff_of_any_compression_and_layout(tmp_path, options):
     assert (
         read(tiff(4095 - DEEP, photometric="miniswhite", **options), tmp_path).pixels == scale(DEEP)
     ).all()
@@ -140,7 +126,7 @@ def test_tiff_however_it_is_packed(tmp_path, options):
     assert (read(planes, tmp_path).pixels == scale(DEEP)).all()
 
 
-def test_pages_and_what_is_no_number(tmp_path):
+def test_first_page_and_values_that_are_not_finite(tmp_path):
     found = read(tiff(np.stack([DEEP, DEEP[::-1]]), photometric="minisblack"), tmp_path)
     assert (found.pixels == scale(DEEP)).all()
     assert found.note == "first of 2 pages"
@@ -152,10 +138,10 @@ def test_pages_and_what_is_no_number(tmp_path):
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
-def test_orientation_is_applied_as_to_eight_bits(tmp_path, turned):
+def test_orientation_is_applied_as_for_eight_bits(tmp_path, turned):
     exif = Image.Exif()
     exif[0x0112] = turned
-    expected = read(pillow("PNG", exif=exif), tmp_path).pixels
+    expected = read(encode_image(IMAGE, "PNG", exif=exif), tmp_path).pixels
     for data in (png(COLOURS, turned), tiff(DEEP, extratags=[(0x112, "H", 1, turned, True)])):
         assert (read(data, tmp_path).pixels == expected).all()
 
@@ -209,13 +195,13 @@ def test_jpeg_of_twelve_bits(tmp_path):
         imagecodecs.ljpeg_encode(DEEP, bitspersample=12),
     ],
 )
-def test_what_is_cut_off_is_not_half_read(tmp_path, data):
+def test_truncated_files_are_refused(tmp_path, data):
     for share in (0.6, 0.95):
         with pytest.raises(UnreadableError, match=r"^is (truncated|damaged) \(.*\): get a complete copy$"):
             read(data[: int(share * len(data))], tmp_path)
 
 
-def test_sizes_are_looked_at_before_decoding(tmp_path):
+def test_sizes_are_checked_before_decoding(tmp_path):
     wide = re.sub(rb"48 64", b"60000 60000", ppm("P6", COLOURS))
     with pytest.raises(UnreadableError, match="60000 x 60000 pixels are too many"):
         read(wide, tmp_path)
@@ -227,24 +213,24 @@ def test_sizes_are_looked_at_before_decoding(tmp_path):
 
 
 FILES = {
-    "PNG": pillow("PNG"),
-    "JPEG": pillow("JPEG"),
-    "TIFF": pillow("TIFF"),
+    "PNG": encode_image(IMAGE, "PNG"),
+    "JPEG": encode_image(IMAGE, "JPEG"),
+    "TIFF": encode_image(IMAGE, "TIFF"),
     "big-endian TIFF": tiff(DEEP, byteorder=">"),
     "BigTIFF": tiff(DEEP, bigtiff=True),
-    "BMP": pillow("BMP"),
-    "WebP": pillow("WEBP", Image.fromarray(GREY).convert("RGB")),
-    "GIF": pillow("GIF"),
+    "BMP": encode_image(IMAGE, "BMP"),
+    "WebP": encode_image(IMAGE.convert("RGB"), "WEBP"),
+    "GIF": encode_image(IMAGE, "GIF"),
     "PGM": ppm("P5", DEEP),
     "PPM": ppm("P6", COLOURS),
-    "JP2": pillow("JPEG2000"),
+    "JP2": encode_image(IMAGE, "JPEG2000"),
     "J2K": imagecodecs.jpeg2k_encode(DEEP, codecformat="j2k", **JPEG_2000),
     "JPEG-LS": imagecodecs.jpegls_encode(DEEP),
 }
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".JPE"])
-def test_suffixes_that_are_known(suffix):
+def test_known_suffixes(suffix):
     assert suffix.lower() in SUFFIXES
 
 
@@ -276,7 +262,7 @@ def test_pictures_are_known_by_their_first_bytes(tmp_path, name):
         b"",
     ],
 )
-def test_other_files_are_left_aside(tmp_path, text):
+def test_other_files_are_not_images(tmp_path, text):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "notes").write_bytes(text)
     (tmp_path / "set" / "a.png").write_bytes(FILES["PNG"])
@@ -285,8 +271,8 @@ def test_other_files_are_left_aside(tmp_path, text):
     assert table.loc["notes", "reason"] == "is no image by its name, nor by its first bytes: nothing to do"
 
 
-def test_a_study_says_of_odd_pictures_what_a_model_says(tmp_path):
-    """One grey is left out, with the words of `predict`; tiny, thin and coloured ones are noted."""
+def test_a_study_notes_unusual_pictures_as_prediction_does(tmp_path):
+    """Uniform pictures are excluded; tiny, thin and coloured ones are noted."""
     rng = np.random.default_rng(0)
     place = tmp_path / "set" / "Fractured"
     place.mkdir(parents=True)
@@ -314,11 +300,11 @@ def test_a_study_says_of_odd_pictures_what_a_model_says(tmp_path):
     assert notes["plain.png"] == ""
 
 
-def test_words_of_a_ppm_that_end_early_are_no_picture(tmp_path):
+def test_a_truncated_ppm_of_text_is_refused(tmp_path):
     rng = np.random.default_rng(0)
-    words = " ".join(map(str, rng.integers(0, 4096, 3 * 40 * 50)))
-    (tmp_path / "a.ppm").write_text(f"P3\n50 40\n4095\n{words}\n")
+    numbers = " ".join(map(str, rng.integers(0, 4096, 3 * 40 * 50)))
+    (tmp_path / "a.ppm").write_text(f"P3\n50 40\n4095\n{numbers}\n")
     assert read_radiograph(tmp_path / "a.ppm").pixels.shape == (40, 50)
-    (tmp_path / "b.ppm").write_text(f"P3\n50 40\n4095\n{words[: len(words) // 2]}\n")
+    (tmp_path / "b.ppm").write_text(f"P3\n50 40\n4095\n{numbers[: len(numbers) // 2]}\n")
     with pytest.raises(UnreadableError, match="truncated"):
         read_radiograph(tmp_path / "b.ppm")

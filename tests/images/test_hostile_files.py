@@ -1,6 +1,4 @@
-"""Files as folders really hold them: each is read or has its reason, and nothing hangs or grows without
-bound.
-"""
+"""Unusual and damaged files: each is read or has its reason, in bounded time and memory."""
 
 import io
 import os
@@ -14,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from hostile import GREY, packed, pictures, png_of, write_hostile_folder
+from dicom_files import build
+from hostile import GREY, build_png, encode_image, pictures, write_hostile_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -78,15 +77,15 @@ def test_every_file_is_read_or_has_its_reason(root, folder):
     not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc"
 )
 def test_reading_takes_bounded_memory_and_time(root, folder):
-    """In a process of its own, with two of the largest pictures that are read at all."""
+    """Two of the largest pictures that are accepted, in a separate process."""
     for number, kind in enumerate((0, 2)):  # grey of 16 bits, and colour
         half = 7_900 * (3 if kind else 1)
         rows = (b"\0" + b"\0" * half + b"\xff" * half) * 8_000
-        (folder / "Fractured" / f"large{number}.png").write_bytes(png_of(7_900, 8_000, rows, kind, 16))
+        (folder / "Fractured" / f"large{number}.png").write_bytes(build_png(7_900, 8_000, rows, kind, 16))
     code = (
         "import sys; from xray_helpers.data.manifest import *; "
         "t = inspect_files(list_data(sys.argv[1], labelled=False)).set_index('path'); "
-        # unlike ru_maxrss, not the parent's
+        # ru_maxrss would include the parent's
         "peak = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]; "
         "print(int(peak) >> 10, *t.loc[['Fractured/large0.png', 'Fractured/large1.png'], 'status'])"
     )
@@ -120,16 +119,16 @@ def test_any_name_is_found_again(tmp_path_factory, name):
     assert find_file(folder, escape_name(name)).read_bytes() == b"x"
 
 
-def test_a_study_sees_through_such_a_folder(root, folder, make_images):
+def test_a_study_can_be_made_of_such_a_folder(root, folder, make_images):
     make_images(folder / "normal", 12, seed=2)
     table, _ = build_manifest(build_settings(name="s", data="set"))
     assert set(table["status"]) <= {"readable", "unreadable", "no image", "excluded"}
     assert (table["status"] == "readable").sum() > 50
 
 
-def test_a_truncated_jpeg_can_be_kept_and_is_flagged(tmp_path):
+def test_a_truncated_jpeg_can_be_kept_and_is_noted(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8))
-    data = packed(noise, "JPEG", quality=95)
+    data = encode_image(noise, "JPEG", quality=95)
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     (tmp_path / "whole.jpg").write_bytes(data)
     with pytest.raises(UnreadableError, match="truncated"):
@@ -160,11 +159,11 @@ def test_colour_is_measured(tmp_path):
     assert read_radiograph(tmp_path / "orange.png").colour == pytest.approx(180, abs=1)
 
 
-SEEDS = [packed(Image.fromarray(GREY), kind) for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF")]
-SEEDS += [packed(Image.fromarray(GREY).convert("RGB"), "WEBP")]
+SEEDS = [encode_image(Image.fromarray(GREY), kind) for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF")]
+SEEDS += [encode_image(Image.fromarray(GREY).convert("RGB"), "WEBP")]
 DEEP = GREY.astype(np.uint16) * 16
 COLOURS = np.stack([DEEP] * 3, axis=-1)
-SEEDS += [png_of(32, 32, b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS), 2, 16)]
+SEEDS += [build_png(32, 32, b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS), 2, 16)]
 SEEDS += [imagecodecs.jpeg8_encode(DEEP, bitspersample=12), imagecodecs.ljpeg_encode(DEEP, bitspersample=12)]
 SEEDS += [
     imagecodecs.jpegls_encode(DEEP),
@@ -177,23 +176,9 @@ for options in ({}, {"compression": "lzw"}, {"photometric": "miniswhite", "tile"
     SEEDS.append(buffer.getvalue())
 
 
-def dicom_seed():
-    import pydicom
-
-    ds = pydicom.Dataset()
-    ds.Modality, ds.SOPClassUID, ds.Rows, ds.Columns = "DX", "1.2.840.10008.5.1.4.1.1.1", 32, 32
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelData = 8, 8, 7, GREY.tobytes()
-    ds["PixelData"].VR = "OB"
-    ds.file_meta = pydicom.dataset.FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, "1.2"
-    buffer = io.BytesIO()
-    ds.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-SEEDS.append(dicom_seed())
+buffer = io.BytesIO()
+build(GREY).save_as(buffer, enforce_file_format=True)
+SEEDS.append(buffer.getvalue())
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 import numpy as np
-import pandas as pd
 import pytest
 
+from xray_helpers.data.listing import list_data
+from xray_helpers.data.manifest import inspect_files
 from xray_helpers.images.pixels import augment, load_pixels, resize, stream_pixels
-from xray_helpers.images.radiographs import UnreadableError
+from xray_helpers.images.radiographs import ImageFolder, UnreadableError, read_radiograph
 from xray_helpers.settings import InputError
 
 NAMES = [str(i) for i in range(300)]
@@ -23,13 +24,11 @@ def test_pixels_are_read_once_and_in_order(root, tmp_path, make_images):
     assert first.dtype == np.uint8
     assert first.shape == (5, 12, 10)
     assert (first[:] == again[:]).all()
-    from xray_helpers.images.radiographs import read_radiograph
-
     assert (first[3] == read_radiograph(tmp_path / "set" / "im0_003.png").pixels).all()
     assert not list((root / "data" / "cache").glob("*partial*"))
 
 
-def test_augmentation_moves_within_its_limits():
+def test_augmentation_stays_within_its_limits():
     picture = np.zeros((100, 100), np.uint8)
     picture[49:52, 49:52] = 255
     views = augment(np.repeat(picture[None], 300, axis=0), NAMES, 1)
@@ -42,10 +41,10 @@ def test_augmentation_moves_within_its_limits():
     assert np.abs(centre).max() <= 12  # 10 % shift; the middle does not move otherwise
     assert centre.std(axis=0).min() > 3
     bright = np.full((1, 50, 50), 90, np.uint8)
-    assert (augment(bright, NAMES[:1], 3) == 90).all()  # what moves in repeats the edge
+    assert (augment(bright, NAMES[:1], 3) == 90).all()  # areas outside the picture repeat its edge
 
 
-def test_views_depend_on_content_and_number_alone():
+def test_views_depend_only_on_content_and_number():
     pictures = np.random.default_rng(0).integers(0, 255, (3, 32, 32), dtype=np.uint8)
     views = augment(pictures, NAMES[:3], 5)
     assert (views[::-1] == augment(pictures[::-1], NAMES[2::-1], 5)).all()
@@ -67,7 +66,7 @@ def test_pictures_stream_in_order_while_they_are_decoded_and_from_the_cache(root
     ).all()
 
 
-def test_a_picture_that_cannot_be_read_any_more_leaves_no_half_cache(root, tmp_path, make_images):
+def test_an_unreadable_picture_leaves_no_incomplete_cache(root, tmp_path, make_images):
     part = make_images(tmp_path / "set", 4)
     (tmp_path / "set" / "im0_002.png").write_bytes(b"")
     with pytest.raises(UnreadableError):
@@ -75,9 +74,7 @@ def test_a_picture_that_cannot_be_read_any_more_leaves_no_half_cache(root, tmp_p
     assert not list((root / "data" / "cache").iterdir())
 
 
-def test_a_picture_that_was_replaced_since_it_was_listed_is_not_cached_under_its_hash(
-    root, tmp_path, make_images
-):
+def test_a_picture_that_was_replaced_after_listing_is_not_cached(root, tmp_path, make_images):
     part = make_images(tmp_path / "set", 4)
     (tmp_path / "set" / "im0_002.png").write_bytes((tmp_path / "set" / "im0_001.png").read_bytes())
     with pytest.raises(InputError, match=r"im0_002\.png is not the file that 01 read"):
@@ -85,7 +82,7 @@ def test_a_picture_that_was_replaced_since_it_was_listed_is_not_cached_under_its
     assert not list((root / "data" / "cache").iterdir())
 
 
-def test_half_of_the_views_are_mirrored():
+def test_half_of_the_views_are_flipped():
     ramp = np.tile(np.arange(0, 200, 2, dtype=np.uint8), (100, 1))
     views = augment(np.repeat(ramp[None], 200, axis=0), NAMES[:200], 2).astype(int)
     mirrored = views[:, :, :20].mean(axis=(1, 2)) > views[:, :, -20:].mean(axis=(1, 2))
@@ -93,8 +90,6 @@ def test_half_of_the_views_are_mirrored():
 
 
 def test_padding_keeps_proportions_on_black():
-    from xray_helpers.images.pixels import resize
-
     padded = resize(np.full((100, 50), 200, np.uint8), (64, 64), "pad")
     assert padded.shape == (64, 64)
     assert (padded[:, 16:48] == 200).all()
@@ -103,15 +98,9 @@ def test_padding_keeps_proportions_on_black():
     assert (resize(np.full((100, 50), 200, np.uint8), (64, 64)) == 200).all()
 
 
-def test_how_files_are_read_is_part_of_what_pixels_are_cached_under(root, tmp_path, make_images):
-    from xray_helpers.data.listing import list_data
-    from xray_helpers.data.manifest import inspect_files
-    from xray_helpers.images.pixels import load_pixels
-    from xray_helpers.images.radiographs import ImageFolder
-
+def test_pixels_of_other_reading_options_are_cached_apart(root, tmp_path, make_images):
     make_images(tmp_path / "set" / "Fractured", 2)
     table = inspect_files(list_data(str(tmp_path / "set"), labelled=False))
-    assert isinstance(table, pd.DataFrame)
     stretched = np.asarray(load_pixels(table, tmp_path / "set", (40, 40))[:])
     padded = np.asarray(load_pixels(table, ImageFolder(tmp_path / "set", resize="pad"), (40, 40))[:])
     assert (stretched[:, 20, :2] > 0).any()

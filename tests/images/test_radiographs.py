@@ -15,7 +15,7 @@ def save(path, image, **options):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
-def test_grey_is_read_as_it_is(tmp_path, suffix):
+def test_grey_is_read_unchanged(tmp_path, suffix):
     read = save(tmp_path / f"a{suffix}", Image.fromarray(GREY))
     assert (read.pixels == GREY).all()
     assert read.pixels.dtype == np.uint8
@@ -27,7 +27,7 @@ def test_colour_of_equal_channels_is_that_grey(tmp_path):
     assert (save(tmp_path / "a.png", Image.fromarray(np.stack([GREY] * 3, axis=-1))).pixels == GREY).all()
 
 
-def test_transparency_lies_on_black(tmp_path):
+def test_transparent_pixels_are_black(tmp_path):
     rgba = np.stack([GREY, GREY, GREY, np.full_like(GREY, 255)], axis=-1)
     rgba[0, :, 3] = 0
     read = save(tmp_path / "a.png", Image.fromarray(rgba))
@@ -50,12 +50,12 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
 
 def test_orientation_is_applied(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # rotate by a quarter clockwise
     read = save(tmp_path / "a.png", Image.fromarray(GREY), exif=exif)
     assert (read.pixels == np.rot90(GREY, -1)).all()
 
 
-def test_reasons(tmp_path):
+def test_unreadable_files_have_a_reason(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(
         tmp_path / "a.jpg"
     )

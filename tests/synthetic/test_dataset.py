@@ -3,14 +3,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xray_helpers.synthetic import dataset, limb
 from xray_helpers.synthetic.dataset import calibration_phantoms, write_phantoms
 from xray_helpers.synthetic.limb import FRACTURE_TYPES, build_patient, render_view
 
 
 @pytest.mark.parametrize("kind", FRACTURE_TYPES)
-def test_a_fracture_is_seen_where_its_box_is(kind):
-    from xray_helpers.synthetic import limb
-
+def test_a_fracture_is_visible_within_its_box(kind):
     inside, hits = [], 0
     for seed in range(6):
         patient = build_patient(np.random.default_rng([seed, 8]), kind)
@@ -28,21 +27,19 @@ def test_a_fracture_is_seen_where_its_box_is(kind):
         assert 0 <= left < right <= pixels.shape[1]
         assert 0 <= top < bottom <= pixels.shape[0]
         hits += (right - left) * (bottom - top) < 0.5 * pixels.size
-    assert hits >= 5  # a box says where, not everywhere
-    if kind == "hairline":  # in the others the distal part moved, so that it differs everywhere
+    assert hits >= 5  # the box is smaller than half the picture
+    if kind == "hairline":  # in other types, the moved distal part differs everywhere
         assert min(inside) > 0.99
 
 
 def test_bone_attenuates_more_than_soft_tissue_and_cortex_more_than_marrow():
-    from xray_helpers.synthetic import limb
-
     bone = build_patient(np.random.default_rng(0), None).bones[0]
     u = np.linspace(-40, 40, 801, dtype=np.float32)[None]
     profile = limb._intact_bone(bone, 0.0, u, np.zeros_like(u), np.zeros_like(u))[0]
     outside = np.abs(u[0] - limb._find_axis(bone, 0.0, 0.0)) > bone.shaft + 0.01
     assert (profile[outside] == 0).all()
     centre = profile[np.argmin(np.abs(u[0] - limb._find_axis(bone, 0.0, 0.0)))]
-    assert profile.max() > 1.5 * centre > 0  # the cortex stands out on both sides of the marrow
+    assert profile.max() > 1.5 * centre > 0  # the cortex is brighter than the marrow
 
 
 def test_pictures_are_eight_bit_and_repeatable():
@@ -87,7 +84,7 @@ def test_the_same_seed_writes_the_same_set(tmp_path):
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
 
 
-def test_label_cannot_be_read_off_the_exposure():
+def test_exposure_does_not_reveal_the_label():
     difference = []
     for seed in range(30):
         kind = FRACTURE_TYPES[seed % 5]
@@ -97,18 +94,14 @@ def test_label_cannot_be_read_off_the_exposure():
     assert abs(np.mean(difference)) < 8  # of 255; single limbs differ by 20
 
 
-def test_what_is_left_of_a_folder_of_phantoms_is_replaced(root, monkeypatch):
-    from xray_helpers.synthetic import dataset
-
+def test_an_incomplete_folder_of_phantoms_is_replaced(root, monkeypatch):
     small = dataset.write_phantoms
     monkeypatch.setattr(dataset, "write_phantoms", lambda folder: small(folder, images=4, planted=0))
     csv = dataset.demo_phantoms()
     csv.unlink()
     assert dataset.demo_phantoms() == csv
     assert csv.exists()
-    assert [path.name for path in csv.parent.parent.iterdir()] == [
-        csv.parent.name
-    ]  # nothing half-made is left
+    assert [path.name for path in csv.parent.parent.iterdir()] == [csv.parent.name]  # no temporary folder
 
 
 def test_calibration_batch_is_fixed(root):

@@ -39,7 +39,7 @@ class DicomImage(NamedTuple):
 
     Attributes
     ----------
-    values : ndarray of float32, shape (height, width), or of uint8 or uint16, shape (height, width, 3)
+    values : ndarray of float32, shape (height, width), or of unsigned integers, shape (height, width, 3)
         Grey values after Modality LUT and VOI LUT or window; or colours as they are stored.
     limits : (float, float), optional
         The values of black and white, if the file says how it is to be displayed.
@@ -238,7 +238,7 @@ def _to_image(ds: "Dataset", raw: np.ndarray, stored: np.ndarray, note: str) -> 
     if photometric == "PALETTE COLOR":
         stored = _apply_palette(ds, stored)
     if stored.ndim == 3:
-        colours = stored[..., :3].astype(np.uint16 if stored.dtype.itemsize > 1 else np.uint8)
+        colours = stored[..., :3].astype(f"u{stored.dtype.itemsize}")
         return DicomImage(colours, mode, patient, _join_notes(ds, note))
     masked = find_padding(ds, raw, stored)
     if stored.dtype.kind == "f":
