@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from xray_helpers.evaluation.intervals import TAILS
+
 
 class Comparison(NamedTuple):
     """Two AUROCs on the same images: their difference, its 95 % interval, z and two-sided p."""
@@ -17,7 +19,7 @@ class Comparison(NamedTuple):
 
 
 def auroc_covariance(y_true: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return AUROC of each row of scores and their covariance, by midranks (Sun and Xu 2014).
+    """Return the AUROC of each row of scores and their covariance, by midranks (Sun and Xu 2014).
 
     Parameters
     ----------
@@ -30,38 +32,33 @@ def auroc_covariance(y_true: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray
     -------
     auroc : ndarray, shape (models,)
     covariance : ndarray, shape (models, models)
-        Not finite where a class has a single image.
+        NaN where a class has a single image.
     """
     positive, negative = scores[:, y_true == 1], scores[:, y_true == 0]
     m, n = positive.shape[1], negative.shape[1]
-    among_all = stats.rankdata(np.concatenate([positive, negative], axis=1), axis=1)
-    above_negatives = (among_all[:, :m] - stats.rankdata(positive, axis=1)) / n  # of each positive: its share
-    below_positives = 1 - (among_all[:, m:] - stats.rankdata(negative, axis=1)) / m
-    auroc = above_negatives.mean(axis=1)
+    ranks = stats.rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    above_negatives = (ranks[:, :m] - stats.rankdata(positive, axis=1)) / n  # share of negatives below each
+    below_positives = 1 - (ranks[:, m:] - stats.rankdata(negative, axis=1)) / m
     parts = [
         np.atleast_2d(np.cov(part)) / count if count > 1 else np.full((len(scores),) * 2, np.nan)
         for part, count in ((above_negatives, m), (below_positives, n))
     ]
-    return auroc, parts[0] + parts[1]
+    return above_negatives.mean(axis=1), parts[0] + parts[1]
 
 
-def delong_interval(y_true: np.ndarray, score: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of AUROC, within [0, 1]; two NaN where a class has a single image."""
+def delong_interval(y_true: np.ndarray, score: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of AUROC, within 0 to 1; two NaN where a class has a single image."""
     auroc, covariance = auroc_covariance(y_true, score[None])
-    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(covariance[0, 0])
+    half = stats.norm.ppf(TAILS[1]) * np.sqrt(covariance[0, 0])
     return float(max(auroc[0] - half, 0.0)), float(min(auroc[0] + half, 1.0))
 
 
-def compare_auroc(
-    y_true: np.ndarray, first: np.ndarray, second: np.ndarray, level: float = 0.95
-) -> Comparison:
+def compare_auroc(y_true: np.ndarray, first: np.ndarray, second: np.ndarray) -> Comparison:
     """Test whether two scores of the same images have one AUROC; p is 1 where they rank the images alike."""
     auroc, covariance = auroc_covariance(y_true, np.stack([first, second]))
     difference = float(auroc[0] - auroc[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     error = np.sqrt(max(variance, 0.0)) if np.isfinite(variance) else np.nan
     z = difference / error if error else np.copysign(np.inf, difference) if difference else 0.0
-    half = stats.norm.ppf((1 + level) / 2) * error
-    return Comparison(
-        difference, difference - half, difference + half, float(z), float(2 * stats.norm.sf(abs(z)))
-    )
+    half, p = stats.norm.ppf(TAILS[1]) * error, float(2 * stats.norm.sf(abs(z)))
+    return Comparison(difference, difference - half, difference + half, float(z), p)

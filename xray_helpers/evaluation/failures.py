@@ -1,4 +1,4 @@
-"""Single images: those that a model gets wrong with confidence, and those it is least sure of."""
+"""Single images: the most confident errors of a model, and those that it is least certain of."""
 
 import numpy as np
 import pandas as pd
@@ -14,20 +14,19 @@ def measure_certainty(p: pd.Series, threshold: float) -> np.ndarray:
 def find_failures(
     predictions: pd.DataFrame, threshold: float, count: int = 8
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the most confident errors, and the least certain images: of each at most `count`, one a group.
+    """Return the most confident errors and the least certain images, at most `count` of each, one per group.
 
     Parameters
     ----------
     predictions : DataFrame
         ``predictions_test.csv``.
     threshold : float
-        Of certainty: see `measure_certainty`.
     count : int
 
     Returns
     -------
     errors, unsure : DataFrame
-        The predictions with certainty (0 to 1); errors by falling, unsure by rising certainty.
+        The predictions with certainty (see `measure_certainty`): errors in falling, unsure in rising order.
     """
     table = predictions.assign(certainty=measure_certainty(predictions["y_prob"], threshold))
     wrong = table[table["y_true"] != table["y_pred"]]
@@ -40,13 +39,12 @@ def find_failures(
 
 
 def describe_failures(errors: pd.DataFrame, predictions: pd.DataFrame) -> str:
-    """Return what goes wrong most confidently, in a sentence."""
+    """Return how many images are classified wrongly, and how, in a sentence."""
     wrong = (predictions["y_true"] != predictions["y_pred"]).sum()
     if errors.empty:
-        return f"None of {len(predictions)} test images is called wrongly."
+        return f"None of {len(predictions)} test images is classified wrongly."
     missed = int((errors["y_true"] == 1).sum())
     return (
-        f"{wrong} of {len(predictions)} test images are called wrongly; of the {len(errors)} most "
-        "confident errors "
-        f"{missed} are missed fractures and {len(errors) - missed} false alarms."
+        f"{wrong} of {len(predictions)} test images are classified wrongly; of the {len(errors)} most "
+        f"confident errors {missed} are missed fractures and {len(errors) - missed} false alarms."
     )

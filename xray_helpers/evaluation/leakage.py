@@ -1,4 +1,4 @@
-"""What a leak is worth: one classifier on the same features, judged under honest and leaky splits."""
+"""What a leak is worth: one classifier on the same features, evaluated under honest and leaky splits."""
 
 from collections.abc import Iterator
 
@@ -15,42 +15,42 @@ from xray_helpers.evaluation.intervals import describe_p
 from xray_helpers.study.seeds import derive_seed
 
 ALPHA = 0.05
-MOST = 4000  # images; more change nothing but the time
-_MOST_PERMUTED = 2000  # images of the permutation test
+MOST = 4000  # images used at most; more change nothing but the time
+OWN_FOLDERS, RANDOM_FILES, BY_GROUP = "the set's own folders", "random files", "kept apart by group"
+_COLUMNS = ("split", "labels", "auroc", "auroc_sd", "accuracy", "accuracy_sd", "folds", "n", "p")
+_PERMUTED_IMAGES = 2000
 _PERMUTATIONS = 99
-_RIDGE = 100.0  # of features in standard deviations: about what logistic regression has with C = 0.01
+_RIDGE = 100.0  # for standardised features: about what C = 0.01 is for logistic regression
 
 
 def measure_leakage(
     features: np.ndarray, table: pd.DataFrame, *, seed: int, repeats: int = 1
 ) -> pd.DataFrame:
-    """Score logistic regression on frozen features by split, with true labels and with shuffled ones.
+    """Evaluate logistic regression on frozen features by split, with true and with shuffled labels.
 
-    The control: labels permuted between groups carry no medicine. A split that still scores well with them
-    recognises the source of an image, nothing else.
+    Labels permuted between groups are a control without medical meaning: a split that still scores well with
+    them recognises the source of an image and nothing else.
 
     Parameters
     ----------
     features : ndarray, shape (n, d)
-        Of the images as they are.
+        Of the images without augmentation.
     table : DataFrame
-        y_true, group, folder_split; a row an image.
+        One row per image: y_true, group, folder_split.
     seed : int
     repeats : int
-        Shufflings of the folds.
+        How often the folds are drawn.
 
     Returns
     -------
-    DataFrame, empty where there are no images
+    DataFrame
         split (``the set's own folders`` where it has them, ``random files``, ``kept apart by group``), labels
         (``true`` or ``shuffled``), auroc and accuracy (means over folds), auroc_sd, accuracy_sd (standard
-        deviation over folds; missing for a single split), folds, n, p (of random files with shuffled labels:
-        that the source of an image is not recognised, see `source_p`; missing elsewhere).
+        deviations over folds; missing for a single split), folds, n, p (of `source_p`, for random files with
+        shuffled labels only). Empty where there are no images.
     """
     if not len(table):
-        return pd.DataFrame(
-            columns=["split", "labels", "auroc", "auroc_sd", "accuracy", "accuracy_sd", "folds", "n", "p"]
-        )
+        return pd.DataFrame(columns=_COLUMNS)
     rng = np.random.default_rng([seed, 5])
     if len(table) > MOST:
         keep = np.sort(rng.permutation(len(table))[:MOST])
@@ -58,49 +58,39 @@ def measure_leakage(
     x = np.asarray(features, dtype=np.float32)
     labels = {"true": table["y_true"].to_numpy(), "shuffled": _shuffle_labels(table, rng)}
     rows = []
-    for words, y in labels.items():
-        for split in ("the set's own folders", "random files", "kept apart by group"):
-            scores = [_score(x, y, train, test) for train, test in _parts(split, table, y, seed, repeats)]
-            scores = np.array([score for score in scores if score is not None])
+    for kind, y in labels.items():
+        for split in (OWN_FOLDERS, RANDOM_FILES, BY_GROUP):
+            parts = _split(split, table, y, seed, repeats)
+            scores = np.reshape([_score(x, y, *part) for part in parts], (-1, 2))
+            scores = scores[np.isfinite(scores).all(axis=1)]
             if len(scores):
-                spread = scores.std(axis=0, ddof=1) if len(scores) > 1 else (np.nan, np.nan)
-                rows.append(
-                    {
-                        "split": split,
-                        "labels": words,
-                        "auroc": scores[:, 0].mean(),
-                        "auroc_sd": spread[0],
-                        "accuracy": scores[:, 1].mean(),
-                        "accuracy_sd": spread[1],
-                        "folds": len(scores),
-                        "n": len(table),
-                        "p": source_p(x, table, seed)
-                        if (split, words) == ("random files", "shuffled")
-                        else np.nan,
-                    }
-                )
-    return pd.DataFrame(rows)
+                p = source_p(x, table, seed) if (split, kind) == (RANDOM_FILES, "shuffled") else np.nan
+                row = {"split": split, "labels": kind, "folds": len(scores), "n": len(table), "p": p}
+                row["auroc"], row["accuracy"] = scores[:, 0].mean(), scores[:, 1].mean()
+                if len(scores) > 1:
+                    row["auroc_sd"], row["accuracy_sd"] = scores.std(axis=0, ddof=1)
+                rows.append(row)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def source_p(features: np.ndarray, table: pd.DataFrame, seed: int) -> float:
-    """Return p that the source of an image is not recognised, by permutation.
+    """Return the p of a permutation test that features do not give away the source of an image.
 
-    Labels shuffled between groups are predicted for files drawn at random, and as often labels shuffled
-    between single images: if features say nothing of the source, both do equally well. The predictor is ridge
-    regression, whose solution serves all labels at once.
+    Files drawn at random are predicted twice: with labels shuffled between groups, and with labels shuffled
+    between images. Without information on the source, both predictions are equally good. The predictor is
+    ridge regression, which fits all sets of labels at once.
 
     Parameters
     ----------
     features : ndarray, shape (n, d)
     table : DataFrame
-        y_true, group; a row an image.
+        One row per image: y_true, group.
     seed : int
     """
     rng = np.random.default_rng([seed, 6])
-    order = table["group"].map(
-        dict(zip(table["group"].unique(), rng.permutation(table["group"].nunique()), strict=True))
-    )
-    keep = np.sort(np.argsort(order.to_numpy(), kind="stable")[:_MOST_PERMUTED])  # whole groups
+    codes, groups = pd.factorize(table["group"])
+    order = rng.permutation(len(groups))[codes]
+    keep = np.sort(np.argsort(order, kind="stable")[:_PERMUTED_IMAGES])  # whole groups
     x, table = np.asarray(features[keep], np.float64), table.iloc[keep].reset_index(drop=True)
     if len(table) < 20:
         return np.nan
@@ -108,9 +98,7 @@ def source_p(features: np.ndarray, table: pd.DataFrame, seed: int) -> float:
     columns = [by_group]
     for _ in range(_PERMUTATIONS):
         column = by_group.copy()
-        for _, rows in table.groupby(
-            "y_true"
-        ).indices.items():  # as many of each true class, as between groups
+        for rows in table.groupby("y_true").indices.values():  # within the true classes, as between groups
             column[rows] = rng.permutation(column[rows])
         columns.append(column)
     scores = _ridge_auroc(x, np.stack(columns, axis=1), seed)
@@ -120,9 +108,7 @@ def source_p(features: np.ndarray, table: pd.DataFrame, seed: int) -> float:
 
 
 def _ridge_auroc(x: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return for each column of labels the AUROC of ridge regression on files drawn at random, mean over five
-    folds.
-    """
+    """Return the AUROC of ridge regression for each column of labels: the mean over five random folds."""
     x = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     kernel, found = x @ x.T, []
     for train, test in KFold(5, shuffle=True, random_state=seed).split(x):
@@ -134,16 +120,15 @@ def _ridge_auroc(x: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
             found.append(((ranks * labels[test]).sum(axis=0) - m * (m + 1) / 2) / (m * (len(test) - m)))
     found = np.array(found)
     known = np.isfinite(found)
-    return np.where(
-        known.any(axis=0), np.where(known, found, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), np.nan
-    )
+    mean = np.where(known, found, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known.any(axis=0), mean, np.nan)
 
 
 def _shuffle_labels(table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Give groups labels that mean nothing; both classes remain.
+    """Return labels without meaning, the same for all images of a group; both classes remain.
 
-    Groups of one label get labels in the same proportion whatever theirs is, so that what the images show
-    cannot help; groups of both labels (a patient's injured and whole limb) have theirs permuted within.
+    Groups with one label get labels in the same proportion whatever their own is, so that the content of
+    images does not help. Groups with both labels (a patient's injured and intact limb) keep theirs, permuted.
     """
     labels = table["y_true"].to_numpy()
     groups = table.groupby("group").indices
@@ -151,9 +136,9 @@ def _shuffle_labels(table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray
     true = np.array([labels[rows[0]] for rows in pure.values()], int)
     given = true.copy()
     for label in (0, 1):
-        mine = np.flatnonzero(true == label)
-        ones = int(np.floor(true.mean() * len(mine) + rng.random())) if len(mine) else 0
-        given[mine] = rng.permutation(np.arange(len(mine)) < ones)
+        part = np.flatnonzero(true == label)
+        ones = int(np.floor(true.mean() * len(part) + rng.random())) if len(part) else 0
+        given[part] = rng.permutation(np.arange(len(part)) < ones)
     if len(set(given)) < 2:
         given = rng.permutation(true)
     shuffled = labels.copy()
@@ -165,10 +150,10 @@ def _shuffle_labels(table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray
     return shuffled
 
 
-def _parts(
+def _split(
     split: str, table: pd.DataFrame, y: np.ndarray, seed: int, repeats: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if split == "the set's own folders":
+    if split == OWN_FOLDERS:
         test = (table["folder_split"] == "test").to_numpy(dtype=bool, na_value=False)
         if test.any() and not test.all():
             yield np.flatnonzero(~test), np.flatnonzero(test)
@@ -177,54 +162,46 @@ def _parts(
     folds = min(5, *(len(np.unique(groups[y == c])) for c in (0, 1)))
     for repeat in range(repeats if folds > 1 else 0):
         shuffle = {"shuffle": True, "random_state": derive_seed(seed, "inflation", repeat)}
-        if split == "random files":
+        if split == RANDOM_FILES:
             yield from StratifiedKFold(folds, **shuffle).split(y, y)
         else:
             yield from StratifiedGroupKFold(folds, **shuffle).split(y, y, groups)
 
 
-def _score(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float] | None:
+def _score(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
+    """Return AUROC and accuracy on test; NaN where train or test holds one class only."""
     if len(set(y[train])) < 2 or len(set(y[test])) < 2:
-        return None
+        return np.nan, np.nan
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(x[train], y[train])
     p = model.predict_proba(x[test])[:, 1]
     return roc_auc_score(y[test], p), accuracy_score(y[test], p >= 0.5)
 
 
 def describe_leakage(inflation: pd.DataFrame) -> str:
-    """Return what the figure shows, in a few sentences."""
+    """Return what a leak is worth, and whether sources are recognised, in a few sentences."""
     if not len(inflation):
         return (
-            "What a leak would be worth was not measured: the features are not in data/cache any more and "
-            "cannot be computed "
-            "again, as the weights are gone or the model was trained with other parameters than the study's."
+            "What a leak would be worth was not measured: the features are no longer in data/cache and "
+            "cannot be computed again, because the weights are missing or the model was trained with other "
+            "parameters than those of the study."
         )
     rows = inflation.set_index(["split", "labels"])
     auroc = rows["auroc"]
-    honest, files = (auroc.get((split, "true")) for split in ("kept apart by group", "random files"))
+    honest, files, own = (auroc.get((split, "true")) for split in (BY_GROUP, RANDOM_FILES, OWN_FOLDERS))
     if honest is None or files is None:
-        return (
-            "What a leak would be worth was not measured: a class has too few groups to be judged on others."
-        )
-    own = auroc.get(("the set's own folders", "true"))
+        return "What a leak would be worth was not measured: a class has too few groups."
     text = (
-        f"With sources and patients kept apart the features reach AUROC {honest:.2f}; with files drawn "
-        f"at random {files:.2f}"
+        f"With sources and patients kept apart the features reach AUROC {honest:.2f}; with files drawn at "
+        f"random {files:.2f}{'' if own is None else f', and on the folders of the set itself {own:.2f}'}. "
     )
-    text += f", and on the set's own folders {own:.2f}. " if own is not None else ". "
-    control, apart = (auroc.get((split, "shuffled")) for split in ("random files", "kept apart by group"))
-    p = rows["p"].get(("random files", "shuffled"), np.nan) if "p" in rows else np.nan
+    control, apart = (auroc.get((split, "shuffled")) for split in (RANDOM_FILES, BY_GROUP))
+    p = rows["p"].get((RANDOM_FILES, "shuffled"), np.nan) if "p" in rows else np.nan
     if control is None or apart is None or not np.isfinite(p):
         return text + "Whether sources are recognised was not tested."
-    told = (
-        f"With labels that mean nothing, random files reach {control:.2f} (kept apart: {apart:.2f}; "
-        f"permutation p {_shown(p)})"
+    text += (
+        f"With shuffled labels, random files reach {control:.2f} (kept apart: {apart:.2f}; permutation p "
+        f"{'' if p < 0.001 else '= '}{describe_p(p)}): "
     )
     if p <= ALPHA and control > apart:
-        return f"{text}{told}: what is learned there is the source."
-    return f"{text}{told}: that sources are recognised is not shown."
-
-
-def _shown(p: float) -> str:
-    text = describe_p(p)
-    return text if text.startswith("<") else f"= {text}"
+        return text + "what is learned there is the source."
+    return text + "it is not shown that sources are recognised."

@@ -1,4 +1,4 @@
-"""The operating threshold of one model: on which predictions it is chosen, and what is written down of it."""
+"""The operating threshold of one model: on which predictions it is chosen, and what is recorded."""
 
 from typing import Any
 
@@ -7,15 +7,14 @@ import pandas as pd
 from xray_helpers.evaluation.thresholds import choose_threshold, evaluate_sensitivity, threshold_band
 from xray_helpers.settings import Settings
 
-MIN_SOURCES = (
-    30  # independent sources of a class in validation below which it does not choose a threshold alone
-)
+# With fewer independent sources of a class, validation does not choose a threshold alone.
+MIN_SOURCES = 30
 VALIDATION = "validation"
 OUT_OF_FOLD = "train and validation, out of fold"
 
 
 def count_scarcer(predictions: pd.DataFrame) -> int:
-    """Return how many independent sources (groups: patients where they are known) the scarcer class has.
+    """Return the number of independent sources (patients, where known) of the less frequent class.
 
     Parameters
     ----------
@@ -28,33 +27,31 @@ def count_scarcer(predictions: pd.DataFrame) -> int:
 def choose_operating_point(
     validation: pd.DataFrame, out_of_fold: pd.DataFrame, settings: Settings
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Choose the threshold on validation, or where that is small on predictions out of fold of train and
-    validation.
+    """Choose the threshold on validation, or on out-of-fold predictions where these have more sources.
 
     Parameters
     ----------
     validation : DataFrame
         y_true, y_prob, group, path: the model's own predictions.
     out_of_fold : DataFrame
-        Of `predict_out_of_fold`; an empty one, as for a fine-tuned model (heads on frozen features say
-        nothing of its probabilities), leaves validation.
+        Of `predict_out_of_fold`, for train and validation; empty for a fine-tuned model, as heads on frozen
+        features have other probabilities.
     settings : Settings
 
     Returns
     -------
     chosen : dict
         The content of ``threshold.json``: threshold, rule, target_sensitivity, chosen_on (`VALIDATION` or
-        `OUT_OF_FOLD`), sources and validation_sources (independent sources of the scarcer class there, and in
-        validation), uncertain (of `thresholds.threshold_band`), and for the rule ``sensitivity`` what is
-        reached there (of `thresholds.evaluate_sensitivity`).
+        `OUT_OF_FOLD`), sources and validation_sources (independent sources of the less frequent class there
+        and in validation), uncertain (of `thresholds.threshold_band`), and for the rule ``sensitivity`` the
+        sensitivity there (of `thresholds.evaluate_sensitivity`).
     predictions : DataFrame
         On which it was chosen: path, group, y_true, y_prob, y_pred.
     """
     rule, target = settings.threshold_rule, settings.target_sensitivity
     more = len(out_of_fold) and count_scarcer(out_of_fold) > count_scarcer(validation)
-    basis = (out_of_fold if more else validation)[["path", "group", "y_true", "y_prob"]].reset_index(
-        drop=True
-    )
+    basis = out_of_fold if more else validation
+    basis = basis[["path", "group", "y_true", "y_prob"]].reset_index(drop=True)
     y_true, y_prob = basis["y_true"].to_numpy(), basis["y_prob"].to_numpy()
     threshold = choose_threshold(y_true, y_prob, rule, target, basis["group"])
     low, high = threshold_band(basis, rule, target)
@@ -73,25 +70,18 @@ def choose_operating_point(
 
 
 def describe_choice(chosen: dict[str, Any]) -> str:
-    """Return in a sentence on what the threshold was chosen, and how much that is worth; of
-    ``threshold.json``.
-    """
+    """Return on what the threshold was chosen and how reliable that is, from ``threshold.json``."""
     if chosen["rule"] == "fixed":
         return "It is fixed: nothing was chosen."
-    if "chosen_on" not in chosen:  # of a study made before this was noted
+    if "chosen_on" not in chosen:  # in studies from before this was recorded
         return "It was chosen on validation."
     few = (
-        f"validation holds {chosen['validation_sources']} independent sources of its scarcer class, "
+        f"validation holds {chosen['validation_sources']} independent sources of its less frequent class, "
         f"fewer than {MIN_SOURCES}"
     )
     if chosen["chosen_on"] == OUT_OF_FOLD:
-        return (
-            f"It was chosen on {OUT_OF_FOLD} ({chosen['sources']} independent sources of the scarcer "
-            f"class), because {few}."
-        )
-    if chosen["validation_sources"] < MIN_SOURCES:
-        return (
-            f"It was chosen on validation, and is uncertain: {few}, and the model was not predicted out "
-            "of fold."
-        )
-    return "It was chosen on validation."
+        sources = f"{chosen['sources']} independent sources of the less frequent class"
+        return f"It was chosen on {OUT_OF_FOLD} ({sources}), because {few}."
+    if chosen["validation_sources"] >= MIN_SOURCES:
+        return "It was chosen on validation."
+    return f"It was chosen on validation, and is uncertain: {few}, and there are no out-of-fold predictions."

@@ -1,12 +1,10 @@
-"""Several models judged on the same images: are their differences more than chance?"""
+"""Several models evaluated on the same images: are their differences more than chance?"""
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import logit
 
 from xray_helpers.evaluation.delong import compare_auroc
 from xray_helpers.evaluation.influence import placements
@@ -17,11 +15,11 @@ from xray_helpers.evaluation.intervals import (
     encode_groups,
     has_few_groups,
 )
+from xray_helpers.evaluation.log_odds import log_odds
 from xray_helpers.evaluation.sign_flips import sign_flip_interval
 
 ALPHA = 0.05
-MARGIN = 0.01  # a difference of AUROC below which two models may count as equal
-_EDGE = 1e-7  # probabilities are kept this far from 0 and 1 where their logarithm is taken
+MARGIN = 0.01  # models whose AUROC differs less count as equal
 _COLUMNS = (
     "first",
     "second",
@@ -37,22 +35,22 @@ _COLUMNS = (
 
 
 def compare_pairs(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Test each pair of models on AUROC and on decisions; p-values are Holm's, over all pairs.
+    """Test each pair of models on AUROC and on decisions.
 
     Parameters
     ----------
     predictions : dict
-        A model's name to its ``predictions_test.csv``, all of the same images in the same order.
+        Of each model its ``predictions_test.csv``, all of the same images in the same order.
 
     Returns
     -------
     DataFrame
-        A row a pair: first, second, difference (AUROC of the first less the second's), ci_low, ci_high (95 %)
-        and p of one test, in which the models are swapped in whole groups (`signflips`): the interval
-        excludes 0 just where p < 0.05; delong_p (takes images for independent: for comparison with other
-        papers only), only_first, only_second (images that one model alone gets right), decisions_p, and each
-        p after Holm: p_holm, delong_p_holm, decisions_p_holm. Intervals and p are missing where a class has
-        fewer than `intervals.MIN_GROUPS` effective groups.
+        One row per pair: first, second, difference (AUROC of the first less that of the second); ci_low,
+        ci_high (95 %) and p of one test that swaps the models in whole groups (`sign_flips`), so that the
+        interval excludes 0 exactly where p < 0.05; delong_p (takes images as independent, for comparison with
+        other papers only); only_first, only_second (images that only one model gets right); decisions_p; and
+        each p after Holm's correction over all pairs: p_holm, delong_p_holm, decisions_p_holm. Intervals and
+        p are missing where a class has fewer than `intervals.MIN_GROUPS` effective groups.
     """
     names = list(predictions)
     first = predictions[names[0]]
@@ -63,29 +61,14 @@ def compare_pairs(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for a, b in combinations(names, 2):
         parts = compare_by_group(y_true, probabilities[a], probabilities[b], codes)
-        low, high, p = (np.nan,) * 3 if few else _test_auroc(parts, y_true, codes)
-        tested = (
-            (np.nan,) * 2
-            if few
-            else (
-                compare_auroc(y_true, probabilities[a], probabilities[b]).p,
-                compare_decisions(right[a], right[b], codes),
-            )
-        )
-        rows.append(
-            {
-                "first": a,
-                "second": b,
-                "difference": float(parts.sum()),
-                "ci_low": low,
-                "ci_high": high,
-                "p": p,
-                "delong_p": tested[0],
-                "only_first": int((right[a] & ~right[b]).sum()),
-                "only_second": int((right[b] & ~right[a]).sum()),
-                "decisions_p": tested[1],
-            }
-        )
+        row = {"first": a, "second": b, "difference": float(parts.sum())}
+        if not few:
+            row |= dict(zip(("ci_low", "ci_high", "p"), _test_auroc(parts, y_true, codes), strict=True))
+            row["delong_p"] = compare_auroc(y_true, probabilities[a], probabilities[b]).p
+            row["decisions_p"] = compare_decisions(right[a], right[b], codes)
+        row["only_first"] = int((right[a] & ~right[b]).sum())
+        row["only_second"] = int((right[b] & ~right[a]).sum())
+        rows.append(row)
     table = pd.DataFrame(rows, columns=_COLUMNS)
     for column in ("p", "delong_p", "decisions_p"):
         table[f"{column}_holm"] = holm(table[column].to_numpy(float))
@@ -95,13 +78,13 @@ def compare_pairs(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def compare_by_group(
     y_true: np.ndarray, first: np.ndarray, second: np.ndarray, codes: np.ndarray
 ) -> np.ndarray:
-    """Return what each group adds to the difference of two AUROCs, so that swapping the models there turns
-    its sign.
+    """Return what each group contributes to the difference of two AUROCs.
 
-    A positive adds the share of both models' negatives between its two scores, over the number of positives;
-    negatives likewise: the AUROC of any swap is then a sum over groups exactly. Both models must be on one
-    scale: standardised log-odds, or ranks, whichever agree better, as swaps do not change which that is (cf.
-    Bandos, Rockette and Gur 2005, who permute ranks).
+    Swapping the models in a group flips the sign of its contribution. A positive contributes the share of
+    both models' negatives that lie between its two scores, divided by the number of positives; negatives
+    likewise. The AUROC difference after any swap is then exactly a sum over groups. Both models must be on
+    one scale: standardised log-odds or ranks, whichever agree better, which swaps do not change (cf. Bandos,
+    Rockette and Gur 2005, who permute ranks).
 
     Parameters
     ----------
@@ -115,43 +98,39 @@ def compare_by_group(
     ndarray of float, shape (groups,)
     """
     scales = ([_standardise(first), _standardise(second)], [stats.rankdata(first), stats.rankdata(second)])
-    found = [np.bincount(codes, _added(y_true, *scores)) for scores in scales]
-    return min(found, key=lambda parts: (parts**2).sum())
+    by_scale = [np.bincount(codes, _contributions(y_true, *scores)) for scores in scales]
+    return min(by_scale, key=lambda parts: (parts**2).sum())
 
 
 def _standardise(y_prob: np.ndarray) -> np.ndarray:
-    odds = logit(np.clip(y_prob, _EDGE, 1 - _EDGE))
+    odds = log_odds(y_prob)
     return (odds - odds.mean()) / (odds.std() or 1.0)
 
 
-def _added(y_true: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    added = np.zeros(len(y_true))
+def _contributions(y_true: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    found = np.zeros(len(y_true))
     for label, sign in ((1, 1.0), (0, -1.0)):
-        mine, others = y_true == label, np.concatenate([first[y_true != label], second[y_true != label]])
-        ones = np.ones(len(others))
-        added[mine] = (
-            sign
-            * (placements(first[mine], others, ones) - placements(second[mine], others, ones))
-            / mine.sum()
-        )
-    return added
+        part = y_true == label
+        others = np.concatenate([first[~part], second[~part]])
+        placed = [placements(scores[part], others, np.ones(len(others))) for scores in (first, second)]
+        found[part] = sign * (placed[0] - placed[1]) / part.sum()
+    return found
 
 
 def _test_auroc(parts: np.ndarray, y_true: np.ndarray, codes: np.ndarray) -> tuple[float, float, float]:
     sizes = np.bincount(codes)
     shares = np.bincount(codes, np.where(y_true == 1, 0.5 / y_true.sum(), 0.5 / (1 - y_true).sum()))
-    # putting the models on one scale takes freedom, found to be worth one to two groups
-    # (benchmarks/interval_coverage.py)
+    # Putting the models on one scale costs one to two groups (benchmarks/interval_coverage.py).
     return sign_flip_interval(parts, shares, float(np.sqrt(max(1 - 1.5 / effective_sample_size(sizes), 0))))
 
 
 def compare_decisions(first: np.ndarray, second: np.ndarray, codes: np.ndarray) -> float:
     """Test whether two models are right equally often on the same images; return p.
 
-    McNemar's exact test (1947) where each group is one image. Else, as images of a group are not independent,
-    its form on groups: the sum over groups of (right by the first alone - right by the second alone),
-    squared, over the sum of the squares, is chi-squared with one degree of freedom if each group is as likely
-    to favour either; with single images that is McNemar's chi-squared.
+    McNemar's exact test (1947) where each group is one image. Otherwise its form for groups: each group
+    counts the images that only the first gets right less those that only the second does; the squared sum
+    over the sum of squares is chi-squared with one degree of freedom if groups favour neither. With single
+    images that is McNemar's chi-squared.
     """
     net = first.astype(int) - second.astype(int)
     if len(np.unique(codes)) == len(codes):
@@ -167,17 +146,17 @@ def compare_decisions(first: np.ndarray, second: np.ndarray, codes: np.ndarray) 
 def describe_accuracies(predictions: dict[str, pd.DataFrame]) -> str:
     """Return `compare_accuracies` as a sentence."""
     p = compare_accuracies(predictions)
-    told = "not tested, because there is one model, or too few groups" if p is None else f"p {describe_p(p)}"
-    return f"If all models were right equally often, by groups: {told}."
+    if p is None:
+        return "Whether all models are right equally often was not tested: one model, or too few groups."
+    return f"Test that all models are right equally often, by groups: p {describe_p(p)}."
 
 
 def compare_accuracies(predictions: dict[str, pd.DataFrame]) -> float | None:
-    """Return p that all models are right equally often, by groups; 1 where all agree.
+    """Return the p of all models being right equally often, by groups; 1 where all agree.
 
-    Cochran's question (1950) in a form for groups: Hotelling's T squared of the groups' sums of (right by
-    this model - mean of all models), against none. None for one model, where a class has fewer than
-    `intervals.MIN_GROUPS` effective groups, or where fewer than five groups a model are judged differently by
-    some.
+    Cochran's question (1950) for groups: Hotelling's T squared of the sums over groups of (this model is
+    right - share of models that are right). None for a single model, where a class has fewer than
+    `intervals.MIN_GROUPS` effective groups, or where models differ in fewer than five groups per model.
     """
     first = next(iter(predictions.values()))
     right = np.stack(
@@ -185,13 +164,13 @@ def compare_accuracies(predictions: dict[str, pd.DataFrame]) -> float | None:
     )
     if right.shape[1] < 2 or has_few_groups(first["y_true"], first["group"]):
         return None
-    apart = right - right.mean(axis=1, keepdims=True)
+    deviation = right - right.mean(axis=1, keepdims=True)
     codes = encode_groups(first["group"])
-    sums = np.stack([np.bincount(codes, column) for column in apart.T], axis=1)
+    sums = np.stack([np.bincount(codes, column) for column in deviation.T], axis=1)
     rank, groups = int(np.linalg.matrix_rank(sums)), int((np.abs(sums) > 1e-12).any(axis=1).sum())
     if not rank:
         return 1.0
-    if groups < 5 * rank:  # found liberal below (benchmarks/interval_coverage.py)
+    if groups < 5 * rank:  # below, p is too small (benchmarks/interval_coverage.py)
         return None
     total = sums.sum(axis=0)
     q = float(total @ np.linalg.pinv(sums.T @ sums) @ total)
@@ -199,7 +178,7 @@ def compare_accuracies(predictions: dict[str, pd.DataFrame]) -> float | None:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Return p-values after Holm's correction (1979) for how many there are; missing ones stay missing."""
+    """Return p-values after Holm's correction (1979); missing ones are not counted and stay missing."""
     out, known = np.full(len(p), np.nan), np.flatnonzero(np.isfinite(p))
     rising = known[np.argsort(p[known], kind="stable")]
     steps = p[rising] * np.arange(len(rising), 0, -1)
@@ -208,56 +187,48 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def pairs_table(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs for a reader: models, difference of AUROC with its interval, and the corrected
-    p-values.
-    """
-    rows = []
-    for row in pairs.itertuples():
-        interval = f" ({row.ci_low:+.2f} to {row.ci_high:+.2f})" if np.isfinite(row.ci_low) else ""
-        rows.append(
-            {
-                "models": f"{row.first} - {row.second}",
-                "AUROC difference": f"{row.difference:+.2f}{interval}",
-                "p, groups": describe_p(row.p_holm),
-                "p, DeLong": describe_p(row.delong_p_holm),
-                "right alone": f"{row.only_first} against {row.only_second}",
-                "p, decisions": describe_p(row.decisions_p_holm),
-            }
-        )
+    """Return the pairs as text: models, difference of AUROC with its interval, and the corrected p-values."""
+    interval = [
+        f" ({low:+.2f} to {high:+.2f})" if np.isfinite(low) else ""
+        for low, high in zip(pairs["ci_low"], pairs["ci_high"], strict=True)
+    ]
     return pd.DataFrame(
-        rows, columns=["models", "AUROC difference", "p, groups", "p, DeLong", "right alone", "p, decisions"]
-    )
+        {
+            "models": pairs["first"] + " - " + pairs["second"],
+            "AUROC difference": pairs["difference"].map("{:+.2f}".format) + interval,
+            "p, groups": pairs["p_holm"].map(describe_p),
+            "p, DeLong": pairs["delong_p_holm"].map(describe_p),
+            "right alone": pairs["only_first"].astype(str) + " against " + pairs["only_second"].astype(str),
+            "p, decisions": pairs["decisions_p_holm"].map(describe_p),
+        }
+    ).reset_index(drop=True)
 
 
 def describe_pairs(pairs: pd.DataFrame, best: str) -> str:
-    """Return in a sentence from which models `best` is told apart, from which it is not, and which are its
-    equals.
-    """
+    """Return from which models `best` differs, from which it may differ, and which are its equals."""
     if pairs.empty:
-        return "One model alone: there is nothing to compare."
+        return "There is one model only: there is nothing to compare."
     if pairs["p_holm"].isna().all():
         return (
             f"Nothing was tested: a class has fewer than {MIN_GROUPS} sources or patients, so any "
-            "difference may be chance."
+            "difference may be due to chance."
         )
     mine = pairs[(pairs["first"] == best) | (pairs["second"] == best)]
     others = pd.Series(np.where(mine["first"] == best, mine["second"], mine["first"]), index=mine.index)
-    told = mine["p_holm"] < ALPHA
-    alike = ~told & (mine["ci_low"] > -MARGIN) & (mine["ci_high"] < MARGIN)
-    sure, equal, unsure = (others[which].tolist() for which in (told, alike, ~told & ~alike))
-    text = f"After correction for {len(pairs)} comparisons, {best} "
-    text += (
-        f"is told apart from {_listed(sure)} by AUROC"
-        if sure
-        else "is told apart from no other model by AUROC"
-    )
-    if unsure and sure:
-        text += f"; between it and {_listed(unsure)} the difference may be chance"
+    differs = mine["p_holm"] < ALPHA
+    alike = ~differs & (mine["ci_low"] > -MARGIN) & (mine["ci_high"] < MARGIN)
+    different, equal, unsure = (others[part].tolist() for part in (differs, alike, ~differs & ~alike))
+    text = f"After correction for {len(pairs)} comparison{'s'[: len(pairs) > 1]}, the AUROC of {best} "
+    if different:
+        text += f"differs from that of {_join(different)}"
+    else:
+        text += "is not shown to differ from that of any other model"
+    if unsure and different:
+        text += f"; the difference from {_join(unsure)} may be due to chance"
     if equal:
-        text += f"; from {_listed(equal)} it differs by less than {MARGIN:g} either way"
+        text += f"; it differs from that of {_join(equal)} by less than {MARGIN:g} either way"
     return text + "."
 
 
-def _listed(names: Any) -> str:
-    names = list(names)
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+def _join(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

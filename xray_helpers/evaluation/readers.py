@@ -1,11 +1,10 @@
-"""Readers beside models: what people said of the same test images, and whether a model differs from them."""
+"""Human readers of the same test images, and whether a model differs from them."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from xray_helpers.data.labels import read_label
 from xray_helpers.data.user_tables import read_user_table
@@ -18,12 +17,14 @@ from xray_helpers.evaluation.intervals import (
     describe_p,
     encode_groups,
     has_few_groups,
+    t_half_width,
+    t_test,
 )
 from xray_helpers.settings import POSITIVE, InputError
 from xray_helpers.study.files import build_table
 from xray_helpers.study.folders import from_root
 
-MARGIN = 0.05  # a difference below which a model may count as good as readers
+MARGIN = 0.05  # a model that differs less from the readers counts as equal to them
 _COLUMNS = (
     "score",
     "readers",
@@ -41,25 +42,25 @@ _TITLES = {"auroc": "AUROC", "recall": "sensitivity", "specificity": "specificit
 
 
 def load_reads(path: Path, known: pd.Series) -> pd.DataFrame:
-    """Read what readers said: a table with the columns path, reader, and call (a class) or score (higher:
-    fractured).
+    """Read a table of reads.
 
     Parameters
     ----------
     path : Path
+        With the columns path, reader, and call (a class) or score (higher means fractured).
     known : Series of str
-        The paths of the test images; reads of others are left aside.
+        The paths of the test images; reads of other images are ignored.
 
     Returns
     -------
     DataFrame
-        path, reader (numbers in the order of their names), call (0 or 1; missing where only scores are
-        given), score (missing where only calls are). A row per read.
+        One row per read: path, reader (numbers in the order of names), call (0 or 1; missing where there are
+        only scores), score (missing where there are only calls).
 
     Raises
     ------
     InputError
-        When a column is missing, a value is not understood, an image is read twice by a reader, or none is a
+        When a column is missing, a value is not understood, a reader has read an image twice, or none is a
         test image.
     """
     read = read_user_table(path)
@@ -98,11 +99,11 @@ def load_reads(path: Path, known: pd.Series) -> pd.DataFrame:
 
 
 def compare_with_readers(test: pd.DataFrame, reads: pd.DataFrame) -> pd.DataFrame:
-    """Compare a model with readers on the test images that all of them read.
+    """Compare a model with readers on the test images that all of them have read.
 
-    With one reader the difference is tested over groups of images; with several, by Obuchowski and Rockette
-    (1995) for readers and images as random, with the degrees of freedom of Hillis (2007), on the differences
-    of the model to each.
+    With one reader the difference is tested over groups of images. With several, readers are random as well
+    (Obuchowski and Rockette 1995, degrees of freedom of Hillis 2007), and the test is on the differences
+    between the model and each reader.
 
     Parameters
     ----------
@@ -120,64 +121,48 @@ def compare_with_readers(test: pd.DataFrame, reads: pd.DataFrame) -> pd.DataFram
     """
     rows = []
     for score, column in (("auroc", "score"), ("recall", "call"), ("specificity", "call")):
-        wide = (
-            reads.dropna(subset=[column]).pivot_table(index="path", columns="reader", values=column).dropna()
-        )
+        given = reads.dropna(subset=[column])
+        wide = given.pivot_table(index="path", columns="reader", values=column).dropna()
         common = test[test["path"].isin(wide.index)].reset_index(drop=True)
-        if not len(common):
-            continue
-        said = wide.loc[common["path"]].to_numpy(float)
-        rows.append({"score": score, "readers": said.shape[1]} | _compare(score, common, said))
+        if len(common):
+            answers = wide.loc[common["path"]].to_numpy(float)
+            rows.append({"score": score, "readers": answers.shape[1]} | _compare(score, common, answers))
     return build_table(rows, _COLUMNS)
 
 
-def _compare(score: str, test: pd.DataFrame, said: np.ndarray) -> dict[str, Any]:
+def _compare(score: str, test: pd.DataFrame, answers: np.ndarray) -> dict[str, Any]:
     y, codes = test["y_true"].to_numpy(), encode_groups(test["group"])
     counts = {"n": len(test), "n_groups": int(codes.max()) + 1}
     if len(set(y)) < 2:
         return counts | {"reason": "one class only"}
     own = test["y_prob" if score == "auroc" else "y_pred"].to_numpy(float)
     value, added = _measure(score, y, own)
-    theirs = [_measure(score, y, column) for column in said.T]
-    difference = np.array([value - other for other, _ in theirs])
-    sums = np.stack([np.bincount(codes, added - other) for _, other in theirs])
-    found = counts | {
-        "model_value": value,
-        "reader_value": value - difference.mean(),
-        "difference": difference.mean(),
-    }
+    theirs = [_measure(score, y, column) for column in answers.T]
+    differences = np.array([value - other for other, _ in theirs])
+    mean = differences.mean()
+    found = counts | {"model_value": value, "reader_value": value - mean, "difference": mean}
     if has_few_groups(y, codes):
         return found | {"reason": TOO_FEW}
+    sums = np.stack([np.bincount(codes, added - other) for _, other in theirs])
     groups = sums.shape[1]
-    covariance = sums @ sums.T * groups / (groups - 1)
-    error, freedom = _test_readers(difference, covariance, groups)
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
-    p = (
-        2 * stats.t.sf(abs(difference.mean()) / error, freedom)
-        if error > 0
-        else float(difference.mean() == 0)
-    )
-    return found | {
-        "ci_low": found["difference"] - half,
-        "ci_high": found["difference"] + half,
-        "p": p,
-        "reason": "",
-    }
+    error, freedom = _reader_error(differences, sums @ sums.T * groups / (groups - 1), groups)
+    half, p = t_half_width(error, freedom), t_test(mean, error, freedom)
+    return found | {"ci_low": mean - half, "ci_high": mean + half, "p": p, "reason": ""}
 
 
-def _measure(score: str, y: np.ndarray, said: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return a score, and what each image adds to it (its influence, which sums to 0)."""
+def _measure(score: str, y: np.ndarray, answers: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return a score and its influence (see the module `influence`)."""
     if score == "auroc":
-        return influence.auroc(y, said, np.ones(len(y)))
-    mine = y == (score == "recall")
-    right = (said == y)[mine]
+        return influence.auroc(y, answers, np.ones(len(y)))
+    part = y == (score == "recall")
+    right = (answers == y)[part]
     added = np.zeros(len(y))
-    added[mine] = (right - right.mean()) / mine.sum()
+    added[part] = (right - right.mean()) / part.sum()
     return float(right.mean()), added
 
 
-def _test_readers(difference: np.ndarray, covariance: np.ndarray, groups: int) -> tuple[float, float]:
-    """Return standard error and degrees of freedom of the mean difference to readers."""
+def _reader_error(difference: np.ndarray, covariance: np.ndarray, groups: int) -> tuple[float, float]:
+    """Return standard error and degrees of freedom of the mean difference from readers."""
     readers = len(difference)
     if readers == 1:
         return float(np.sqrt(covariance[0, 0])), groups - 1
@@ -189,13 +174,12 @@ def _test_readers(difference: np.ndarray, covariance: np.ndarray, groups: int) -
 
 
 def compare_if_any(readers: str, test: pd.DataFrame, model: str) -> tuple[pd.DataFrame, str]:
-    """Return `compare_with_readers` and `describe_readers` of a table of reads; an empty table and text
-    without one.
+    """Return `compare_with_readers` and `describe_readers`; an empty table and text without reads.
 
     Parameters
     ----------
     readers : str
-        The study's parameter: a CSV, relative to the repository's root, or an empty text.
+        The study's parameter: a CSV, relative to the root of the repository, or an empty text.
     test : DataFrame
         ``predictions_test.csv`` of the model.
     model : str
@@ -207,45 +191,31 @@ def compare_if_any(readers: str, test: pd.DataFrame, model: str) -> tuple[pd.Dat
 
 
 def readers_table(compared: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the comparison as text for a reader of the report."""
-    rows = []
-    for row in compared.to_dict("records"):
-        entry = {
-            "value": row["difference"],
-            "ci_low": row["ci_low"],
-            "ci_high": row["ci_high"],
-            "reason": row["reason"],
+    """Return the comparison as text, one row per score."""
+    return [
+        {
+            "score": _TITLES[row["score"]],
+            "model": f"{row['model_value']:.2f}",
+            "readers": f"{row['reader_value']:.2f}",
+            "difference": describe(row | {"value": row["difference"]}),
+            "p": describe_p(row["p"]),
+            "n": f"{row['n']:.0f} images of {row['n_groups']:.0f} groups, {row['readers']:.0f} readers",
         }
-        rows.append(
-            {
-                "score": _TITLES[row["score"]],
-                "model": f"{row['model_value']:.2f}",
-                "readers": f"{row['reader_value']:.2f}",
-                "difference": describe(entry),
-                "p": describe_p(row["p"]),
-                "n": f"{row['n']:.0f} images of {row['n_groups']:.0f} groups, {row['readers']:.0f} readers",
-            }
-        )
-    return rows
+        for row in compared.to_dict("records")
+    ]
 
 
 def describe_readers(compared: pd.DataFrame, model: str) -> str:
-    """Return in a sentence per score whether the model differs from the readers: shown, ruled out within a
-    margin, not known.
-    """
-    told = []
-    for row in compared.to_dict("records"):
-        title = _TITLES[row["score"]]
-        if pd.isna(row["ci_low"]):
-            told.append(
-                f"{title}: not known ({row['reason'] or TOO_FEW}: fewer than {MIN_GROUPS} of a class)"
-            )
-        elif row["p"] < 1 - LEVEL:
-            told.append(
-                f"{title}: {'higher' if row['difference'] > 0 else 'lower'} by {abs(row['difference']):.2f}"
-            )
-        elif max(-row["ci_low"], row["ci_high"]) < MARGIN:
-            told.append(f"{title}: a difference of {MARGIN:g} or more is ruled out")
-        else:
-            told.append(f"{title}: not known, between {row['ci_low']:+.2f} and {row['ci_high']:+.2f}")
-    return f"{model} against the readers of the same images. {'; '.join(told)}." if told else ""
+    """Return whether each score differs from the readers': shown, ruled out within a margin, or not known."""
+    answers = [f"{_TITLES[row['score']]}: {_describe_row(row)}" for row in compared.to_dict("records")]
+    return f"{model} against the readers of the same images. {'; '.join(answers)}." if answers else ""
+
+
+def _describe_row(row: dict[str, Any]) -> str:
+    if pd.isna(row["ci_low"]):
+        return f"not known ({row['reason'] or TOO_FEW}: fewer than {MIN_GROUPS} of a class)"
+    if row["p"] < 1 - LEVEL:
+        return f"{'higher' if row['difference'] > 0 else 'lower'} by {abs(row['difference']):.2f}"
+    if max(-row["ci_low"], row["ci_high"]) < MARGIN:
+        return f"a difference of {MARGIN:g} or more is ruled out"
+    return f"not known, between {row['ci_low']:+.2f} and {row['ci_high']:+.2f}"
