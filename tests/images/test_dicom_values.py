@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
@@ -186,6 +187,21 @@ def test_a_table_of_all_values_of_sixteen_bits(tmp_path, deep):
     stored = (deep.astype(np.uint32) * 16).astype(np.uint16)
     ds = build(stored, 16, VOILUTSequence=table([0, 0, 16], words(65535 - np.arange(65536))))
     assert (read(ds, tmp_path).pixels == np.round((65535 - stored.astype(float)) * 255 / 65535)).all()
+
+
+def test_pydicoms_own_tables_fail(deep):
+    """Once this fails, `LookUpTable` can be replaced by pydicom's functions."""
+    eight_bits = table([4096, 0, 8], (ALL >> 4).tolist(), data_vr="US")
+    assert (apply_voi(deep, build(deep, 12, VOILUTSequence=eight_bits)) != deep >> 4).any()
+    signed = deep.astype(np.int16) - 2048
+    unsigned_first = table([4096, 63488, 12], ALL.tolist(), data_vr="US")
+    with pytest.raises(OverflowError):
+        apply_voi(signed, build(signed, 12, VOILUTSequence=unsigned_first))
+    twelve_bits = table([4096, 0, 12], ALL.tolist(), data_vr="US")
+    with pytest.raises(TypeError):
+        apply_modality_lut(deep, build(deep, 12, ModalityLUTSequence=twelve_bits))
+    palette = build_palette(deep, 12, (ALL >> 4).astype(np.uint8).tobytes(), 4096, 8)
+    assert (apply_color_lut(deep, palette)[..., 0] != deep >> 4).any()
 
 
 @pytest.mark.parametrize("vr", ["SS", "US"])

@@ -89,8 +89,10 @@ def read_dicom(data: bytes, max_pixels: int, *, other_modalities: bool = False) 
     """
     import pydicom
 
-    with _silence_pydicom():
-        syntax = ""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it reports unusual elements; see `note`
+    syntax = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             ds = pydicom.dcmread(io.BytesIO(data), force=True)
             _check_size(ds, max_pixels)
@@ -119,19 +121,6 @@ def without_patient_id() -> Iterator[None]:
         _ignore_patients.reset(token)
 
 
-@contextmanager
-def _silence_pydicom() -> Iterator[None]:
-    log = logging.getLogger("pydicom")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-
-
 def _check_size(ds: "Dataset", max_pixels: int) -> None:
     if not any(ds.get(keyword) for keyword in _PIXEL_BITS):
         raise UnreadableError("is DICOM without a picture (or not DICOM): remove it")
@@ -144,30 +133,26 @@ def _check_size(ds: "Dataset", max_pixels: int) -> None:
 
 def _check_modality(ds: "Dataset") -> None:
     """Refuse other files than plain radiographs, by their SOP class and modality."""
+    from pydicom.uid import UID
+
     modality = str(ds.get("Modality") or "").strip().upper()
     sop = str(ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID") or "").strip(" \0")
-    found = f"modality {_keep_letters(modality)}"
+    found = f"modality {_clean(modality)}"
     if sop in _SECONDARY_CAPTURES:
         accepted = modality in (*_PROJECTION, *_SCANNED)
     elif not sop or sop in _RADIOGRAPHS:
         accepted = modality in _PROJECTION or (bool(sop) and not modality)
     else:
         accepted = False
-        found = f"SOP class {_name_uid(sop)}" if modality in _PROJECTION else found
+        found = f"SOP class {_clean(UID(sop).name, ' .-', 64)}" if modality in _PROJECTION else found
     if not accepted:
         raise UnreadableError(
             f"has {found}, no plain radiograph: this study reads radiographs only (other_modalities=false)"
         )
 
 
-def _keep_letters(text: str) -> str:
-    return "".join(c for c in text if c.isalnum())[:16] or "none"
-
-
-def _name_uid(uid: str) -> str:
-    from pydicom.uid import UID
-
-    return "".join(c for c in UID(uid).name if c.isalnum() or c in " .-")[:64]
+def _clean(text: str, allowed: str = "", length: int = 16) -> str:
+    return "".join(c for c in text if c.isalnum() or c in allowed)[:length] or "none"
 
 
 def _complete_syntax(ds: "Dataset") -> None:
@@ -234,7 +219,7 @@ def _check_length(ds: "Dataset") -> None:
 def _to_image(ds: "Dataset", raw: np.ndarray, stored: np.ndarray, note: str) -> DicomImage:
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
     bits = read_integer(ds, "BitsStored", 8 * stored.dtype.itemsize)
-    mode, patient = f"DICOM {_keep_letters(photometric)} {bits} bit", _hash_patient(ds)
+    mode, patient = f"DICOM {_clean(photometric)} {bits} bit", _hash_patient(ds)
     if photometric == "PALETTE COLOR":
         stored = _apply_palette(ds, stored)
     if stored.ndim == 3:

@@ -1,8 +1,8 @@
 """How a DICOM file's stored values become grey levels: Modality LUT or rescaling, then VOI LUT or window.
 
 pydicom applies the windows. It does not apply the look-up tables: pydicom 3.0 fails on Modality LUTs of other
-than 8 or 16 bits, wraps indices of tables of 8 bits and more than 256 entries, and accepts neither tables
-packed as bytes nor first values of the wrong sign (`tests/images/test_dicom_values.py`).
+than 8 or 16 bits and on first values of the wrong sign, and wraps the indices of tables of 8 bits and more
+than 256 entries (`test_pydicoms_own_tables_fail` in tests/images/test_dicom_values.py).
 """
 
 from collections.abc import Callable

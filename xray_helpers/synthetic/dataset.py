@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -109,12 +110,11 @@ def demo_phantoms() -> Path:
         partial = temporary_path(folder)
         try:
             write_phantoms(partial)
-            try:
+            with suppress(OSError):  # another process was faster
                 partial.rename(folder)
-            except OSError:  # the folder exists
-                if not (folder / "phantoms.csv").exists():  # left over from an incomplete deletion
-                    shutil.rmtree(folder)
-                    partial.rename(folder)
+            if not (folder / "phantoms.csv").exists():  # the folder is left from an incomplete deletion
+                shutil.rmtree(folder)
+                partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder / "phantoms.csv"
