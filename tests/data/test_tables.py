@@ -1,12 +1,11 @@
-import numpy as np
+import json
+
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from xray_helpers.data.listing import list_data
-from xray_helpers.data.manifest import build_manifest, data_folder, drop_placeholders
-from xray_helpers.data.user_tables import read_user_table
+from xray_helpers.data.manifest import build_manifest, data_folder
+from xray_helpers.images.annotations import read_boxes
 from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, build_settings
 from xray_helpers.study.folders import open_study
 
@@ -100,24 +99,26 @@ def test_tables_as_spreadsheets_write_them(images, encoding, delimiter):
             "path,label\nnowhere/a.png,1\n",
             r"none of its 1 files can be opened; the first is 'nowhere/a.png' in line 2",
         ),
+        (
+            'path,label,note\nimg/im0_000.png,1,"x\nimg/im0_001.png,0,y\nimg/im0_002.png,0,z\n',
+            "look for a quote",
+        ),
+        (
+            'path,label,note\nimg/im0_000.png,1,"x\nimg/im0_001.png,0,y\nimg/im0_002.png,0,z"\n',
+            "close its quote",
+        ),
+        ("path,label,,x\nimg/im0_000.png,1,2,3\n", "its column 3 has no name"),
+        ("path,label\n", "a header but no rows"),
+        ("PK\x03\x04 a workbook", "save its sheet as CSV"),
+        ("path,kind\na,1\n", "lacks the column label"),
+        ("path,label\na,fracturd\n", "the label 'fracturd' in line 2 is not understood"),
+        ("path,label,split\na,1,somewhere\n", "'somewhere' is none of"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(images, text, words):
     (images / "x.csv").write_text(text)
     with pytest.raises(InputError, match=words):
         list_data(str(images / "x.csv"))
-
-
-@given(
-    st.lists(
-        st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=5), min_size=2, max_size=2)
-    )
-)
-def test_what_pandas_writes_is_read_back(tmp_path_factory, rows):
-    place = tmp_path_factory.mktemp("table") / "t.csv"
-    pd.DataFrame(rows, columns=["first", "second"]).to_csv(place, index=False)
-    kept = [row for row in rows if any(cell.strip() for cell in row)]
-    assert read_user_table(place).rows == kept
 
 
 def test_no_path_above_the_data_root_is_kept(root, tmp_path, make_images):
@@ -234,18 +235,6 @@ def test_one_patient_for_all_is_none_and_is_told(root, images):
     assert any("All 24 images have the same patient" in note and "patient_pattern" in note for note in notes)
 
 
-def test_placeholders_and_a_patient_of_many_images_are_told():
-    notes = []
-    patients = pd.Series(["unknown"] * 30 + [f"p{i // 2}" for i in range(30)])
-    assert drop_placeholders(patients, notes).isna().sum() == 30
-    assert "30 images name a patient such as 'unknown'" in notes[0]
-    patients = pd.Series(["A17"] * 30 + [f"p{i // 2}" for i in range(30)])
-    assert (drop_placeholders(patients, notes := []) == patients).all()
-    assert "One patient has 30 of 60 images" in notes[0]
-    assert drop_placeholders(pd.Series(np.repeat([f"p{i}" for i in range(20)], 3)), notes := []).notna().all()
-    assert notes == []
-
-
 def test_patients_splits_and_labels_of_a_joined_table_count(atlas, root):
     folder, rows = atlas
     for number, row in enumerate(rows):
@@ -280,28 +269,6 @@ def test_names_that_several_files_have_are_joined_by_path_or_refused(tmp_path, m
         list_data(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (
-            'path,label,note\nimg/im0_000.png,1,"x\nimg/im0_001.png,0,y\nimg/im0_002.png,0,z\n',
-            "look for a quote",
-        ),
-        (
-            'path,label,note\nimg/im0_000.png,1,"x\nimg/im0_001.png,0,y\nimg/im0_002.png,0,z"\n',
-            "close its quote",
-        ),
-        ("path,label,,x\nimg/im0_000.png,1,2,3\n", "its column 3 has no name"),
-        ("path,label\n", "a header but no rows"),
-        ("PK\x03\x04 a workbook", "save its sheet as CSV"),
-    ],
-)
-def test_quotes_names_and_workbooks_that_cannot_be_used(images, text, words):
-    (images / "x.csv").write_text(text)
-    with pytest.raises(InputError, match=words):
-        list_data(str(images / "x.csv"))
-
-
 def test_excels_first_line_and_columns_of_the_studys_own_names(images, root):
     rows = [
         row
@@ -326,3 +293,100 @@ def test_what_excluded_all_images_is_told_where_they_are_refused(images):
     rows = [row | {"label": label} for row in plain_rows() for label in (0, 1)]
     with pytest.raises(InputError, match=r"None of the 24 images .* 24 of them have both labels"):
         list_data(write_table(images, rows))
+
+
+def test_fracatlas_columns_are_joined(atlas):
+    folder, rows = atlas
+    write_table(folder, rows, "dataset.csv")
+    table = list_data(str(folder)).table
+    assert len(table) == 24
+    assert table["hand"].sum() == 12
+    assert "fractured" not in table.columns
+
+
+def test_csv_with_patients_split_and_own_columns(tmp_path, make_images):
+    make_images(tmp_path / "pics", 20)
+    rows = [
+        {
+            "path": f"pics/im0_{i:03d}.png",
+            "label": i % 2,
+            "patient": i // 2,
+            "split": "val" if i < 4 else "Train",
+            "mode": "x",
+        }
+        for i in range(20)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "mine.csv", index=False)
+    table = list_data(str(tmp_path / "mine.csv")).table
+    assert table["label"].value_counts().to_dict() == {POSITIVE: 10, NEGATIVE: 10}
+    assert table["folder_split"].value_counts().to_dict() == {"train": 16, "validation": 4}
+    assert "mode_given" in table.columns
+
+
+def test_fractures_boxes_are_read_from_coco_annotations(tmp_path):
+    for folder, names in (("Fractured", range(12)), ("Non_fractured", range(12, 24))):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        for number in names:
+            (tmp_path / "images" / folder / f"IMG{number}.jpg").write_bytes(b"x")
+    pd.DataFrame({"image_id": [f"IMG{n}.jpg" for n in range(24)], "hand": 1}).to_csv(
+        tmp_path / "dataset.csv", index=False
+    )
+    place = tmp_path / "Annotations" / "COCO JSON"
+    place.mkdir(parents=True)
+    coco = {
+        "images": [{"id": 7, "file_name": "IMG3.jpg"}, {"id": 8, "file_name": "IMG4.jpg"}],
+        "categories": [],
+        "annotations": [
+            {"image_id": 7, "bbox": [10, 20, 30, 40]},
+            {"image_id": 7, "bbox": [1.5, 2, 3, 4]},
+            {"image_id": 8, "bbox": [5, 5, 0, 9]},
+        ],
+    }
+    (place / "COCO_fracture_masks.json").write_text(json.dumps(coco))
+    (place / "other.json").write_text("{}")
+    listing = list_data(str(tmp_path))
+    boxes = listing.table.set_index("path")["boxes"]
+    assert boxes["images/Fractured/IMG3.jpg"] == "10 20 40 60; 1.5 2 4.5 6"
+    assert boxes.notna().sum() == 1
+    assert any("other.json is passed over" in note for note in listing.notes)
+
+
+def csv_with_boxes(folder, cells):
+    rows = [{"path": f"im{i}.png", "label": "Fractured" if i % 2 else "normal"} for i in range(24)]
+    table = pd.DataFrame(rows).assign(boxes=pd.Series(cells))
+    (folder / "im0.png").touch()
+    table.to_csv(folder / "set.csv", index=False)
+    return str(folder / "set.csv")
+
+
+def test_boxes_of_a_csv_are_read_empty_pieces_aside(tmp_path):
+    table = list_data(csv_with_boxes(tmp_path, ["10 20 30 40; 1.5 2 4.5 6;", "", " ; ", None])).table
+    boxes = [
+        read_boxes(cell)
+        for cell in table.set_index("path")["boxes"][["im0.png", "im1.png", "im2.png", "im3.png"]]
+    ]
+    assert boxes[0].tolist() == [[10, 20, 30, 40], [1.5, 2, 4.5, 6]]
+    assert [len(found) for found in boxes[1:]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "10,20,30,40",
+        "1 2 3",
+        "1 2 3 4 5",
+        "1 2 3 4; 5 6",
+        "30 20 10 40",
+        "10 40 30 20",
+        "a b c d",
+        "0 0 nan 9",
+        "0 0 inf 9",
+        "7",
+    ],
+)
+def test_boxes_that_cannot_be_used_are_refused_before_anything_is_trained(tmp_path, cell):
+    with pytest.raises(
+        InputError, match=r"set.csv: the boxes '.*' of im1.png .* left top right bottom"
+    ) as refusal:
+        list_data(csv_with_boxes(tmp_path, ["10 20 30 40", cell]))
+    assert repr(cell) in str(refusal.value)

@@ -1,5 +1,4 @@
 import os
-import time
 
 import cv2
 import numpy as np
@@ -10,8 +9,8 @@ from PIL import Image
 from xray_helpers.data.listing import list_data
 from xray_helpers.data.manifest import assign_groups, inspect_files
 from xray_helpers.images.radiographs import image_folder
-from xray_helpers.same_source.corrections import read_corrections, remove_correction, write_corrections
-from xray_helpers.same_source.groups import count_groups, find_label_conflicts, iterate_groups
+from xray_helpers.same_source.corrections import write_corrections
+from xray_helpers.same_source.groups import find_label_conflicts
 from xray_helpers.same_source.search import find_same_source
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_csv, write_csv
@@ -149,25 +148,6 @@ def test_a_doubtful_pair_that_a_correction_decides_is_not_offered_again(
     assert (groups[pair["path_a"]] == groups[pair["path_b"]]) == (action == "join")
 
 
-def test_a_correction_is_taken_back_whichever_file_is_named_first(root, tmp_path):
-    file = tmp_path / "c.csv"
-    file.write_text("action,sha256_a,sha256_b,why\njoin,a,b,seen\nseparate,b,c,\njoin,,b,\n")
-    remove_correction("c.csv", "c", "b")
-    assert file.read_text() == "action,sha256_a,sha256_b,why\njoin,a,b,seen\njoin,,b,\n"
-    remove_correction("c.csv", "a", "b")
-    assert file.read_text() == "action,sha256_a,sha256_b,why\njoin,,b,\n"
-    assert read_corrections("c.csv", {"a", "b"}).empty
-    file.write_text("action,sha256_a,sha256_b\njoin,a,b\n")
-    remove_correction("c.csv", "a", "b")
-    assert file.read_text() == "action,sha256_a,sha256_b\n"
-    with pytest.raises(InputError, match="corrections is empty"):
-        remove_correction("", "a", "b")
-    file.write_text("sha256_a\nx\n")
-    with pytest.raises(InputError, match="need the columns"):
-        remove_correction("c.csv", "a", "b")
-    assert file.read_text() == "sha256_a\nx\n"
-
-
 @pytest.mark.parametrize(
     "marked", [("a.png",), ("b.bmp",), ("c.jpg",), ("b.bmp", "d.tif"), ("a.png", "b.bmp")]
 )
@@ -288,18 +268,3 @@ def test_the_real_sample_is_grouped_as_in_its_sources_file(root, shared):
     assert pd.Series(source).groupby(group).nunique().max() <= 2
     leak = measure_leak(table.assign(group=found.source), listing.table["folder_split"])
     assert leak["share"] >= 0.95
-
-
-def test_the_largest_groups_and_conflicts_of_many_files_without_a_loop_over_all():
-    pair = np.arange(60_000) // 2
-    pair[:5] = 0
-    table = pd.DataFrame({"path": [f"{number:06d}.png" for number in range(60_000)], "label": "Fractured"})
-    table["source_group"] = [f"{number:05d}" for number in pair]
-    table.loc[[1, 59_999], "label"] = "Non-Fractured"
-    started = time.process_time()
-    largest = list(iterate_groups(table, most=3))
-    assert [len(group) for group in largest] == [5, 2, 2]
-    assert largest[0]["path"].tolist() == [f"{number:06d}.png" for number in range(5)]
-    assert len(count_groups(table)) == len(set(pair)) - 1  # the fifth file left one alone
-    assert find_label_conflicts(table)["source_group"].tolist() == ["00000", "29999"]
-    assert time.process_time() - started < 2  # a look at each group takes more
