@@ -20,8 +20,8 @@ from xray_helpers.evaluation.intervals import (
     has_few_groups,
     mean_interval,
     no_interval,
-    read_entry,
     t_half_width,
+    unflatten_entry,
 )
 from xray_helpers.evaluation.log_odds import log_odds
 
@@ -267,10 +267,10 @@ def calibration_table(scores: dict[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "scaling": name,
-            "calibration error": describe(read_entry(scores[name], "calibration_error")),
+            "calibration error": describe(unflatten_entry(scores[name], "calibration_error")),
             "of perfect ones, by chance": f"{scores[name]['calibration_error_by_chance']:.2f}",
-            "slope (1: perfect)": describe(read_entry(scores[name], "slope")),
-            "intercept (0: perfect)": describe(read_entry(scores[name], "intercept")),
+            "slope (1: perfect)": describe(unflatten_entry(scores[name], "slope")),
+            "intercept (0: perfect)": describe(unflatten_entry(scores[name], "intercept")),
         }
         for name in ("before", "after")
     ]
@@ -278,13 +278,13 @@ def calibration_table(scores: dict[str, Any]) -> list[dict[str, str]]:
 
 def describe_calibration(scores: dict[str, Any], curve: pd.DataFrame) -> str:
     """Return what calibration and decision curve mean, in sentences that rest on intervals."""
-    error = read_entry(scores["before"], "calibration_error")
+    error = unflatten_entry(scores["before"], "calibration_error")
     text = f"On average a probability differs by {describe(error)} from the share of fractures observed"
     by_chance = scores["before"].get("calibration_error_by_chance")
     if by_chance is not None and np.isfinite(by_chance):
         text += f", where perfect probabilities would differ by {by_chance:.2f} by chance"
-    text += f"; {_describe_slope(read_entry(scores['before'], 'slope'))}. "
-    temperature = read_entry(scores, "temperature")
+    text += f"; {_describe_slope(unflatten_entry(scores['before'], 'slope'))}. "
+    temperature = unflatten_entry(scores, "temperature")
     if not 0.06 < temperature["value"] < 19:
         return f"{text}No temperature fits validation, so scaling does not help. {describe_gain(curve)}"
     fitted = f"{temperature['value']:.2f}" if temperature["ci_low"] is None else describe(temperature)

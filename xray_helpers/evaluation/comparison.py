@@ -8,7 +8,7 @@ import pandas as pd
 
 from xray_helpers.data.parts import check_made_with
 from xray_helpers.evaluation.influence import CELLS
-from xray_helpers.evaluation.intervals import describe, describe_count, flatten_entry, read_entry
+from xray_helpers.evaluation.intervals import describe, describe_count, flatten_entry, unflatten_entry
 from xray_helpers.evaluation.metrics import METRICS
 from xray_helpers.evaluation.paired import describe_pairs
 from xray_helpers.settings import VALIDATION, InputError
@@ -187,6 +187,6 @@ def describe_comparison(
 
 
 def _describe_score(row: pd.Series, metric: str) -> str:
-    entry = read_entry(row, metric)
+    entry = unflatten_entry(row, metric)
     text = describe(entry)
     return text if entry["ci_low"] is None else text.replace(" (", " (95 % interval ", 1)

@@ -297,11 +297,17 @@ def flatten_entry(name: str, entry: dict[str, Any], missing: Any = None) -> dict
     return {key: missing if value is None else value for key, value in row.items()}
 
 
-def read_entry(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the entry that `flatten_entry` made into a row; what is missing is None."""
-    found = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    value, low, high = (None if pd.isna(number) else float(number) for number in found)
-    return {"value": value, "ci_low": low, "ci_high": high}
+def read_entry(
+    row: Mapping[str, Any], value: str, low: str = "ci_low", high: str = "ci_high"
+) -> dict[str, float | None]:
+    """Return value, ci_low and ci_high from three columns of a row; None where a number is missing."""
+    columns = {"value": value, "ci_low": low, "ci_high": high}
+    return {key: None if pd.isna(row.get(column)) else float(row[column]) for key, column in columns.items()}
+
+
+def unflatten_entry(row: Mapping[str, Any], name: str) -> dict[str, float | None]:
+    """Return the entry that `flatten_entry` made into columns of a row."""
+    return read_entry(row, name, f"{name}_low", f"{name}_high")
 
 
 def describe(entry: dict[str, Any], digits: int = 2) -> str:

@@ -17,7 +17,7 @@ from xray_helpers.evaluation.intervals import (
     interval_entry,
     no_interval,
     predictive_values,
-    read_entry,
+    unflatten_entry,
 )
 from xray_helpers.evaluation.metrics import compute_metrics
 from xray_helpers.study.seeds import derive_seed
@@ -146,7 +146,7 @@ def decisions_table(
     """Return the results as text: a question, and the answer with its interval."""
     answers = {}
     for row in prevalences.to_dict("records"):
-        ppv, npv = (describe(read_entry(row, name)) for name in ("ppv", "npv"))
+        ppv, npv = (describe(unflatten_entry(row, name)) for name in ("ppv", "npv"))
         answers[f"at a prevalence of {row['prevalence']:.0%}"] = f"PPV {ppv}, NPV {npv}"
     for entry in fixed:
         answers[f"sensitivity where specificity is {entry['specificity']:.0%} here"] = describe(entry)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from xray_helpers.evaluation.intervals import describe
+from xray_helpers.evaluation.intervals import describe, read_entry
 from xray_helpers.evaluation.metrics import compute_metrics
 
 SEEDS, FOLDS = "other seeds, same split", "other folds of all images"
@@ -118,5 +118,5 @@ def describe_all_images(table: pd.DataFrame) -> str:
         return ""
     row = rows[0]
     of_heads = f" (of {FROZEN})" if row.get("of") == FROZEN else ""
-    entry = {"value": row["auroc"], "ci_low": row["low"], "ci_high": row["high"]}
+    entry = read_entry(row, "auroc", "low", "high")
     return f"AUROC of all images together, out of fold{of_heads}: {describe(entry)}."

@@ -29,11 +29,3 @@ def compare_to_bound(entry: Mapping[str, Any], bound: float) -> str:
     if pd.notna(low) and low > bound:
         return SHOWN
     return RULED_OUT if pd.notna(high) and high < bound else UNKNOWN
-
-
-def read_entry(
-    row: Mapping[str, Any], value: str, low: str = "ci_low", high: str = "ci_high"
-) -> dict[str, float | None]:
-    """Return value, ci_low and ci_high from three columns of a row; None where a number is missing."""
-    columns = {"value": value, "ci_low": low, "ci_high": high}
-    return {key: None if pd.isna(row.get(column)) else float(row[column]) for key, column in columns.items()}

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from xray_helpers.evaluation.intervals import describe
-from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound, read_entry
+from xray_helpers.evaluation.intervals import describe, read_entry, unflatten_entry
+from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound
 from xray_helpers.explain.localization import NO_MAP, EvaluatedMaps
 from xray_helpers.explain.maps import is_flat
 from xray_helpers.settings import MIN_GROUPS
@@ -87,11 +87,7 @@ def _compare_to_baseline(places: pd.DataFrame, baseline: _Baseline) -> str:
     if places.empty or places["n_groups"].iloc[0] < MIN_GROUPS:
         return UNKNOWN
     margin = _MARGIN * places["area"].iloc[0]
-    return compare_to_bound(_read_place(places.iloc[baseline.row], baseline.column), margin)
-
-
-def _read_place(row: pd.Series, column: str) -> dict[str, Any]:
-    return read_entry(row, column, f"{column}_low", f"{column}_high")
+    return compare_to_bound(unflatten_entry(places.iloc[baseline.row], baseline.column), margin)
 
 
 def _describe_count(row: Mapping[str, Any]) -> str:
@@ -173,7 +169,7 @@ def places_table(places: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, row in places.iterrows():
         texts = {
-            title: "" if pd.isna(row.get(key)) else describe(_read_place(row, key))
+            title: "" if pd.isna(row.get(key)) else describe(unflatten_entry(row, key))
             for title, key in columns.items()
         }
         rows.append({"map": row["map"]} | texts | {"n": f"{row['n']} images of {row['n_groups']} groups"})

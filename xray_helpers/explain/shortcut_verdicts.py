@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from xray_helpers.evaluation.intervals import describe
+from xray_helpers.evaluation.intervals import describe, read_entry
 from xray_helpers.evaluation.paired import compare_pairs
-from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound, read_entry
+from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound
 from xray_helpers.explain.shortcuts import ALL, FAMILIES, score_auroc
 from xray_helpers.study.files import read_json
 
