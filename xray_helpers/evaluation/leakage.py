@@ -15,7 +15,7 @@ from xray_helpers.evaluation.intervals import describe_p
 from xray_helpers.study.seeds import derive_seed
 
 ALPHA = 0.05
-MOST = 4000  # images used at most; more change nothing but the time
+MAX_IMAGES = 4000  # images used at most; more change nothing but the time
 OWN_FOLDERS, RANDOM_FILES, BY_GROUP = "the set's own folders", "random files", "kept apart by group"
 _COLUMNS = ("split", "labels", "auroc", "auroc_sd", "accuracy", "accuracy_sd", "folds", "n", "p")
 _PERMUTED_IMAGES = 2000
@@ -52,8 +52,8 @@ def measure_leakage(
     if not len(table):
         return pd.DataFrame(columns=_COLUMNS)
     rng = np.random.default_rng([seed, 5])
-    if len(table) > MOST:
-        keep = np.sort(rng.permutation(len(table))[:MOST])
+    if len(table) > MAX_IMAGES:
+        keep = np.sort(rng.permutation(len(table))[:MAX_IMAGES])
         features, table = features[keep], table.iloc[keep].reset_index(drop=True)
     x = np.asarray(features, dtype=np.float32)
     labels = {"true": table["y_true"].to_numpy(), "shuffled": _shuffle_labels(table, rng)}

@@ -173,7 +173,7 @@ def _reader_error(difference: np.ndarray, covariance: np.ndarray, groups: int) -
     return float(np.sqrt(total / readers)), float(min(freedom, groups - 1))
 
 
-def compare_if_any(readers: str, test: pd.DataFrame, model: str) -> tuple[pd.DataFrame, str]:
+def compare_readers(readers: str, test: pd.DataFrame, model: str) -> tuple[pd.DataFrame, str]:
     """Return `compare_with_readers` and `describe_readers`; an empty table and text without reads.
 
     Parameters
