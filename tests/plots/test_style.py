@@ -88,9 +88,7 @@ def test_grids_have_a_panel_a_metric_and_a_matrix_a_model():
 
 
 def test_shown_figures_are_closed_written_and_described(tmp_path):
-    image = style.show(
-        scores.plot_roc(PREDICTIONS, model="VGG16", threshold=0.5), "what it shows", tmp_path / "a.png"
-    )
-    assert image.alt == "what it shows"
+    image = style.show(scores.plot_roc(PREDICTIONS, model="VGG16", threshold=0.5), tmp_path / "a.png")
+    assert image.alt == "VGG16: ROC, test, n = 8, with the operating point at threshold 0.50."
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert not plt.get_fignums()

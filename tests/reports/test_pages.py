@@ -64,9 +64,11 @@ def test_thumbnails_carry_their_text_and_radiographs_can_stay_out(folder):
     chart = data.plot_sizes(
         pd.DataFrame({"width": [1, 2], "height": [1, 2], "label": ["Fractured", "Non-Fractured"]})
     )
-    style.show(chart, "Sizes of two files – é", folder / "figures" / "sizes.png")
+    style.show(style.with_alt(chart, "Sizes of two files – é"), folder / "figures" / "sizes.png")
     grid = images.plot_radiographs([np.eye(20, dtype=np.uint8)], ["x"], title="One")
-    shown = style.show(grid, "One radiograph.", folder / "figures" / "VGG16_sample_predictions.png")
+    shown = style.show(
+        style.with_alt(grid, "One radiograph."), folder / "figures" / "VGG16_sample_predictions.png"
+    )
     assert shown.metadata["radiographs"]
     page = write_index(folder).read_text()
     assert 'alt="Sizes of two files – é"' in page
@@ -216,7 +218,7 @@ def test_notebooks_of_ones_own_are_not_sent(folder, tmp_path):
 
 def test_what_was_sent_with_radiographs_leaves_none_when_it_is_sent_without(folder, tmp_path):
     grid = images.plot_radiographs([np.eye(20, dtype=np.uint8)], ["x"], title="One")
-    style.show(grid, "One radiograph.", folder / "figures" / "VGG16_sample_predictions.png")
+    style.show(grid, folder / "figures" / "VGG16_sample_predictions.png")
     export_study(folder, tmp_path / "sent")
     assert (tmp_path / "sent" / "figures" / "VGG16_sample_predictions.png").exists()
     export_study(folder, tmp_path / "sent", images=False)

@@ -52,7 +52,10 @@ def study(tmp_path, monkeypatch):
         "<p>Smith &amp; Jones_7.png, and ward 7/Smith &amp; Jones_8.png</p>",
     )
     grid = images.plot_radiographs([np.eye(20, dtype=np.uint8)], ["x"], title="One")
-    style.show(grid, f"One radiograph, {NAMES[3]}.", folder / "figures" / "VGG16_sample_predictions.png")
+    style.show(
+        style.with_alt(grid, f"One radiograph, {NAMES[3]}."),
+        folder / "figures" / "VGG16_sample_predictions.png",
+    )
     return folder
 
 

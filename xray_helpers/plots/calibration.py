@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from xray_helpers.plots.style import CLASS_COLORS, model_color, new_axes
+from xray_helpers.plots.style import CLASS_COLORS, model_color, new_axes, with_alt
 from xray_helpers.settings import class_names
 
 
@@ -40,7 +40,10 @@ def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None =
     ax.set(xlabel=f"probability of {positive}, mean of a bin", ylabel=f"share that is {positive}")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=f"{model}: calibration, test, n = {n}")
     ax.legend(loc="upper left")
-    return ax
+    before = reliability[reliability["scaling"] == "before"]
+    listed = ", ".join(f"{row.mean_probability:.2f} to {row.fractured:.2f}" for row in before.itertuples())
+    alt = f"Reliability diagram of {model} on test; before scaling, probability to share: {listed}."
+    return with_alt(ax, alt)
 
 
 def plot_decision_curve(
@@ -61,7 +64,10 @@ def plot_decision_curve(
         title=f"{model}: decision curve, test, n = {n}",
     )
     ax.legend(loc="upper right")
-    return ax
+    best = np.maximum(curve["treat_all"], curve["treat_none"])
+    above = curve.loc[curve["model"] > best, "threshold"]
+    gain = f"above both at {len(above)} of {len(curve)} threshold probabilities"
+    return with_alt(ax, f"Decision curve of {model} against treating all and none: {gain}.")
 
 
 def plot_roc_parts(parts: dict[str, pd.DataFrame], *, model: str, ax: Axes | None = None) -> Axes:
@@ -70,19 +76,20 @@ def plot_roc_parts(parts: dict[str, pd.DataFrame], *, model: str, ax: Axes | Non
     """
     ax = new_axes(ax, figsize=(5.0, 4.8))
     ax.plot([0, 1], [0, 1], color="#8a8a8a", linestyle=":", label="chance")
+    areas = []
     for (name, table), style in zip(parts.items(), ("-", "--", "-."), strict=False):
         if table["y_true"].nunique() < 2:
             continue
         false_positive, true_positive, _ = roc_curve(table["y_true"], table["y_prob"])
         area = np.trapezoid(true_positive, false_positive)
-        words = f"{name}, n = {len(table)}: {area:.2f}"
+        areas.append(f"{name}, n = {len(table)}: {area:.2f}")
         ax.plot(
             false_positive,
             true_positive,
             linestyle=style,
             color=model_color(model),
             linewidth=1.8,
-            label=words,
+            label=areas[-1],
         )
     ax.set(
         xlabel="1 - specificity",
@@ -93,7 +100,7 @@ def plot_roc_parts(parts: dict[str, pd.DataFrame], *, model: str, ax: Axes | Non
         title=f"{model}: ROC by part",
     )
     ax.legend(loc="lower right", title="AUROC")
-    return ax
+    return with_alt(ax, f"ROC curves of {model}. AUROC: {', '.join(areas)}.")
 
 
 def plot_operating_points(predictions: pd.DataFrame, *, model: str, threshold: float) -> Figure:
@@ -124,7 +131,8 @@ def plot_operating_points(predictions: pd.DataFrame, *, model: str, threshold: f
     figure.suptitle(
         f"{model}: operating point on test, n = {len(predictions)}", x=0.01, ha="left", fontweight="bold"
     )
-    return figure
+    at = f"At threshold {threshold:.3f}: sensitivity {hits:.2f}, specificity {1 - alarms:.2f}."
+    return with_alt(figure, f"ROC, precision and recall, and both rates by threshold, {model}. {at}")
 
 
 def plot_band(
@@ -156,4 +164,5 @@ def plot_band(
         xlim=(0, 1),
     )
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-    return ax
+    chosen_at = f"threshold {chosen['threshold']:.2f}, uncertain from {low:.2f} to {high:.2f}"
+    return with_alt(ax, f"Probabilities of {len(predictions)} test images of {model} by class, {chosen_at}.")

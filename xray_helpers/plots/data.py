@@ -4,8 +4,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from xray_helpers.plots.style import CLASS_COLORS, new_axes
+from xray_helpers.plots.style import CLASS_COLORS, new_axes, with_alt
 from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, class_names
+
+
+def _list_parts(balance: pd.DataFrame) -> str:
+    negative, positive = class_names()
+    rows = balance.itertuples()
+    return "; ".join(f"{r.split}: {r.fractured} {positive}, {r.non_fractured} {negative}" for r in rows)
 
 
 def plot_class_balance(balance: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -23,7 +29,7 @@ def plot_class_balance(balance: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ax.set(xlabel="images", title=f"Class balance by part, n = {int(balance['n'].sum())}")
     ax.grid(visible=False, axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return ax
+    return with_alt(ax, f"Bar chart of images by class in each part. {_list_parts(balance)}.")
 
 
 def plot_sizes(manifest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -43,7 +49,7 @@ def plot_sizes(manifest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         )
     ax.set(xlabel="width (pixels)", ylabel="height (pixels)", title=f"Sizes of the files, n = {len(table)}")
     ax.legend()
-    return ax
+    return with_alt(ax, f"Scatter plot of width against height of {len(table)} images by class.")
 
 
 def plot_intensities(intensities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -67,4 +73,6 @@ def plot_intensities(intensities: pd.DataFrame, *, ax: Axes | None = None) -> Ax
         title=f"Intensities by class, train, n = {len(intensities)}",
     )
     ax.legend()
-    return ax
+    by_class = intensities.groupby("label")["mean_grey"].mean()
+    means = ", ".join(f"{name}: mean {value:.0f}" for name, value in by_class.items())
+    return with_alt(ax, f"Histogram of mean grey levels by class; {means}.")

@@ -9,7 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xray_helpers.explain.maps import scale_map
+from xray_helpers.plots.style import with_alt
 from xray_helpers.settings import class_names
+
+_LISTED = 16  # captions that an alternative text repeats
 
 
 def plot_radiographs(
@@ -26,7 +29,7 @@ def plot_radiographs(
         figure = plt.figure(figsize=(1.9 * columns, 1), layout="constrained")
         figure.text(0.5, 0.3, "none", ha="center")
         figure.suptitle(_plain(title), fontsize=11, fontweight="bold")
-        return figure
+        return with_alt(figure, f"{title}: none.")
     rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(1.9 * columns, 2.2 * rows + 0.4), layout="constrained", squeeze=False
@@ -42,7 +45,8 @@ def plot_radiographs(
         for spine in ax.spines.values():
             spine.set(color=colors[index] if colors else "#8a8a8a", linewidth=2.5 if colors else 0.8)
     figure.suptitle(_plain(title), fontsize=11, fontweight="bold")
-    return figure
+    listed = "; ".join(str(caption).replace("\n", ", ") for caption in captions[:_LISTED])
+    return with_alt(figure, f"{len(pictures)} radiographs. {title}. {listed}.")
 
 
 def _plain(text: str) -> str:
@@ -62,7 +66,9 @@ def plot_sample_predictions(
         )
         colors.append("#2e7d4f" if right else "#c22d2d")
     title = f"{model}: {len(sample)} random test images, threshold {threshold:.2f}"
-    return plot_radiographs(pixels, captions, title=title, colors=colors)
+    figure = plot_radiographs(pixels, captions, title=title, colors=colors)
+    right = int((sample["y_true"] == sample["y_pred"]).sum())
+    return with_alt(figure, f"{title}, with predicted and actual class; {right} are right.")
 
 
 def plot_groups(
@@ -84,7 +90,8 @@ def plot_groups(
             ax.grid(visible=False)
             ax.set_xlabel(_plain(captions[index]), fontsize=7)
         row[0].set_title(_plain(title), fontsize=9)
-    return figure
+    listed = "; ".join(str(title) for title, _, _ in groups[:_LISTED])
+    return with_alt(figure, f"Strips of {len(groups)} groups of pictures of one source each. {listed}.")
 
 
 def plot_saliency_maps(
@@ -121,7 +128,7 @@ def plot_saliency_maps(
             )
         ax.set_xlabel(caption, fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    return figure
+    return with_alt(figure, f"{title}. {'; '.join(captions[:_LISTED])}.")
 
 
 def plot_controls(
@@ -156,7 +163,7 @@ def plot_controls(
     for ax, name in zip(axes[0], ["the picture", *maps], strict=True):
         ax.set_title(name, fontsize=9, loc="center")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    return figure
+    return with_alt(figure, f"{title}. One row per image; columns: the picture, {', '.join(maps)}.")
 
 
 def _draw_map(ax: Axes, picture: np.ndarray, grid: np.ndarray | None) -> None:

@@ -1,11 +1,13 @@
 """Values with their intervals, as forest plots and rankings: a table in, axes out."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from xray_helpers.evaluation.intervals import describe
 from xray_helpers.evaluation.metrics import METRIC_TITLES
-from xray_helpers.plots.style import model_color, new_axes
+from xray_helpers.evaluation.variability import describe_spread
+from xray_helpers.plots.style import model_color, new_axes, with_alt
 
 
 def plot_forest(
@@ -14,6 +16,7 @@ def plot_forest(
     """Draw a value with its interval a row; columns column, value, n, n_groups, `metric`, ``_low``,
     ``_high``.
     """
+    table = table.reset_index(drop=True)
     ax = new_axes(ax, figsize=(7.4, 0.8 + 0.34 * len(table)))
     labels = []
     for place, row in enumerate(table.to_dict("records")):
@@ -37,7 +40,17 @@ def plot_forest(
     )
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    return ax
+    known = table[table[metric].notna()].head(12)
+    listed = [
+        f"{label.split('  (')[0]} {_describe(row, metric)}"
+        for label, row in zip(np.array(labels)[known.index], known.to_dict("records"), strict=True)
+    ]
+    return with_alt(ax, f"Forest plot: {ax.get_title('left')}. {'; '.join(listed)}.")
+
+
+def _describe(row: dict, metric: str) -> str:
+    """Return a value of a row with its interval."""
+    return describe({"value": row[metric], "ci_low": row[f"{metric}_low"], "ci_high": row[f"{metric}_high"]})
 
 
 def _instead(row: dict, metric: str) -> str:
@@ -46,8 +59,7 @@ def _instead(row: dict, metric: str) -> str:
     """
     for name in ("recall", "specificity"):
         if pd.notna(row.get(name)):
-            entry = {"value": row[name], "ci_low": row[f"{name}_low"], "ci_high": row[f"{name}_high"]}
-            return f"one class; {METRIC_TITLES[name].lower()} {describe(entry)}"
+            return f"one class; {METRIC_TITLES[name].lower()} {_describe(row, name)}"
     return f"not defined: {row.get(f'{metric}_reason', '')}"
 
 
@@ -66,7 +78,7 @@ def plot_spread(spread: pd.DataFrame, *, model: str, ax: Axes | None = None) -> 
         title=f"{model}: how far the score moves",
     )
     ax.grid(visible=False, axis="y")
-    return ax
+    return with_alt(ax, f"{model}: how far AUROC moves. {describe_spread(spread)}")
 
 
 def plot_ranking(
@@ -107,7 +119,8 @@ def plot_ranking(
     )
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    return ax
+    listed = ", ".join(f"{row['model']} {_describe(row, 'auroc')}" for row in order.to_dict("records"))
+    return with_alt(ax, f"Ranking of {len(order)} models by AUROC: {listed}.")
 
 
 def _cliques(order: list[str], alike: set[frozenset]) -> list[tuple[int, int]]:

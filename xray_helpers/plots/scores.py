@@ -10,9 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from xray_helpers.evaluation.intervals import describe
+from xray_helpers.evaluation.leakage import describe_leakage
 from xray_helpers.evaluation.metrics import METRIC_TITLES
-from xray_helpers.plots.style import CLASS_COLORS, MODEL_MARKERS, SPLIT_COLORS, model_color, new_axes
+from xray_helpers.plots.style import (
+    CLASS_COLORS,
+    MODEL_MARKERS,
+    SPLIT_COLORS,
+    model_color,
+    new_axes,
+    with_alt,
+)
 from xray_helpers.settings import NEGATIVE, POSITIVE, class_names
+
+
+def _list_scores(comparison: pd.DataFrame, metric: str) -> str:
+    rows = comparison[comparison[metric].notna()]
+    return ", ".join(f"{row['model']} {row[metric]:.2f}" for row in rows.to_dict("records")) or "not defined"
 
 
 def plot_history(
@@ -41,7 +55,8 @@ def plot_history(
     ax.set(xlabel="epoch", ylabel=measure, title=title or f"Learning curve: {measure}")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
-    return ax
+    kept = f", epoch {int(best.iloc[0])} is kept" if len(best) else ""
+    return with_alt(ax, f"{ax.get_title('left')}: {len(history)} epochs{kept}.")
 
 
 def plot_roc(
@@ -82,7 +97,7 @@ def plot_roc(
         title=f"{model}: ROC, {split}, n = {len(y_true)}",
     )
     ax.legend(loc="lower right")
-    return ax
+    return with_alt(ax, f"{ax.get_title('left')}, with the operating point at threshold {threshold:.2f}.")
 
 
 def plot_confusion(
@@ -116,7 +131,12 @@ def plot_confusion(
         fontsize=10,
     )
     ax.tick_params(axis="y", rotation=90)
-    return ax
+    negative, positive = class_names()
+    found = (
+        f"{counts['tp']} {positive} found, {counts['fn']} missed, {counts['tn']} {negative} recognised, "
+        f"{counts['fp']} false alarms"
+    )
+    return with_alt(ax, f"Confusion matrix of {model} on {split}: {found}.")
 
 
 def plot_metrics(
@@ -136,7 +156,8 @@ def plot_metrics(
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     ax.invert_yaxis()
     ax.set(xlim=(-0.02, 1.02), title=title, xlabel="value with 95 % interval")
-    return ax
+    listed = ", ".join(f"{row['metric']} {describe(row)}" for row in rows.to_dict("records"))
+    return with_alt(ax, f"{title}: {listed}.")
 
 
 def plot_model_metric(
@@ -163,7 +184,7 @@ def plot_model_metric(
     slots = max(len(defined), 4)  # so that one model's bar is no wall
     ax.set(xlim=(-0.6, slots - 0.4), ylim=(0, 1.05), title=f"{METRIC_TITLES[metric]}, test, n = {n}{note}")
     ax.grid(visible=False, axis="x")
-    return ax
+    return with_alt(ax, f"Bar chart of {METRIC_TITLES[metric]}: {_list_scores(comparison, metric)}.")
 
 
 def plot_evaluation_grid(comparison: pd.DataFrame, *, baseline: float | None = None) -> Figure:
@@ -172,7 +193,8 @@ def plot_evaluation_grid(comparison: pd.DataFrame, *, baseline: float | None = N
     for ax, metric in zip(axes.flat, ("accuracy", "precision", "recall", "f1"), strict=True):
         plot_model_metric(comparison, metric, baseline=baseline if metric == "accuracy" else None, ax=ax)
     figure.suptitle(f"Positive class: {class_names()[1]}; lines are 95 % intervals", fontsize=10)
-    return figure
+    scores = _list_scores(comparison, "accuracy")
+    return with_alt(figure, f"Bar charts of accuracy, precision, recall and F1. Accuracy: {scores}.")
 
 
 def plot_confusion_grid(comparison: pd.DataFrame, *, columns: int = 3) -> Figure:
@@ -186,7 +208,8 @@ def plot_confusion_grid(comparison: pd.DataFrame, *, columns: int = 3) -> Figure
         ax.set_axis_off()
     for ax, (_, row) in zip(axes.flat, comparison.iterrows(), strict=False):
         plot_confusion(row, model=row["model"], ax=ax)
-    return figure
+    missed = ", ".join(f"{row.model} {row.fn}" for row in comparison.itertuples())
+    return with_alt(figure, f"Confusion matrices. Missed fractures: {missed}.")
 
 
 def plot_roc_models(
@@ -219,7 +242,7 @@ def plot_roc_models(
         title=f"ROC of all models, test, n = {n}",
     )
     ax.legend(loc="lower right", title="AUROC")
-    return ax
+    return with_alt(ax, f"ROC curves. AUROC: {_list_scores(comparison, 'auroc')}.")
 
 
 def plot_evaluation(
@@ -260,7 +283,10 @@ def plot_evaluation(
         title=f"Predicted probabilities, test, n = {metrics['n']}",
     )
     ax.legend()
-    return figure
+    area = describe(metrics["auroc"])
+    return with_alt(
+        figure, f"Six panels on {model}: learning curves, ROC with AUROC {area}, confusion matrix, scores."
+    )
 
 
 def plot_leakage(inflation: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
@@ -270,7 +296,7 @@ def plot_leakage(inflation: pd.DataFrame, *, model: str, ax: Axes | None = None)
     if not splits:
         ax.set_axis_off()
         ax.text(0.5, 0.5, "not measured", ha="center")
-        return ax.axes
+        return with_alt(ax, describe_leakage(inflation))
     looks = {
         "true": ("o", "#2f4858", "labels as they are"),
         "shuffled": ("X", "#b2432f", "labels shuffled per source"),
@@ -306,7 +332,7 @@ def plot_leakage(inflation: pd.DataFrame, *, model: str, ax: Axes | None = None)
         title=f"What a leak is worth: {model} features, n = {int(inflation['n'].iloc[0])}",
     )
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-    return ax
+    return with_alt(ax, describe_leakage(inflation))
 
 
 def plot_cost(comparison: pd.DataFrame, costs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -333,4 +359,5 @@ def plot_cost(comparison: pd.DataFrame, costs: pd.DataFrame, *, ax: Axes | None 
     legend = ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for handle in legend.legend_handles:
         handle.set_markersize(7)
-    return ax
+    listed = ", ".join(f"{row.model} {row.latency_ms:.0f} ms" for row in table.itertuples())
+    return with_alt(ax, f"AUROC against milliseconds an image: {listed}.")

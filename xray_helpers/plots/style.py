@@ -1,4 +1,4 @@
-"""A table in, axes out. Nothing here shows or saves, but for `show`, which a notebook's cell ends with."""
+"""The look of all figures: theme, colours, alternative texts; and `show`, the only function that saves."""
 
 import base64
 import io
@@ -49,15 +49,27 @@ def set_theme() -> None:
     pd.set_option("display.precision", 3, "display.max_rows", 30, "display.max_columns", 30)
 
 
-def show(drawn: Figure | Axes, alt: str, path: Path | None = None) -> Image:
-    """Return a figure as a picture with alternative text, and write it to `path` when one is given.
+def with_alt(plot: Any, text: str) -> Any:
+    """Give the figure of a plot its alternative text, kept as the label of the figure, and return the plot.
 
     Parameters
     ----------
-    drawn : Figure or Axes
-        Closed afterwards.
-    alt : str
-        What the figure shows, for who cannot see it.
+    plot : Figure or Axes
+    text : str
+        What the figure shows, for readers who cannot see it.
+    """
+    figure = plot if isinstance(plot, Figure) else plot.figure
+    figure.set_label(text)
+    return plot
+
+
+def show(plot: Figure | Axes, path: Path | None = None) -> Image:
+    """Return a figure as a picture with its alternative text, and write it to `path` when one is given.
+
+    Parameters
+    ----------
+    plot : Figure or Axes
+        With a text of `with_alt`; without one the titles take its place. It is closed.
     path : Path, optional
         A PNG file; the text goes with it.
 
@@ -66,18 +78,16 @@ def show(drawn: Figure | Axes, alt: str, path: Path | None = None) -> Image:
     Image
         Marked where it shows radiographs, so that a report can leave it out.
     """
-    figure = drawn if isinstance(drawn, Figure) else drawn.figure
+    figure = plot if isinstance(plot, Figure) else plot.figure
+    titles = [figure.get_suptitle(), *(ax.get_title(loc) for ax in figure.axes for loc in ("left", "center"))]
+    alt = figure.get_label() or "; ".join(filter(None, titles))
     radiographs = any(ax.images for ax in figure.axes)
     data = _png(figure, {"Description": alt} | ({"Radiographs": "yes"} if radiographs else {}))
     if path is not None:
         with atomic_write(path) as partial:
             partial.write_bytes(data)
-    return Image(
-        data=data,
-        format="png",
-        alt=alt,
-        metadata={"alt": alt} | ({"radiographs": True} if radiographs else {}),
-    )
+    metadata = {"alt": alt} | ({"radiographs": True} if radiographs else {})
+    return Image(data=data, format="png", alt=alt, metadata=metadata)
 
 
 def _png(figure: Figure, words: dict[str, str] | None = None) -> bytes:

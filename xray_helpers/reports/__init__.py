@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "display": ["build_strips", "show_banner", "show_maps", "show_table", "show_text"],
+        "display": ["build_strips", "show_banner", "draw_maps", "show_table", "show_text"],
         "pages": ["refresh_index"],
         "text": [
             "describe_data",
@@ -14,8 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "describe_search",
             "describe_training",
             "headline_table",
-            "list_parts",
-            "list_scores",
             "log_scores",
         ],
     },

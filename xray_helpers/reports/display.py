@@ -3,11 +3,11 @@
 import html
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML, Image, Markdown
+from IPython.display import HTML, Markdown
 
 from xray_helpers.data.leaks import describe_leak, measure_leak
 from xray_helpers.data.parts import class_balance, used_part
@@ -19,6 +19,9 @@ from xray_helpers.explain.shortcut_verdicts import describe_controls
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.settings import MIN_GROUPS, class_names
 from xray_helpers.study.records import STALE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RANDOM_BANNER = (
     "Random weights: no ImageNet weights were used, so the backbones see little, and the scores say nothing "
@@ -75,16 +78,15 @@ def show_table(rows: pd.DataFrame | list[dict[str, Any]]) -> HTML:
     return HTML(text.replace(f"(no interval: {TOO_FEW})", "(no interval)"))  # the same reason in every row
 
 
-def show_maps(
+def draw_maps(
     model: str,
     test: pd.DataFrame,
     table: pd.DataFrame,
-    judged: EvaluatedMaps,
+    maps: EvaluatedMaps,
     folder: ImageFolder,
-    sentence: str,
-) -> list[Image]:
-    """Draw maps over test images, and of a few of them the controls: two figures, or none where there are no
-    maps.
+    verdict: str,
+) -> "list[Figure]":
+    """Draw maps over test images, and of a few of them the controls: two figures; none without maps.
 
     Parameters
     ----------
@@ -93,33 +95,31 @@ def show_maps(
         ``predictions_test.csv``.
     table : DataFrame
         ``maps.csv``.
-    judged : localization.EvaluatedMaps
+    maps : localization.EvaluatedMaps
     folder : ImageFolder
-    sentence : str
-        Of `localization.describe_maps`, for the alternative text.
+    verdict : str
+        Whether the maps may be believed, for the alternative texts.
     """
     from xray_helpers.plots.images import plot_controls, plot_saliency_maps
-    from xray_helpers.plots.style import show
+    from xray_helpers.plots.style import with_alt
 
     def lay_out(rows: pd.DataFrame) -> tuple[list[np.ndarray], list[str]]:
-        words = [f"true {class_names()[row.y_true]}, P = {row.y_prob:.2f}" for row in rows.itertuples()]
-        return load_examples(rows, folder, judged.frame), words
+        captions = [f"true {class_names()[row.y_true]}, P = {row.y_prob:.2f}" for row in rows.itertuples()]
+        return load_examples(rows, folder, maps.frame), captions
 
-    figures, alt = [], sentence.replace("**", "")
-    if len(rows := choose_examples(test, judged.maps, 12)):
-        pictures, words = lay_out(rows)
-        overlays = [(judged.maps[path], judged.boxes[path]) for path in rows["path"]]
+    figures = []
+    if len(rows := choose_examples(test, maps.maps, 12)):
+        pictures, captions = lay_out(rows)
+        overlays = [(maps.maps[path], maps.boxes[path]) for path in rows["path"]]
         title = f"{model}: Grad-CAM of {len(rows)} test images"
-        figures.append(show(plot_saliency_maps(pictures, overlays, words, title=title), alt))
+        figures.append(plot_saliency_maps(pictures, overlays, captions, title=title))
     rows, controls = choose_controls(test, table)
     if len(rows):
-        pictures, words = lay_out(rows)
+        pictures, captions = lay_out(rows)
         title = f"{model}: maps of {len(rows)} test images, each in proportion to its own largest value"
-        figure = plot_controls(pictures, controls, words, title=title)
-        figures.append(
-            show(figure, f"{title}. A row an image; columns: the picture, {', '.join(controls)}. {alt}")
-        )
-    return figures
+        figures.append(plot_controls(pictures, controls, captions, title=title))
+    verdict = verdict.replace("**", "")
+    return [with_alt(figure, f"{figure.get_label()} {verdict}") for figure in figures]
 
 
 def build_strips(groups: list[pd.DataFrame], read: Callable[[list[str]], list[np.ndarray]]) -> list[tuple]:

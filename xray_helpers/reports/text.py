@@ -17,25 +17,6 @@ from xray_helpers.settings import Settings, class_names
 HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
 
 
-def list_scores(comparison: pd.DataFrame, metric: str) -> str:
-    """Return ``VGG16 0.83, ResNet50 0.79.`` for a figure's alternative text."""
-    words = [
-        f"{row['model']} {row[metric]:.2f}" for row in comparison.to_dict("records") if pd.notna(row[metric])
-    ]
-    return (", ".join(words) or "not defined") + "."
-
-
-def list_parts(balance: pd.DataFrame) -> str:
-    """Return how many images of each class every part holds, for alternative text; of
-    `parts.class_balance`.
-    """
-    negative, positive = class_names()
-    rows = balance.itertuples()
-    return "; ".join(
-        f"{row.split}: {row.fractured} {positive}, {row.non_fractured} {negative}" for row in rows
-    )
-
-
 def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     """Return what the data can and cannot carry, in a few sentences."""
     used = manifest[manifest["status"] == "used"]

@@ -17,11 +17,11 @@ from typing import Any
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.settings import InputError
 
-AWAY = 10  # steps at once on a cluster, unless told
+AWAY = 10  # steps at once on a cluster by default
 
 
 def count_jobs(running: RunOptions) -> int:
-    """Return how many steps run at once: as told; else two here, as far as cores and memory reach, and ten
+    """Return how many steps run at once: what `jobs` says; else two here, as far as cores and memory reach, and ten
     elsewhere.
     """
     if running.on != "here":
@@ -38,7 +38,7 @@ def open_executor(running: RunOptions, place: Path) -> Iterator[Executor]:
 
     Parameters
     ----------
-    running : Running
+    running : RunOptions
     place : Path
         A folder for what a cluster's own logs are; all machines must see it, the study and data/cache at the
         same path.
@@ -83,7 +83,7 @@ def _open_dask(running: RunOptions, place: Path) -> Iterator[Any]:
             "distributed.admin.log-format": "%(message)s",
         }
     )
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a worker that is lost is told by the engine
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the scheduler reports lost workers
     if running.on == "slurm":
         jobqueue = _import("dask_jobqueue")
         with jobqueue.SLURMCluster(**describe_job(running, place)) as cluster:

@@ -111,7 +111,7 @@ def describe_best(ranking: pd.DataFrame, best: pd.DataFrame, folder: Path, *, en
     chosen = "All of these studies are controls, and none of them is a candidate. " if controls else ""
     chosen += f"Validation prefers {what}: AUROC {first['validation_auroc']:.2f}{spread}, {among}."
     if not ended:
-        return f"{chosen} What it reaches on test is told when all studies have ended."
+        return f"{chosen} Its score on test is shown when all studies have ended."
     scores = [read_json(folder.parent / row.study / row.model / "metrics.json") for row in best.itertuples()]
     reached = "; ".join(f"{describe(each['auroc'])}, n = {each['n']}" for each in scores)
     return f"{chosen} On test it reaches {reached}."

@@ -27,7 +27,7 @@ from xray_helpers.study.machine import now
 
 log = logging.getLogger("xray_helpers")
 _TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and between signs of life
-_PATIENCE = 600  # seconds without a worker before that is told
+_PATIENCE = 600  # seconds without a worker before that is reported
 _FINISHED = ("done", "failed", "not run")
 
 
@@ -89,9 +89,15 @@ class Scheduler:
         running: RunOptions,
         executor: Executor,
         run: str,
-        seen: Callable[[], object] = lambda: None,
+        on_study_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self.plans, self.running, self.executor, self.run_id, self.seen = plans, running, executor, run, seen
+        self.plans, self.running, self.executor, self.run_id, self.on_study_end = (
+            plans,
+            running,
+            executor,
+            run,
+            on_study_end,
+        )
         self.waiting = [(plan, step) for plan in plans for step in plan.steps]
         self.in_progress: dict[Future, _RunningStep] = {}
         self.known: dict[tuple[str, str], tuple[Plan, Step]] = {}  # by name and key: what studies share
@@ -124,7 +130,7 @@ class Scheduler:
         for plan in plans:
             _write_page(plan.save)
             if all(entry["state"] in _FINISHED for entry in plan.state["steps"]):
-                _write_page(self.seen)
+                _write_page(self.on_study_end)
 
     def _report_queue(self) -> None:
         for running in self.in_progress.values():
@@ -151,8 +157,8 @@ class Scheduler:
         self._save({id(plan): plan for plan in changed}.values())
 
     def _take(self, plan: Plan, step: Step, ended: list[str]) -> bool:
-        """Skip, keep, copy or start a step whose needs have ended; False where another study is at the very
-        same.
+        """Skip, keep, copy or start a step whose needs have ended; False while another study runs the
+        same step.
         """
         enough = any if step.any_need else all
         entry = plan.record(step)
@@ -218,7 +224,7 @@ class Scheduler:
         }
         try:
             future = self.executor.submit(run_step, spec)
-        except Exception as problem:  # a queue that is busy or full: tried once more, then told
+        except Exception as problem:  # a queue that is busy or full: tried once more, then reported
             future = Future()
             future.set_exception(problem)
         self.in_progress[future] = running

@@ -52,7 +52,7 @@ def run_study(settings: Settings, *, running: RunOptions | None = None, overwrit
     Parameters
     ----------
     settings : Settings
-    running : Running, optional
+    running : RunOptions, optional
         Where, how many steps at once, what each may take.
     overwrite : bool
         Go on although the study of this name has other settings: steps they touch are done again.
@@ -79,7 +79,7 @@ def run_study(settings: Settings, *, running: RunOptions | None = None, overwrit
             log.warning("Random weights: the scores say nothing about what trained networks reach.")
         started = time.monotonic()
         run_plans([plan], running or RunOptions())
-        index = conclude(plan, time.monotonic() - started)
+        index = finish_study(plan, time.monotonic() - started)
         write_studies()
         _log_results(folder)
     return index
@@ -147,7 +147,7 @@ def build_plan(settings: Settings, running: RunOptions, asked: Settings, prefix:
     ----------
     settings : Settings
         As `prepare` returns them.
-    running : Running
+    running : RunOptions
     asked : Settings
         As the user gave them: asked for again, they mean this study.
     prefix : str
@@ -206,10 +206,12 @@ def _drop_other_models(folder: Path, models: tuple[str, ...]) -> None:
             (folder / model).rmdir()
 
 
-def run_plans(plans: list[Plan], running: RunOptions, *, seen: Callable[[], object] = lambda: None) -> None:
+def run_plans(
+    plans: list[Plan], running: RunOptions, *, on_study_end: Callable[[], object] = lambda: None
+) -> None:
     """Run the steps of one or several studies; what `study.json` says of each step is kept up to date.
 
-    `seen` is called at the start, and whenever all steps of a study have ended.
+    `on_study_end` is called at the start, and whenever all steps of a study have ended.
 
     Raises
     ------
@@ -225,9 +227,9 @@ def run_plans(plans: list[Plan], running: RunOptions, *, seen: Callable[[], obje
         write_json(plan.folder / "study.json", plan.state)
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
     try:
-        seen()
+        on_study_end()
         with _stoppable(), open_executor(running, plans[0].folder / ".cluster") as executor:
-            engine = Scheduler(plans, running, executor, run, seen)
+            engine = Scheduler(plans, running, executor, run, on_study_end)
             try:
                 engine.run()
             except BaseException:
@@ -255,7 +257,7 @@ def _end_run(plans: list[Plan]) -> None:
         (plan.folder / RUN).unlink(missing_ok=True)
 
 
-def conclude(plan: Plan, seconds: float) -> Path:
+def finish_study(plan: Plan, seconds: float) -> Path:
     """Write how a study ended, with its checklist and pages; return its index."""
     from xray_helpers.reports.cards import write_checklist
 

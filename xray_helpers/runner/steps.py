@@ -39,7 +39,7 @@ def step_inputs(step: Step, steps: list[Step], settings: Settings, folder: Path)
     }
     values = shareable(settings)
     parameters = {key: value for key, value in notebook_parameters(step, settings).items() if key != "name"}
-    parameters |= {key: values[key] for key in READING}  # every step reads pictures as 01 was told to
+    parameters |= {key: values[key] for key in READING}  # every step reads pictures as 01 does
     outside = {
         key: fingerprint_source(key, parameters[key], folder)
         for key in ("data", "weights", "corrections", "readers")

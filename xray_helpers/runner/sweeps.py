@@ -15,7 +15,7 @@ from xray_helpers.runner.ranking import describe_best, rank, tabulate
 from xray_helpers.runner.scheduler import write_studies
 from xray_helpers.runner.series import (
     build_plan,
-    conclude,
+    finish_study,
     is_empty,
     locking,
     logging_to,
@@ -139,7 +139,7 @@ def run_sweep(sweep: Sweep, running: RunOptions, *, overwrite: bool = False) -> 
     Parameters
     ----------
     sweep : Sweep
-    running : Running
+    running : RunOptions
     overwrite : bool
         Go on although studies of these names have other settings.
 
@@ -167,9 +167,9 @@ def run_sweep(sweep: Sweep, running: RunOptions, *, overwrite: bool = False) -> 
         ]
         log.info("Sweep %s: %d studies of %s", sweep.name, len(plans), ", ".join(sweep.points[0]))
         try:
-            run_plans(plans, running, seen=_seldom(lambda: write_sweep(folder)))
+            run_plans(plans, running, on_study_end=_limit_time_share(lambda: write_sweep(folder)))
             for plan in plans:
-                conclude(plan, time.monotonic() - started)
+                finish_study(plan, time.monotonic() - started)
         finally:
             index = write_sweep(folder)
             write_studies()
@@ -180,7 +180,7 @@ def run_sweep(sweep: Sweep, running: RunOptions, *, overwrite: bool = False) -> 
     return index
 
 
-def _seldom(write: Callable[[], object], share: int = 20) -> Callable[[], None]:
+def _limit_time_share(write: Callable[[], object], share: int = 20) -> Callable[[], None]:
     """Return a `write` that takes at most a twentieth of the time: pages of hundreds of studies take long."""
     rest = 0.0
 

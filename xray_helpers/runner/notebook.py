@@ -1,0 +1,171 @@
+"""The opening of every notebook: the settings, the study and its files, in one object."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from IPython.display import display
+
+from xray_helpers.data.leaks import check_leak_gate
+from xray_helpers.data.manifest import data_folder
+from xray_helpers.data.parts import check_made_with, used_part
+from xray_helpers.explain.shortcut_verdicts import describe_controls
+from xray_helpers.images.radiographs import ImageFolder
+from xray_helpers.models.backbones import resolve_weights
+from xray_helpers.plots.style import set_theme, show
+from xray_helpers.reports.display import show_banner, show_table, show_text
+from xray_helpers.settings import Settings
+from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
+from xray_helpers.study.folders import local_path, open_study
+from xray_helpers.study.parameters import read_notebook_settings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class Run:
+    """A notebook that runs: what it was given, and the files of its study.
+
+    Attributes
+    ----------
+    settings : Settings
+        Its parameters, validated.
+    study : Path
+        The folder of the study.
+    model : str
+        The backbone, where the notebook runs once per model; else empty.
+    folder : Path
+        Where it writes: the folder of the model, else that of the study.
+    seed : int
+    """
+
+    def __init__(self, namespace: Mapping[str, Any]) -> None:
+        self.settings: Settings = read_notebook_settings(dict(namespace))
+        self.study: Path = open_study(self.settings)
+        self.model: str = str(namespace.get("model", ""))
+        self.folder: Path = self.study / self.model
+        self.seed: int = self.settings.seed
+        self._declared = {name for name in (*Settings.model_fields, "model") if name in namespace}
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """The table of all files, of ``manifest.csv``.
+
+        Raises
+        ------
+        InputError
+            When 01 has not run, or when the parts share sources or patients and the leak is not accepted.
+        """
+        table = read_csv(self.study / "manifest.csv")
+        if "accept_leak" in self._declared:
+            check_leak_gate(table, accept_leak=self.settings.accept_leak)
+        return table
+
+    @cached_property
+    def images(self) -> ImageFolder:
+        """The folder of the radiographs, and how its files are read."""
+        return data_folder(self.study)
+
+    @cached_property
+    def weights(self) -> str:
+        """The weights of the backbone: ``imagenet``, ``random``, or a place on this machine."""
+        place = local_path(self.study, "weights", self.settings.weights)
+        return resolve_weights(place, self.settings.models)
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """What 02 recorded of the model, of ``training.json``.
+
+        Raises
+        ------
+        InputError
+            When 02 has not run, or ran on another manifest.
+        """
+        record = self.read("training.json")
+        check_made_with(self.manifest, record, self.model)
+        return record
+
+    def part(self, split: str, *, copies: bool = False) -> pd.DataFrame:
+        """Return the images of a part that are used; see `parts.used_part`."""
+        return used_part(self.manifest, split, copies=copies)
+
+    def read(self, name: str, *, of_study: bool = False) -> Any:
+        """Return a file that a notebook of this study wrote: a table of ``.csv``, or the content of ``.json``."""
+        path = (self.study if of_study else self.folder) / name
+        return read_json(path) if path.suffix == ".json" else read_csv(path)
+
+    def save(self, name: str, value: pd.DataFrame | dict[str, Any]) -> None:
+        """Write a table as ``.csv``, or a dictionary as ``.json``, completely or not at all."""
+        path = self.folder / name
+        if path.suffix == ".csv" and isinstance(value, pd.DataFrame):
+            write_csv(path, value)
+        elif path.suffix == ".json" and isinstance(value, dict):
+            write_json(path, value)
+        else:
+            raise ValueError(
+                f"{name} cannot hold a {type(value).__name__}: tables go to .csv, dictionaries to .json"
+            )
+
+    def show(self, *results: "Figure | Axes | pd.DataFrame | list | str", save: str = "") -> None:
+        """Display figures, tables (DataFrames or lists of rows) and paragraphs, in the order given.
+
+        Parameters
+        ----------
+        *results
+        save : str
+            The name of a figure that is written to ``figures/`` as well, after the model's name, or ``models``.
+        """
+        for result in results:
+            if isinstance(result, str):
+                display(show_text(result))
+            elif isinstance(result, pd.DataFrame | list):
+                display(show_table(result))
+            else:
+                display(self.picture(result, save=save))
+
+    def picture(self, figure: "Figure | Axes", *, save: str = "") -> Any:
+        """Return a figure as the picture that `show` displays."""
+        path = self.study / "figures" / f"{self.model or 'models'}_{save}.png" if save else None
+        return show(figure, path)
+
+
+def open_run(namespace: Mapping[str, Any]) -> Run:
+    """Open a notebook: validate its parameters, set the theme, and display what must be known before any number.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's ``globals()``.
+
+    Raises
+    ------
+    InputError
+        For a parameter that cannot be used, or a study whose parts share sources or patients.
+    """
+    run = Run(namespace)
+    set_theme()
+    banner = show_banner(*_weights_of(run), manifest=_known_manifest(run), control=_control_of(run))
+    if banner is not None:
+        display(banner)
+    return run
+
+
+def _weights_of(run: Run) -> list[str]:
+    if "weights" in run._declared:
+        return [run.weights if run.model else run.settings.weights]
+    trained = [run.study / model / "training.json" for model in run.settings.models]
+    return [read_json(path)["weights"] for path in trained if path.exists()]
+
+
+def _known_manifest(run: Run) -> pd.DataFrame | None:
+    writes_it = "data" in run._declared
+    return None if writes_it or not (run.study / "manifest.csv").exists() else run.manifest
+
+
+def _control_of(run: Run) -> str:
+    if "weights" in run._declared:
+        return ""
+    return describe_controls(read_json(run.study / "study.json")["settings"])
