@@ -8,7 +8,6 @@ from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, log_loss
 
 from xray_helpers.evaluation.calibration import (
-    calibration_error,
     calibration_table,
     describe_calibration,
     evaluate_calibration,
@@ -22,7 +21,7 @@ from xray_helpers.evaluation.calibration import (
 from xray_helpers.evaluation.decision_curve import compute_decision_curve
 
 
-def drawn(n, temperature=1.0, seed=0):
+def draw(n, temperature=1.0, seed=0):
     """Labels drawn from probabilities, which are then made too sharp by a temperature."""
     rng = np.random.default_rng(seed)
     z = rng.normal(0, 1.5, n)
@@ -31,8 +30,8 @@ def drawn(n, temperature=1.0, seed=0):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_temperature_is_found_again(temperature):
-    table = drawn(20_000, temperature)
+def test_the_temperature_of_simulated_labels_is_estimated(temperature):
+    table = draw(20_000, temperature)
     assert fit_temperature(table["y_true"], table["y_prob"]) == pytest.approx(temperature, rel=0.06)
 
 
@@ -42,18 +41,18 @@ def test_scaling_by_hand():
     assert fit_temperature([1, 1], [0.3, 0.9]) == 1.0
 
 
-def test_too_sure_models_are_mended():
-    scores, tables = evaluate_calibration(drawn(4000, 3.0, seed=1), drawn(4000, 3.0, seed=2))
+def test_scaling_improves_an_overconfident_model():
+    scores, tables = evaluate_calibration(draw(4000, 3.0, seed=1), draw(4000, 3.0, seed=2))
     assert scores["before"]["calibration_error"] > 0.08
     assert scores["after"]["calibration_error"] < 0.04
     assert scores["after"]["log_loss"] < scores["before"]["log_loss"]
     assert set(tables["scaling"]) == {"before", "after"}
-    test = drawn(4000, 3.0, seed=2)
+    test = draw(4000, 3.0, seed=2)
     assert scores["before"]["brier"] == pytest.approx(brier_score_loss(test["y_true"], test["y_prob"]))
     assert scores["before"]["log_loss"] == pytest.approx(log_loss(test["y_true"], test["y_prob"]), rel=1e-4)
     text = describe_calibration(scores, compute_decision_curve(test))
-    assert "too sure of itself" in text
-    assert "worth more than treating all" in text
+    assert "the model is overconfident (" in text
+    assert "is better than treating all or none at" in text
 
 
 def test_reliability_by_hand():
@@ -64,7 +63,7 @@ def test_reliability_by_hand():
     assert found["n"].tolist() == [3, 3]
     assert found["mean_probability"].tolist() == pytest.approx([0.2, 0.8])
     assert found["fractured"].tolist() == pytest.approx([1 / 3, 1])
-    assert calibration_error(found) == pytest.approx((0.4 / 3 + 0.2) / 2)
+    assert evaluate_calibration_error(table, bins=2)["value"] == pytest.approx((0.4 / 3 + 0.2) / 2)
     assert np.isnan(found["ci_low"][0])  # three groups are too few for an interval
     assert found["ci_low"][1] <= found["ci_high"][1] == 1  # but not for a bound where all are fractured
 
@@ -78,7 +77,7 @@ def test_decision_curve_by_hand():
     assert (curve["treat_none"] == 0).all()
 
 
-def test_a_model_that_knows_nothing_is_worth_nothing():
+def test_an_uninformative_model_has_no_net_benefit():
     table = pd.DataFrame({"y_true": [0, 1] * 10, "y_prob": 0.5, "group": range(20)})
     scores, tables = evaluate_calibration(table, table)
     assert len(tables) == 2
@@ -88,21 +87,19 @@ def test_a_model_that_knows_nothing_is_worth_nothing():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 10), st.integers(0, 4)), min_size=1, max_size=50))
-def test_any_predictions_give_bins_that_hold_all_images(rows):
+def test_bins_contain_all_images_of_any_predictions(rows):
     table = pd.DataFrame(rows, columns=["y_true", "y_prob", "group"]).assign(
         y_prob=lambda t: t["y_prob"] / 10
     )
     found = reliability_table(table)
     assert found["n"].sum() == len(table)
     assert np.average(found["fractured"], weights=found["n"]) == pytest.approx(table["y_true"].mean())
-    assert 0 <= calibration_error(found) <= 1
+    assert 0 <= evaluate_calibration_error(table)["value"] <= 1
     assert np.isfinite(fit_temperature(table["y_true"], table["y_prob"]))
 
 
 def study(seed, kind, groups=60, images=4):
-    """A study with groups: scores that are noise, or from which the labels are drawn, so that they are
-    calibrated.
-    """
+    """Predictions with groups: noise, or calibrated probabilities from which the labels are drawn."""
     rng = np.random.default_rng([3, seed])
     group = np.repeat(np.arange(groups), images)
 
@@ -115,51 +112,51 @@ def study(seed, kind, groups=60, images=4):
 
 
 @pytest.mark.parametrize(("groups", "images"), [(60, 4), (40, 1)])
-def test_verdicts_on_perfect_and_on_noise_scores_are_false_in_at_most_five_percent(groups, images):
-    """200 studies each; 19 are what chance leaves of 5 % (binomial, 99.9 %)."""
+def test_verdicts_on_perfect_and_on_noise_scores_are_wrong_in_at_most_five_percent(groups, images):
+    """In 200 studies, 5 % are at most 19 (binomial, 99.9 %)."""
     wrong, worth, excess = 0, 0, 0
     for seed in range(200):
         perfect, noise = (study(seed, kind, groups, images) for kind in ("perfect", "noise"))
         scores, _ = evaluate_calibration(study(seed + 1000, "perfect", groups, images), perfect)
         text = describe_calibration(scores, compute_decision_curve(perfect, points=9))
-        wrong += "is too sure of itself (" in text or "is less sure than it could be" in text
+        wrong += "the model is overconfident (" in text or "the model is underconfident" in text
         excess += scores["before"]["calibration_error_low"] > 0
         scores, _ = evaluate_calibration(noise, noise)
-        worth += "acting on the model is worth more" in describe_calibration(
-            scores, compute_decision_curve(noise, points=9)
-        )
+        text = describe_calibration(scores, compute_decision_curve(noise, points=9))
+        worth += "Acting on the model is better" in text
     assert max(wrong, worth, excess) <= 19, (wrong, worth, excess)
 
 
-def test_slope_and_temperature_are_found_with_their_intervals():
-    table = drawn(4000, 2.0)
+def test_intervals_of_slope_and_temperature_contain_the_truth():
+    table = draw(4000, 2.0)
     lines, temperature = fit_slope(table), fit_temperature_interval(table)
     for entry, truth in ((lines["slope"], 0.5), (lines["intercept"], 0.0), (temperature, 2.0)):
         assert entry["ci_low"] < truth < entry["ci_high"]
         assert entry["ci_high"] - entry["ci_low"] < 0.4
     scores, _ = evaluate_calibration(table, table)
-    assert "is too sure of itself (calibration slope 0.5" in describe_calibration(
-        scores, compute_decision_curve(table)
-    )
-    right = drawn(20_000)
+    text = describe_calibration(scores, compute_decision_curve(table))
+    assert "the model is overconfident (calibration slope 0.5" in text
+    right = draw(20_000)
     scores, _ = evaluate_calibration(right, right)
-    assert "is as sure as it should be" in describe_calibration(scores, compute_decision_curve(right))
+    text = describe_calibration(scores, compute_decision_curve(right))
+    assert "the model is neither overconfident nor underconfident" in text
 
 
 def test_few_groups_and_one_class_have_no_verdict():
-    parted = pd.DataFrame({"y_true": [0, 1] * 20, "y_prob": [0.2, 0.8] * 20, "group": range(40)})
-    few = drawn(100).assign(group=np.arange(100) % 6)
-    one = drawn(100).assign(y_true=1)
-    evaluate_calibration(parted, parted)  # Firth's score has an end there
+    separated = pd.DataFrame({"y_true": [0, 1] * 20, "y_prob": [0.2, 0.8] * 20, "group": range(40)})
+    few = draw(100).assign(group=np.arange(100) % 6)
+    one = draw(100).assign(y_true=1)
+    scores, _ = evaluate_calibration(separated, separated)
+    assert np.isfinite(scores["before"]["slope"])  # with Firth's score the fit converges
     for table in (few, one):
         scores, _ = evaluate_calibration(table, table)
         text = describe_calibration(scores, compute_decision_curve(table))
-        assert "whether the model is too sure of itself is not known" in text
+        assert "whether the model is overconfident is not known" in text
     assert "is not known: too few groups" in text
 
 
 def test_a_good_model_is_worth_acting_on_at_thresholds_fixed_in_advance():
-    table = drawn(3000, 1.0)
+    table = draw(3000, 1.0)
     curve = compute_decision_curve(table)
     assert (curve["gain_low"] <= curve["gain"]).all()
     assert (curve["gain"] <= curve["gain_high"]).all()
@@ -167,10 +164,10 @@ def test_a_good_model_is_worth_acting_on_at_thresholds_fixed_in_advance():
     better = curve["model"] - curve[["treat_all", "treat_none"]].max(axis=1)
     assert curve["gain"].to_numpy() == pytest.approx(better.to_numpy())
     scores, _ = evaluate_calibration(table, table)
-    assert "fixed in advance, at 0.2, 0.3" in describe_calibration(scores, curve)
+    assert "at the threshold probabilities 0.2, 0.3" in describe_calibration(scores, curve)
 
 
-def test_the_table_tells_slope_intercept_and_error_with_their_intervals():
+def test_the_table_shows_slope_intercept_and_error_with_their_intervals():
     rng = np.random.default_rng(0)
     y = np.arange(120) % 2
     p = 1 / (1 + np.exp(-(1.2 * (2 * y - 1) + rng.normal(0, 1.2, 120))))
@@ -184,7 +181,7 @@ def test_the_table_tells_slope_intercept_and_error_with_their_intervals():
     assert "no interval" in calibration_table(evaluate_calibration(few, few)[0])[0]["calibration error"]
 
 
-def test_the_error_of_perfect_probabilities_is_that_of_chance_in_bins_of_few_images():
+def test_the_error_of_perfect_probabilities_in_small_bins_is_as_expected_by_chance():
     rng = np.random.default_rng(1)
     found = []
     for _ in range(400):

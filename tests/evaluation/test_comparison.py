@@ -53,31 +53,26 @@ def test_ranked_by_auroc_with_intervals(tmp_path):
     assert table["rank"].tolist() == [1, 2]
     assert (table["auroc_low"] <= table["auroc"]).all()
     assert (table["auroc"] <= table["auroc_high"]).all()
-    assert describe_comparison(table, 0.5).startswith(
-        "ResNet50, the model that validation prefers, has AUROC"
-    )
-    told = describe_comparison(
-        table,
-        0.5,
-        compare_pairs({name: read_csv(tmp_path / name / "predictions_test.csv") for name in models}),
-    )
-    assert told.endswith("ResNet50 is told apart from VGG16 by AUROC.")
+    text = describe_comparison(table, 0.5, read_pairs(tmp_path, models))
+    assert text.startswith("ResNet50, chosen on validation, has AUROC")
+    assert text.endswith("the AUROC of ResNet50 differs from that of VGG16.")
 
 
-def test_conclusion_tells_chance_and_ties(tmp_path):
+def test_chance_and_ties_are_described(tmp_path):
     write_model(tmp_path, "VGG16", 0.0, seed=1)
     chance = describe_comparison(compare_models(tmp_path, ["VGG16"]), 0.5)
     assert chance.endswith(
-        "The interval of AUROC includes 0.5: that it is better than chance is not shown on these images."
+        "The interval of AUROC includes 0.5: these images do not show that it is better than chance."
     )
     write_model(tmp_path, "VGG16", 2.0, seed=1)
     write_model(tmp_path, "ResNet50", 2.1, seed=3)
-    pairs = compare_pairs(
-        {name: read_csv(tmp_path / name / "predictions_test.csv") for name in ("VGG16", "ResNet50")}
-    )
-    told = describe_comparison(compare_models(tmp_path, ["VGG16", "ResNet50"]), 0.5, pairs)
-    assert "told apart from no other model" in told
-    assert "overlap" not in told
+    models = ["VGG16", "ResNet50"]
+    text = describe_comparison(compare_models(tmp_path, models), 0.5, read_pairs(tmp_path, models))
+    assert "is not shown to differ from that of any other model" in text
+
+
+def read_pairs(study, models):
+    return compare_pairs({name: read_csv(study / name / "predictions_test.csv") for name in models})
 
 
 def test_other_images_are_refused(tmp_path):
@@ -98,8 +93,8 @@ def test_models_of_another_manifest_are_refused(tmp_path):
         evaluated_models(tmp_path, ("VGG16",), MANIFEST.assign(split="train"))
 
 
-def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
-    """As with a handful of patients: no number is made up, and nothing that is drawn or said of it stops."""
+def test_models_evaluated_on_few_sources_are_compared_without_intervals(tmp_path):
+    """With a handful of patients no interval is invented, and tables, sentences and figures still work."""
     rng, y = np.random.default_rng(0), np.repeat([0, 1], 30)
     group = np.r_[np.zeros(30), 1 + np.arange(30) // 6]  # one source of one class
     predictions = {}
@@ -120,9 +115,9 @@ def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
         write_csv(tmp_path / model / "predictions_test.csv", table)
     table = compare_models(tmp_path, ["VGG16", "ResNet50"])
     assert table["auroc_low"].isna().all()
-    told = describe_comparison(table, 0.5)
-    assert "(no interval: not enough independent sources)" in told
-    assert "nothing follows for others" in told
+    text = describe_comparison(table, 0.5)
+    assert "(no interval: not enough independent sources)" in text
+    assert "too few sources or patients to conclude anything" in text
     assert "(" not in headline_table(table)[0]["AUROC"]
     pairs = compare_pairs(predictions)
     assert pairs[["ci_low", "p_holm", "delong_p_holm", "decisions_p_holm"]].isna().all(axis=None)
@@ -137,31 +132,25 @@ def test_models_judged_on_few_sources_are_compared_without_intervals(tmp_path):
     plot_evaluation_grid(table)
 
 
-def test_the_headline_is_validations_choice_whatever_test_says(tmp_path):
+def test_the_primary_model_is_chosen_on_validation_whatever_its_rank_on_test(tmp_path):
     write_model(tmp_path, "VGG16", 3.0, seed=1)
     write_model(tmp_path, "ResNet50", 1.0, seed=2)
     scores = {name: read_json(tmp_path / name / "metrics.json") for name in ("VGG16", "ResNet50")}
-    validation = [
-        scores[name]["validation"] for name in ("ResNet50", "VGG16")
-    ]  # as if it preferred the other
+    validation = [scores[name]["validation"] for name in ("ResNet50", "VGG16")]  # swapped
     for (name, entry), other in zip(scores.items(), validation, strict=True):
         write_json(tmp_path / name / "metrics.json", entry | {"validation": other})
     table = compare_models(tmp_path, ["VGG16", "ResNet50"])
     assert table["model"].iloc[0] == "VGG16"  # of the ranking by test
     assert choose_primary(table) == "ResNet50"
-    assert describe_comparison(table, 0.5).startswith(
-        "ResNet50, the model that validation prefers, has AUROC"
-    )
+    assert describe_comparison(table, 0.5).startswith("ResNet50, chosen on validation, has AUROC")
     named = describe_comparison(table, 0.5, primary="recall", model="VGG16")
-    assert named.startswith("VGG16, named beforehand, has Recall (sensitivity)")
+    assert named.startswith("VGG16, chosen in advance, has Recall (sensitivity)")
     assert "AUROC" in named
-    assert choose_primary(table, "MobileNetV2") == "ResNet50"  # named, but not judged
+    assert choose_primary(table, "MobileNetV2") == "ResNet50"  # it was not evaluated
 
 
 def test_intervals_that_overlap_do_not_contradict_a_paired_test(tmp_path):
-    """Two models of the same images whose scores nearly agree: intervals overlap by far, and yet one is
-    better.
-    """
+    """Two models whose scores nearly agree: their intervals overlap by far, and yet one is better."""
     rng, y = np.random.default_rng(0), np.arange(300) % 2
     own = 1.5 * y + rng.normal(0, 1, 300)
     for name, shift in (("VGG16", 0.0), ("ResNet50", 0.35)):
@@ -180,9 +169,5 @@ def test_intervals_that_overlap_do_not_contradict_a_paired_test(tmp_path):
         write_json(tmp_path / name / "metrics.json", evaluate(rows, rows, rule))
     table = compare_models(tmp_path, ["VGG16", "ResNet50"])
     assert table["auroc_high"].min() > table["auroc_low"].max()
-    pairs = compare_pairs(
-        {name: read_csv(tmp_path / name / "predictions_test.csv") for name in ("VGG16", "ResNet50")}
-    )
-    told = describe_comparison(table, 0.5, pairs)
-    assert "ResNet50 is told apart from VGG16 by AUROC" in told
-    assert "overlap" not in told
+    text = describe_comparison(table, 0.5, read_pairs(tmp_path, ["VGG16", "ResNet50"]))
+    assert "the AUROC of ResNet50 differs from that of VGG16" in text

@@ -33,7 +33,7 @@ def test_by_hand():
     assert delong_interval(y, score) == (pytest.approx(0.75 - 1.959964 * 0.125**0.5, abs=1e-6), 1.0)
 
 
-def test_degenerate_cases_are_told():
+def test_degenerate_cases():
     one = np.array([1, 0, 0]), np.array([0.5, 0.2, 0.6])
     assert np.isnan(delong_interval(*one)).all()
     alike = compare_auroc(np.array([1, 0, 1, 0]), np.ones(4), np.ones(4))

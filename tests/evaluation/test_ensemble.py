@@ -24,7 +24,7 @@ def write(study, name, strength, seed):
         write_csv(study / name / f"predictions_{part}.csv", table)
 
 
-def test_models_that_err_apart_are_better_together(tmp_path):
+def test_models_with_independent_errors_are_better_together(tmp_path):
     for seed, name in enumerate(("A", "B", "C")):
         write(tmp_path, name, 1.2, seed)
     write(tmp_path, "Noise", 0.0, 9)
@@ -41,15 +41,13 @@ def test_models_that_err_apart_are_better_together(tmp_path):
     mean = np.mean([table["y_prob"] for table in tables], axis=0)
     assert predictions["Ensemble (mean)"]["y_prob"].to_numpy() == pytest.approx(mean)
     assert list(predictions["Ensemble (mean)"].columns) == ["path", "group", "y_true", "y_prob", "y_pred"]
-    assert describe_ensembles(scores, "A", best).endswith(
-        "whether joining them adds anything was not tested."
-    )
+    assert describe_ensembles(scores, "A", best).endswith("whether combining them helps was not tested.")
     tested = compare_ensemble(predictions, "A", alone)
     assert tested["difference"].iloc[0] == pytest.approx(scores["Ensemble (mean)"]["auroc"]["value"] - best)
-    assert "joining them adds something" in describe_ensembles(scores, "A", best, tested.assign(p=0.01))
+    assert "combining them helps" in describe_ensembles(scores, "A", best, tested.assign(p=0.01))
     small = tested.assign(p=0.5, ci_low=-0.004, ci_high=0.006)
-    assert "nothing worth" in describe_ensembles(scores, "A", best, small)
-    assert "is not shown" in describe_ensembles(scores, "A", best, small.assign(ci_high=0.1))
+    assert "gains nothing that is worth" in describe_ensembles(scores, "A", best, small)
+    assert "is not shown to help" in describe_ensembles(scores, "A", best, small.assign(ci_high=0.1))
     assert compare_ensemble({}, "A", alone).empty
     assert build_ensembles(tmp_path, ["A"], {"rule": "youden", "target_sensitivity": 0.95}) == ({}, {})
     assert describe_ensembles({}, "A", best) == ""
@@ -69,7 +67,7 @@ def test_the_stack_learns_nothing_from_test(tmp_path):
         assert flipped[name]["auroc"]["value"] == pytest.approx(1 - scores[name]["auroc"]["value"])
 
 
-def test_an_ensemble_chooses_its_threshold_on_what_its_models_did(tmp_path):
+def test_the_threshold_is_chosen_on_the_predictions_that_the_models_used(tmp_path):
     chosen = {
         "rule": "sensitivity",
         "target_sensitivity": 0.9,
@@ -90,8 +88,8 @@ def test_an_ensemble_chooses_its_threshold_on_what_its_models_did(tmp_path):
     for entry in scores.values():
         assert "train and validation, out of fold" in entry["threshold_rule"]
         assert "0.12" not in entry["threshold_rule"]
-    assert scores["Ensemble (mean)"]["threshold"] < 0.25  # of scores that were halved
-    (tmp_path / "B" / "predictions_threshold.csv").unlink()  # as where one model was fine-tuned
+    assert scores["Ensemble (mean)"]["threshold"] < 0.25  # of probabilities that were halved
+    (tmp_path / "B" / "predictions_threshold.csv").unlink()  # as with a fine-tuned model
     write_csv(
         tmp_path / "B" / "predictions_threshold.csv", pd.read_csv(tmp_path / "B" / "predictions_val.csv")
     )

@@ -5,7 +5,7 @@ from xray_helpers.evaluation.gaps import describe_gaps, gaps_table, measure_gaps
 
 
 def study(seed, n=200, gap=0.0, per_group=2):
-    """Predictions of two views; in the first the classes lie closer by `gap`."""
+    """Predictions for two views; in the first, the classes are closer by `gap`."""
     rng = np.random.default_rng(seed)
     groups = np.arange(n) // per_group
     y = rng.integers(0, 2, n // per_group)[groups]
@@ -33,12 +33,12 @@ def test_a_gap_by_hand():
     gaps = found.set_index("score")["gap"]
     assert gaps["recall"] == -0.5
     assert gaps["specificity"] == 1.0
-    assert set(found["value"]) == {"x"}  # of two values one gap says all
+    assert set(found["value"]) == {"x"}  # with two values, one gap is enough
     assert found["ci_low"].isna().all()
-    assert "not known" in describe_gaps(found)
+    assert describe_gaps(found).startswith("There are too few groups to test any gap")
 
 
-def test_gaps_are_claimed_in_few_studies_without_any_and_found_where_they_are():
+def test_gaps_are_claimed_in_few_studies_without_any_and_detected_where_they_exist():
     claimed = sum((measure_gaps(*study(seed), ["view"], 0.6)["p_holm"] < 0.05).any() for seed in range(200))
     assert claimed <= 19
     found = sum(
@@ -48,7 +48,7 @@ def test_gaps_are_claimed_in_few_studies_without_any_and_found_where_they_are():
     assert found >= 9
 
 
-def test_a_paired_gap_is_surer_than_an_unpaired_one():
+def test_the_interval_of_a_paired_gap_is_narrower():
     test, views = study(1, n=400)
     paired = measure_gaps(test, views, ["view"], 0.6).set_index("score").loc["recall"]
     alone = measure_gaps(test.assign(group=range(400)), views, ["view"], 0.6).set_index("score").loc["recall"]
@@ -56,9 +56,12 @@ def test_a_paired_gap_is_surer_than_an_unpaired_one():
     assert paired["ci_high"] - paired["ci_low"] < alone["ci_high"] - alone["ci_low"]
 
 
-def test_gaps_are_told_with_three_answers():
+def test_the_description_has_three_answers():
     found = measure_gaps(*study(2, n=800, gap=1.5), ["view"], 0.6)
-    assert "AUROC -0." in describe_gaps(found)
+    assert "shown are view = AP, AUROC -0." in describe_gaps(found)
     assert gaps_table(found)[0]["p, adjusted"] == "< 0.001"
-    assert "not known" in describe_gaps(found.iloc[:0])
-    assert "No gap" in describe_gaps(found.assign(p_holm=float("nan")))
+    assert "none is shown; 3 are ruled out" in describe_gaps(found.assign(p_holm=0.5, ci_low=0, ci_high=0.01))
+    assert "none is shown; 0 are ruled out within 0.05, 3 are not known" in describe_gaps(
+        found.assign(p_holm=0.5)
+    )
+    assert "No column makes subgroups" in describe_gaps(found.iloc[:0])

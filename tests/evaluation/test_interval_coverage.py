@@ -1,6 +1,4 @@
-"""A short form of benchmarks/interval_coverage.py: 200 studies a setting, with the tolerance that chance
-leaves.
-"""
+"""A short form of benchmarks/interval_coverage.py: 200 studies per setting, with a tolerance for chance."""
 
 import sys
 from pathlib import Path
@@ -26,15 +24,15 @@ def covered():
 
 @pytest.mark.parametrize("setting", [EQUAL, NEAR_ONE, COPIES])
 @pytest.mark.parametrize("metric", ["auroc", "recall", "specificity", "accuracy"])
-def test_intervals_hold_the_truth_in_ninety_three_percent_of_studies_or_more(covered, setting, metric):
+def test_intervals_contain_the_truth_in_at_least_ninety_three_percent_of_studies(covered, setting, metric):
     row = covered.loc[(setting, metric)]
     assert row["with"] > 0.8 * STUDIES
     assert row["coverage"] * row["with"] >= stats.binom.ppf(0.001, int(row["with"]), 0.93)
     assert row["width"] < 0.45  # and not by saying nothing
 
 
-def test_they_are_not_wide_for_nothing(covered):
-    """Where many equal groups let it be measured: no more than 97 % and what chance leaves."""
+def test_intervals_are_not_wider_than_needed(covered):
+    """With many equal groups coverage is at most 97 %, up to chance."""
     row = covered.loc[(COPIES, "auroc")]
     assert row["coverage"] * row["with"] <= stats.binom.ppf(0.999, int(row["with"]), 0.97)
 
@@ -47,8 +45,8 @@ def test_where_one_source_is_half_of_the_images_only_the_other_class_has_interva
         assert row["coverage"] * row["with"] >= stats.binom.ppf(0.001, int(row["with"]), 0.93)
 
 
-def test_images_taken_for_independent_would_not_hold_it():
-    """What the groups are for: each image its own group covers far too seldom."""
+def test_intervals_that_ignore_groups_cover_too_seldom():
+    """With each image as its own group, copies make intervals far too narrow."""
     from xray_helpers.evaluation.metrics import compute_metrics
 
     held = 0
@@ -59,7 +57,7 @@ def test_images_taken_for_independent_would_not_hold_it():
     assert held < 60
 
 
-def test_equal_models_with_many_copies_are_told_apart_in_about_five_percent_of_studies():
+def test_equal_models_with_many_copies_differ_in_about_five_percent_of_studies():
     row = type_one_error(STUDIES, [COPIES], seed=2).iloc[0]
     assert row["tested"] > 0.9 * STUDIES
     assert row["p < .05"] == row["interval excludes 0"]

@@ -6,7 +6,7 @@ from xray_helpers.evaluation.leakage import _shuffle_labels, describe_leakage, m
 
 
 def copies(n_sources=40, n_copies=6, signal=0.0, seed=0):
-    """Features that tell the source, and the label only by `signal`; copies of a source differ by noise."""
+    """Features that give away the source, and by `signal` the label; copies of a source differ by noise."""
     rng = np.random.default_rng(seed)
     label = np.arange(n_sources) % 2
     centre = rng.normal(0, 1, (n_sources, 60))
@@ -19,7 +19,7 @@ def copies(n_sources=40, n_copies=6, signal=0.0, seed=0):
     return x, table
 
 
-def test_without_features_it_says_that_nothing_was_measured():
+def test_missing_features_are_reported():
     from xray_helpers.plots.scores import plot_leakage
 
     _, table = copies()
@@ -35,7 +35,7 @@ def test_copies_inflate_files_and_folders_but_not_groups():
     assert table["random files", "true"] > 0.95
     assert table["the set's own folders", "true"] > 0.95
     assert abs(table["kept apart by group", "true"] - 0.5) < 0.25
-    assert table["random files", "shuffled"] > 0.9  # labels that mean nothing: the source is learned
+    assert table["random files", "shuffled"] > 0.9  # the source is learned
     assert abs(table["kept apart by group", "shuffled"] - 0.5) < 0.25
 
 
@@ -47,14 +47,14 @@ def test_without_copies_nothing_is_inflated():
     auroc = table.set_index(["split", "labels"])["auroc"]
     assert abs(auroc["random files", "true"] - auroc["kept apart by group", "true"]) < 0.05
     assert abs(auroc["random files", "shuffled"] - 0.5) < 0.15
-    assert "that sources are recognised is not shown" in describe_leakage(table)
+    assert "it is not shown that sources are recognised" in describe_leakage(table)
 
 
 def test_the_same_seed_gives_the_same_table():
     pd.testing.assert_frame_equal(measure_leakage(*copies(), seed=3), measure_leakage(*copies(), seed=3))
 
 
-def test_the_largest_seed_is_as_good_as_any():
+def test_the_largest_seed_works():
     rng = np.random.default_rng(0)
     y = np.repeat(rng.integers(0, 2, 30), 2)
     table = pd.DataFrame(
@@ -65,8 +65,8 @@ def test_the_largest_seed_is_as_good_as_any():
     assert (result["folds"] == 15).any()
 
 
-def test_patients_with_an_injured_and_a_whole_limb_are_measured():
-    """Every group holds both labels: each label stays as frequent, and nothing stops for want of a class."""
+def test_groups_with_both_labels_are_measured():
+    """All or half of the groups hold both labels, as patients with an injured and an intact limb do."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
         {"y_true": np.arange(120) % 2, "group": np.repeat(np.arange(60), 2).astype(str), "folder_split": None}
@@ -83,7 +83,7 @@ def test_patients_with_an_injured_and_a_whole_limb_are_measured():
         assert "AUROC" in describe_leakage(measured)
 
 
-def test_missing_rows_are_said_and_not_stumbled_over():
+def test_missing_rows_are_reported():
     measured = measure_leakage(*copies(), seed=1)
     assert "too few groups" in describe_leakage(measured[measured["split"] == "the set's own folders"])
     assert "was not tested" in describe_leakage(measured[measured["labels"] == "true"])
@@ -92,10 +92,8 @@ def test_missing_rows_are_said_and_not_stumbled_over():
 
 
 @pytest.mark.parametrize("copies_of_each", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_the_source_is_found_in_at_most_five_percent_where_nothing_leaks(copies_of_each):
-    """200 sets whose features tell the label, and nothing of the source: 19 are what chance leaves of 5 %
-    (99.9 %).
-    """
+def test_the_source_is_recognised_in_at_most_five_percent_where_nothing_leaks(copies_of_each):
+    """In 200 sets whose features depend on the label only, 5 % are at most 19 (binomial, 99.9 %)."""
     found = 0
     for study in range(200):
         rng = np.random.default_rng([8, study])

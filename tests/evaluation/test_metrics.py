@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
+from xray_helpers.evaluation import influence
+from xray_helpers.evaluation.comparison import flatten_metrics
 from xray_helpers.evaluation.intervals import (
     MIN_GROUPS,
     TOO_FEW,
@@ -18,12 +20,27 @@ from xray_helpers.evaluation.intervals import (
     grouped_proportion,
     predictive_values,
 )
-from xray_helpers.evaluation.metrics import METRICS, compute_metrics, evaluate, metrics_table
-from xray_helpers.evaluation.thresholds import choose_threshold, threshold_band
+from xray_helpers.evaluation.metrics import (
+    METRIC_TITLES,
+    METRICS,
+    Metric,
+    compute_metrics,
+    evaluate,
+    metrics_table,
+    of_counts,
+)
+from xray_helpers.evaluation.thresholds import (
+    choose_threshold,
+    describe_rule,
+    evaluate_sensitivity,
+    threshold_band,
+)
 from xray_helpers.settings import InputError
 
 Y = np.array([1, 1, 1, 0, 0, 0, 0, 1])
 P = np.array([0.9, 0.8, 0.3, 0.1, 0.2, 0.6, 0.4, 0.7])
+FRAME = pd.DataFrame({"y_true": Y, "y_prob": P, "group": range(8)})
+FIXED = {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95}
 
 
 def test_hand_computed():
@@ -37,6 +54,24 @@ def test_hand_computed():
     # Wilson 1927 for 6 of 8
     assert scores["accuracy"]["ci_low"] == pytest.approx(0.40927, abs=1e-5)
     assert scores["accuracy"]["ci_high"] == pytest.approx(0.92852, abs=1e-5)
+
+
+def test_a_metric_is_added_by_one_record(monkeypatch):
+    jaccard = Metric("Jaccard index", of_counts(lambda tp, fp, tn, fn: tp / (tp + fp + fn)), "no fracture")
+    monkeypatch.setitem(METRICS, "jaccard", jaccard)
+    scores = compute_metrics(np.tile(Y, 5), np.tile(P, 5), 0.5)
+    assert scores["jaccard"]["value"] == sk.jaccard_score(Y, P >= 0.5)
+    assert scores["jaccard"]["ci_low"] < scores["jaccard"]["value"] < scores["jaccard"]["ci_high"]
+    table = metrics_table(scores).set_index("metric")
+    assert table.loc["Jaccard index", "test"] == describe(scores["jaccard"])
+    assert compute_metrics([0], [0.2], 0.5)["jaccard"]["reason"] == "no fracture"
+
+
+def test_every_metric_is_in_files_and_tables():
+    scores = evaluate(FRAME, FRAME, FIXED)
+    assert list(scores)[: len(METRICS)] == list(METRICS)
+    assert metrics_table(scores)["metric"].tolist() == list(METRIC_TITLES.values())
+    assert list(flatten_metrics(scores))[6:-4:3] == list(METRICS)
 
 
 @settings(max_examples=80, deadline=None)
@@ -88,7 +123,7 @@ def test_copies_of_an_image_do_not_narrow_the_interval():
         assert width["naive"] < 0.6 * width["once"]
 
 
-def test_what_is_not_defined_says_why():
+def test_undefined_scores_have_a_reason():
     scores = compute_metrics(np.ones(5), np.linspace(0.6, 1, 5), 0.5)
     assert scores["auroc"]["value"] is None
     assert describe(scores["auroc"]) == "not defined (one class only)"
@@ -100,19 +135,19 @@ def test_what_is_not_defined_says_why():
     assert nothing["auroc"]["value"] == 0.5
 
 
-def test_one_positive_gives_a_number_or_none_but_no_crash():
+def test_one_positive_image():
     scores = compute_metrics([1, 0, 0, 0, 0, 0], [0.9, 0.1, 0.2, 0.3, 0.4, 0.5], 0.5)
-    assert scores["auroc"]["value"] == 1.0
-    assert scores["recall"]["value"] == 1.0
+    assert scores["auroc"]["value"] == scores["recall"]["value"] == 1.0
+    assert scores["auroc"]["delong_low"] is None  # no variance of a single positive
 
 
 @pytest.mark.parametrize("bad", [[0.1, np.nan], [0.1, 1.2], [-0.1, 0.5], [0.5]])
-def test_scores_that_are_no_probabilities_are_refused(bad):
+def test_values_that_are_not_probabilities_are_refused(bad):
     with pytest.raises(InputError):
         compute_metrics([0, 1], bad, 0.5)
 
 
-def test_youden_threshold_parts_the_classes_in_the_middle_of_the_gap():
+def test_youden_threshold_is_in_the_middle_of_the_gap_between_classes():
     assert choose_threshold([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9], "youden") == pytest.approx(0.5)
     assert choose_threshold(Y, P, "fixed") == 0.5
     threshold = choose_threshold(Y, P, "youden")
@@ -120,10 +155,10 @@ def test_youden_threshold_parts_the_classes_in_the_middle_of_the_gap():
     best = max(((P[Y == 1] >= t).mean() - (P[Y == 0] >= t).mean()) for t in grid)
     assert (P[Y == 1] >= threshold).mean() - (P[Y == 0] >= threshold).mean() == pytest.approx(best)
     worse = choose_threshold([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9], "youden")
-    assert worse > 0.9  # nothing separates: nothing is called fractured
+    assert worse > 0.9  # no threshold separates: no image is called fractured
 
 
-def test_a_target_sensitivity_is_reached_with_as_few_false_alarms_as_can_be():
+def test_a_target_sensitivity_is_reached_at_the_highest_threshold():
     y, p = np.array([1, 1, 1, 1, 0, 0, 0]), np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.5, 0.1])
     assert choose_threshold(y, p, "sensitivity", 0.75) == pytest.approx(0.55)  # three of four, midway to 0.5
     assert choose_threshold(y, p, "sensitivity", 0.76) == pytest.approx(0.2)  # needs the fourth
@@ -132,7 +167,7 @@ def test_a_target_sensitivity_is_reached_with_as_few_false_alarms_as_can_be():
         choose_threshold([0, 0], [0.1, 0.2], "sensitivity")
 
 
-def test_predictive_values_at_another_prevalence_are_covered_by_their_intervals():
+def test_intervals_of_predictive_values_at_another_prevalence_cover():
     rng, prevalence = np.random.default_rng(3), 0.1
     share = {"ppv": 0.8 * 0.1 / (0.8 * 0.1 + 0.1 * 0.9), "npv": 0.9 * 0.9 / (0.9 * 0.9 + 0.2 * 0.1)}
     covered = dict.fromkeys(share, 0)
@@ -143,7 +178,7 @@ def test_predictive_values_at_another_prevalence_are_covered_by_their_intervals(
     assert all(0.93 <= count / 600 <= 0.98 for count in covered.values()), covered
 
 
-def test_a_share_of_few_images_has_a_bound_or_no_interval():
+def test_a_proportion_of_few_images_has_a_bound_or_no_interval():
     few = grouped_proportion([1, 1, 0, 1, 1], np.arange(5))
     assert few["value"] == 0.8
     assert few["ci_low"] is None
@@ -168,9 +203,7 @@ def test_predictive_values_lie_within_their_intervals_and_rise_with_prevalence(h
         assert rarer["ppv"][key] <= found["ppv"][key] + 1e-12
 
 
-def test_the_rule_of_a_threshold_is_told_in_words():
-    from xray_helpers.evaluation.thresholds import describe_rule
-
+def test_the_rule_of_a_threshold_is_described():
     assert describe_rule({"rule": "youden", "target_sensitivity": 0.95}) == "Youden's J on validation"
     assert (
         describe_rule({"rule": "sensitivity", "target_sensitivity": 0.9})
@@ -178,14 +211,14 @@ def test_the_rule_of_a_threshold_is_told_in_words():
     )
 
 
-def test_groups_that_are_all_alike_do_not_make_a_share_certain():
+def test_equal_groups_do_not_make_a_proportion_certain():
     share = grouped_proportion([1, 0] * 10, np.repeat(np.arange(10), 2))
     assert share["value"] == 0.5
     assert 0 <= share["ci_low"] < 0.35 < 0.65 < share["ci_high"] <= 1
 
 
 @pytest.mark.parametrize("groups", [2, 3, 5, 7])
-def test_from_few_sources_no_interval_is_made(groups):
+def test_there_is_no_interval_from_few_sources(groups):
     rng = np.random.default_rng(groups)
     group = np.repeat(np.arange(groups), 30)
     for entry in (
@@ -199,8 +232,8 @@ def test_from_few_sources_no_interval_is_made(groups):
     )
 
 
-def test_one_giant_source_is_worth_little():
-    """199 single images and one source of 190 are worth (389 squared) / (199 + 190 squared) groups."""
+def test_one_giant_source_counts_little():
+    """Kish: 199 single images and a source of 190 are worth 389 squared / (199 + 190 squared) groups."""
     group = np.r_[np.zeros(190), np.arange(1, 200)].astype(int)
     assert effective_groups(group) == pytest.approx(389**2 / (199 + 190**2))
     assert effective_groups(group, 1 / np.bincount(group)[group]) == pytest.approx(200)
@@ -217,15 +250,15 @@ def test_one_giant_source_is_worth_little():
     assert weighted["specificity"]["ci_low"] is not None
 
 
-def test_perfect_separation_is_told_with_a_bound_and_not_as_certainty():
+def test_perfect_separation_has_a_bound():
     p = np.r_[np.linspace(0.6, 0.9, 6), np.linspace(0.1, 0.4, 6)]
     scores = compute_metrics(np.repeat([1, 0], 6), p, 0.5)
     assert scores["auroc"]["value"] == scores["auroc"]["ci_high"] == 1.0
     assert scores["auroc"]["ci_low"] == pytest.approx(0.025 ** (1 / 6))
     assert describe(scores["auroc"], 3) == "1.000 (at least 0.541)"
     assert describe(scores["recall"], 3) == "1.000 (at least 0.541)"
-    nothing = compute_metrics(np.repeat([1, 0], 6), 1 - p, 0.5)
-    assert describe(nothing["auroc"], 3) == "0.000 (at most 0.459)"
+    reversed_ = compute_metrics(np.repeat([1, 0], 6), 1 - p, 0.5)
+    assert describe(reversed_["auroc"], 3) == "0.000 (at most 0.459)"
 
 
 def test_digits_are_added_until_both_ends_differ():
@@ -246,9 +279,7 @@ def test_weights_count_an_image_so_many_times():
         compute_metrics(y, p, 0.5, group, weight=np.zeros(80))
 
 
-def test_the_influence_of_an_image_is_the_change_that_a_little_more_of_it_makes():
-    from xray_helpers.evaluation import influence
-
+def test_the_influence_of_an_image_is_the_derivative_by_its_weight():
     rng = np.random.default_rng(0)
     y, p = np.arange(30) % 2, np.round(rng.random(30), 1)
     cells = np.where(p >= 0.5, 1 - y, 2 + y)
@@ -269,9 +300,7 @@ def test_the_influence_of_an_image_is_the_change_that_a_little_more_of_it_makes(
 
 
 def draw_validation(seed, groups, images):
-    """Scores of standard deviation 1, fractures 1.5 higher, as probabilities; correlated within groups by
-    0.81.
-    """
+    """Probabilities from normal scores, 1.5 higher for fractures, with a correlation of 0.81 in groups."""
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups), images)
     y = group % 2
@@ -280,10 +309,8 @@ def draw_validation(seed, groups, images):
     return pd.DataFrame({"y_true": y, "y_prob": stats.norm.cdf(z / 3), "group": group})
 
 
-def test_a_threshold_for_a_target_sensitivity_reaches_it_elsewhere_or_says_what_it_will_reach():
-    """Of 200 validation sets nearly all must reach what they promise; a plain quantile does in about half."""
-    from xray_helpers.evaluation.thresholds import describe_rule, evaluate_sensitivity
-
+def test_a_target_sensitivity_is_reached_elsewhere_or_its_interval_is_reported():
+    """Nearly all of 200 validation sets must reach the target; with a plain quantile about half do."""
     reached = 0
     for study in range(200):
         table = draw_validation([5, study], 150, 2)
@@ -298,26 +325,25 @@ def test_a_threshold_for_a_target_sensitivity_reaches_it_elsewhere_or_says_what_
         "sensitivity": evaluate_sensitivity(few, threshold),
     }
     assert describe_rule(chosen).startswith(
-        "sensitivity of 0.9 on validation, which is not sure to be reached: 0.90 (0.60 to"
+        "sensitivity of 0.9 on validation, which may not be reached elsewhere: 0.90 (0.60 to"
     )
-    assert describe_rule(chosen | {"sensitivity": {"value": 0.97, "ci_low": 0.91, "ci_high": 0.99}}).endswith(
-        "bound and all"
-    )
+    sure = chosen | {"sensitivity": {"value": 0.97, "ci_low": 0.91, "ci_high": 0.99}}
+    assert describe_rule(sure).endswith("reached by its lower bound")
 
 
 @pytest.mark.parametrize(
     ("rule", "truth"),
     [("sensitivity", stats.norm.cdf((1.5 - stats.norm.ppf(0.9)) / 3)), ("youden", stats.norm.cdf(0.75 / 3))],
 )
-def test_the_band_holds_the_threshold_that_all_images_would_give(rule, truth):
+def test_the_band_contains_the_threshold_of_the_population(rule, truth):
     held = 0
     for study in range(300):
         low, high = threshold_band(draw_validation([6, study], 60, 3), rule, 0.9)
         held += low <= truth <= high
-    assert held >= 268, held  # 89 %: of 2,000 studies 93 to 95 are measured
+    assert held >= 268, held  # 89 %; in 2,000 studies it was 93 to 95 %
 
 
-def test_of_a_class_with_few_groups_no_band_and_no_interval_is_told():
+def test_a_class_with_few_groups_has_no_band_and_no_interval():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 40)
     p = np.clip(0.4 * y + rng.uniform(0, 0.6, 80), 0, 1)
@@ -329,30 +355,25 @@ def test_of_a_class_with_few_groups_no_band_and_no_interval_is_told():
         assert (band != (0.0, 1.0)) == known
 
 
-def test_scores_of_copies_stand_beside_those_of_sources():
+def test_weighted_scores_are_beside_those_of_all_images():
     test = pd.DataFrame(
         {"y_true": [1, 1, 1, 1, 0, 0], "y_prob": [0.9, 0.9, 0.9, 0.1, 0.2, 0.3], "group": list("aaabcd")}
     )
-    rule = {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95}
-    scores = evaluate(test, test, rule, weight=np.array([1 / 3] * 3 + [1.0] * 3))
+    scores = evaluate(test, test, FIXED, weight=np.array([1 / 3] * 3 + [1.0] * 3))
     assert scores["recall"]["value"] == 0.75
     assert scores["weighted"]["recall"]["value"] == pytest.approx(0.5)
-    assert (
-        metrics_table(scores)
-        .set_index("metric")
-        .loc["Recall (sensitivity)", "each source once"]
-        .startswith("0.50")
-    )
+    table = metrics_table(scores).set_index("metric")
+    assert table.loc["Recall (sensitivity)", "each source once"].startswith("0.50")
 
 
-def test_the_effective_number_stands_beside_every_n():
+def test_the_effective_number_of_groups_is_given_where_sizes_are_unequal():
     assert describe_count({"n": 40, "n_groups": 40, "n_effective": 40.0}) == "40 images in 40 groups"
     assert describe_count({"n": 80, "n_groups": 40}) == "80 images in 40 groups"
     uneven = {"n": 230, "n_groups": 41, "n_effective": 1.46}
     assert describe_count(uneven, "test images") == "230 test images in 41 groups, worth 1.5 equal ones"
 
 
-def test_an_interval_that_ends_at_its_value_is_a_bound_only_where_scores_end():
+def test_only_a_perfect_score_has_a_bound_on_one_side():
     assert describe({"value": 0.09, "ci_low": 0.0, "ci_high": 0.09}) == "0.09 (0.00 to 0.09)"
     assert describe({"value": 1.0, "ci_low": 0.6, "ci_high": 1.0}) == "1.00 (at least 0.60)"
     assert describe({"value": 0.08, "ci_low": -0.001, "ci_high": 0.2}) == "0.08 (0.00 to 0.20)"

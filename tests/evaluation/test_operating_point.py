@@ -33,7 +33,7 @@ def test_a_small_validation_part_does_not_choose_alone():
     assert chosen["chosen_on"] == OUT_OF_FOLD
     assert (chosen["sources"], chosen["validation_sources"]) == (80, 14)
     assert describe_rule(chosen) == f"Youden's J on {OUT_OF_FOLD}"
-    assert "14 independent sources of its scarcer class, fewer than 30" in describe_choice(chosen)
+    assert "14 independent sources of its less frequent class, fewer than 30" in describe_choice(chosen)
     assert basis["path"].tolist() == aside["path"].tolist()
     assert chosen["uncertain"][0] <= chosen["threshold"] <= chosen["uncertain"][1]
     assert (basis["y_pred"] == (aside["y_prob"] >= chosen["threshold"])).all()
@@ -51,26 +51,21 @@ def test_a_large_validation_part_chooses_alone_and_fixed_is_fixed():
     assert chosen["uncertain"][0] <= chosen["threshold"] <= chosen["uncertain"][1]
     fixed, _ = choose_operating_point(predictions(10), large.iloc[:0], build_settings(threshold_rule="fixed"))
     assert (fixed["threshold"], describe_choice(fixed)) == (0.5, "It is fixed: nothing was chosen.")
-    assert (
-        describe_choice({"rule": "youden", "threshold": 0.4}) == "It was chosen on validation."
-    )  # of an older study
+    of_older_study = {"rule": "youden", "threshold": 0.4}
+    assert describe_choice(of_older_study) == "It was chosen on validation."
 
 
 def test_images_of_one_patient_are_one_source():
     assert count_scarcer(predictions(120, per_group=4)) == 15
 
 
-def test_more_sources_move_the_threshold_less():
-    """Thresholds of 28 validation images lie all over the place; those of 160 images out of fold do not."""
+def test_the_threshold_varies_less_with_more_sources():
+    """Thresholds from 28 validation images vary more than those from 160 images out of fold."""
     settings, spread = build_settings(), []
     for seed in range(40):
         small, aside = predictions(28, seed), predictions(160, seed + 100, "a")
-        spread.append(
-            [
-                choose_operating_point(small, part, settings)[0]["threshold"]
-                for part in (aside.iloc[:0], aside)
-            ]
-        )
+        chosen = [choose_operating_point(small, part, settings)[0] for part in (aside.iloc[:0], aside)]
+        spread.append([point["threshold"] for point in chosen])
     alone, both = np.std(spread, axis=0)
     assert both < 0.75 * alone
 
@@ -95,7 +90,7 @@ def study():
 
 
 @pytest.mark.slow
-def test_what_the_threshold_rests_on_never_saw_test(study):
+def test_out_of_fold_predictions_do_not_use_test(study):
     features, parts = study
     settings, schedule = build_settings(epochs=4), [0.001, 0.001, 0.0005]
     found = predict_out_of_fold(features, parts, settings, schedule)

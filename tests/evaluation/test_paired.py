@@ -11,6 +11,7 @@ from xray_helpers.evaluation.paired import (
     compare_by_group,
     compare_decisions,
     compare_pairs,
+    describe_accuracies,
     describe_pairs,
     holm,
     pairs_table,
@@ -19,7 +20,7 @@ from xray_helpers.evaluation.sign_flips import sign_flip_interval, sign_flip_p
 
 
 def predictions(strength, seed, groups=60, images=4):
-    """Made predictions: labels by group, what the models share and what each sees alone."""
+    """Simulated predictions: labels by group, a part of the score that models share and one of their own."""
     shared = np.random.default_rng(99)
     y = np.repeat(np.arange(groups) % 2, images)
     common = shared.normal(size=len(y))
@@ -36,7 +37,7 @@ def predictions(strength, seed, groups=60, images=4):
     )
 
 
-def test_a_better_model_is_told_apart_and_an_equal_one_is_not():
+def test_a_better_model_differs_and_an_equal_one_is_not_shown_to():
     models = {"good": predictions(3.0, 1), "same": predictions(3.0, 2), "poor": predictions(0.3, 3)}
     pairs = compare_pairs(models).set_index(["first", "second"])
     good, same = pairs.loc[("good", "poor")], pairs.loc[("good", "same")]
@@ -53,19 +54,16 @@ def test_a_better_model_is_told_apart_and_an_equal_one_is_not():
     assert good["only_first"] > good["only_second"]
     text = describe_pairs(pairs.reset_index(), "good")
     assert text == (
-        "After correction for 3 comparisons, good is told apart from poor by AUROC; "
-        "between it and same the difference may be chance."
+        "After correction for 3 comparisons, the AUROC of good differs from that of poor; "
+        "the difference from same may be due to chance."
     )
 
 
-def test_swapping_models_in_some_groups_turns_the_signs_of_their_parts():
-    """The AUROC difference after any swap is the signed sum of the parts, exactly, on one scale."""
+def test_swapping_models_in_some_groups_flips_the_signs_of_their_contributions():
+    """The AUROC difference after any swap is exactly the signed sum of contributions, on one scale."""
     rng = np.random.default_rng(3)
     y, group = rng.integers(0, 2, 40), np.repeat(np.arange(10), 4)
-    first, second = (
-        rng.permutation(40) / 40 + 0.01,
-        rng.permutation(40) / 40 + 0.01,
-    )  # the same values: one scale
+    first, second = (rng.permutation(40) / 40 + 0.01 for _ in range(2))  # the same values: one scale
     parts = compare_by_group(y, first, second, group)
     for _ in range(20):
         sign = rng.choice([-1, 1], 10)
@@ -84,7 +82,7 @@ def test_another_scale_of_one_model_changes_nothing():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=6, max_size=11))
-def test_the_p_of_sign_flips_is_that_of_counting_them_all(values):
+def test_the_p_of_sign_flips_agrees_with_enumeration(values):
     parts = np.array(values)
     signs = 1 - 2 * ((np.arange(2 ** len(parts))[:, None] >> np.arange(len(parts))) & 1)
     sums, total = np.abs(signs @ parts), abs(parts.sum())
@@ -97,7 +95,7 @@ def test_the_p_of_sign_flips_is_that_of_counting_them_all(values):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-0.2, 0.2))
-def test_the_interval_excludes_no_difference_just_where_p_is_below_five_percent(seed, shift):
+def test_the_interval_excludes_zero_exactly_where_p_is_below_five_percent(seed, shift):
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.ones(20))
     parts = shares * (shift + rng.normal(0, 0.3, 20))
@@ -122,8 +120,8 @@ def null_models(seed, groups=24, auroc=0.85, images=4):
 
 
 @pytest.mark.parametrize("auroc", [0.85, 0.97])
-def test_equal_models_are_told_apart_in_five_percent_of_studies(auroc):
-    """300 studies: between 2 and 9 % are what chance leaves of 5 (binomial, 99.5 %)."""
+def test_equal_models_differ_in_five_percent_of_studies(auroc):
+    """In 300 studies, 5 % are between 2 and 9 % (binomial, 99.5 %)."""
     pairs = pd.concat([compare_pairs(null_models([9, study], auroc=auroc)) for study in range(300)])
     assert 0.02 <= (pairs["p"] < 0.05).mean() <= 0.09
     outside = (pairs["ci_low"] > 0) | (pairs["ci_high"] < 0)
@@ -132,7 +130,7 @@ def test_equal_models_are_told_apart_in_five_percent_of_studies(auroc):
     assert np.mean([p is not None and p < 0.05 for p in together]) <= 0.09
 
 
-def test_a_clear_difference_stays_clear_among_twelve_models():
+def test_a_clear_difference_remains_significant_among_twelve_models():
     models = {"good": predictions(3.0, 0)} | {f"poor{i}": predictions(0.2, i) for i in range(1, 12)}
     pairs = compare_pairs(models)
     mine = pairs[pairs["first"] == "good"]
@@ -152,19 +150,17 @@ def test_correlated_models_may_differ_though_their_intervals_overlap():
     assert ends[1]["ci_high"] > ends[0]["ci_low"]
     pairs = compare_pairs({"one": one, "worse": worse})
     assert pairs["p"].iloc[0] < 0.001
-    assert (
-        describe_pairs(pairs, "one")
-        == "After correction for 1 comparisons, one is told apart from worse by AUROC."
-    )
+    expected = "After correction for 1 comparison, the AUROC of one differs from that of worse."
+    assert describe_pairs(pairs, "one") == expected
 
 
-def test_models_that_differ_by_less_than_matters_are_called_equal():
+def test_models_that_differ_by_less_than_the_margin_are_called_equal():
     one = predictions(3.0, 1, groups=400)
     near = one.assign(
         y_prob=np.clip(one["y_prob"] + np.random.default_rng(0).normal(0, 0.002, len(one)), 0, 1)
     )
     assert describe_pairs(compare_pairs({"one": one, "near": near}), "one").endswith(
-        "from near it differs by less than 0.01 either way."
+        "it differs from that of near by less than 0.01 either way."
     )
 
 
@@ -175,7 +171,7 @@ def test_decisions_of_single_images_are_mcnemars_exact_test():
 
 
 def test_decisions_of_groups_by_hand():
-    """Nets of three groups are 2, 1 and -1: 2 squared over 4 + 1 + 1."""
+    """The groups count 2, 1 and -1: 2 squared over 4 + 1 + 1."""
     first = np.array([1, 1, 1, 0, 0, 1], bool)
     second = np.array([0, 0, 0, 0, 1, 1], bool)
     codes = np.array([0, 0, 1, 1, 2, 2])
@@ -199,11 +195,16 @@ def test_cochrans_q_and_holm():
     assert holm(np.array([0.01, 0.04, 0.03, np.nan])) == pytest.approx(
         [0.03, 0.06, 0.06, np.nan], nan_ok=True
     )
-    assert compare_pairs({"a": table}).empty
+    alone = compare_pairs({"a": table})
+    assert alone.empty
+    assert pairs_table(alone).empty
+    assert describe_pairs(alone, "a") == "There is one model only: there is nothing to compare."
+    assert describe_accuracies({"a": table, "b": table}).endswith("by groups: p 1.000.")
+    assert "was not tested" in describe_accuracies({"a": table})
 
 
 def test_a_perfect_model_beside_one_without_any_skill():
-    """Every group adds its share of the difference exactly: nothing is left but rounding."""
+    """Every group contributes exactly its share of the difference, up to rounding."""
     y = np.arange(160) % 2
     tables = {
         name: pd.DataFrame(

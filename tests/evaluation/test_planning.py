@@ -16,7 +16,7 @@ from xray_helpers.settings import build_settings
 
 
 def manifest(fractured, intact, per_group=1, train=200):
-    """A manifest whose test part holds so many images of each class, `per_group` of each patient."""
+    """A manifest whose test part has so many images of each class, `per_group` of each patient."""
     rows = [
         (f"t{label}{i}", label, "test", f"g{label}{i // per_group}")
         for label, n in (("Fractured", fractured), ("Non-Fractured", intact))
@@ -58,12 +58,12 @@ def test_expected_half_widths_are_those_of_simulated_studies(positives, negative
     assert plan[["AUROC", "sensitivity", "specificity"]].to_numpy() == pytest.approx(actual, rel=0.2)
 
 
-def test_wilson_is_scipys():
+def test_wilson_agrees_with_scipy():
     interval = binomtest(45, 50).proportion_ci(method="wilson")
     assert proportion_half_width(0.9, 50) == pytest.approx((interval.high - interval.low) / 2)
 
 
-def test_what_is_needed_is_just_enough():
+def test_the_needed_number_is_the_smallest_that_is_enough():
     plan = plan_test(manifest(34, 9)).set_index("score")
     needed = plan.loc["sensitivity", "effective_needed"]
     assert proportion_half_width(0.9, needed) <= 0.05 < proportion_half_width(0.9, needed - 1)
@@ -73,7 +73,7 @@ def test_what_is_needed_is_just_enough():
     assert auroc_half_width(0.85, (total - 1) * share, (total - 1) * (1 - share)) > 0.05
 
 
-def test_images_of_one_patient_are_worth_one():
+def test_images_of_one_patient_count_as_one():
     alone, four = (plan_test(manifest(80, 80, n)).set_index("score") for n in (1, 4))
     assert four.loc["sensitivity", "effective"] == pytest.approx(20)
     assert four.loc["sensitivity", "half_width"] > 1.5 * alone.loc["sensitivity", "half_width"]
@@ -88,11 +88,11 @@ def test_copies_are_not_counted():
     )
 
 
-def test_the_plan_is_told():
+def test_the_plan_is_described():
     few = manifest(34, 5)
     plan = plan_test(few)
     text = describe_plan(plan, few)
-    assert "judges 34 Fractured and 5 Non-Fractured images" in text
+    assert "holds 34 Fractured and 5 Non-Fractured images" in text
     assert "It is not enough for an interval of AUROC" in text
     assert "more images of other patients" in text
     assert show_plan(plan)["95 % interval"].tolist()[2] == "no interval"
@@ -115,7 +115,7 @@ def _parts(**counts):
     )
 
 
-def test_parts_far_from_what_was_asked_for_are_told():
+def test_parts_far_from_their_intended_size_are_reported():
     from xray_helpers.reports.display import show_banner, study_banners
 
     assert find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(20, 20))) == []
@@ -136,10 +136,12 @@ def test_parts_far_from_what_was_asked_for_are_told():
     assert find_uneven_parts(given.assign(folder_split=given["split"])) == []  # the set's own parts
 
 
-def test_another_prevalence_is_told_where_it_is_beyond_chance():
+def test_another_prevalence_is_reported_where_it_is_significant():
     told = find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(36, 4)))
     assert len(told) == 1
-    assert told[0].startswith("90% of the test part are Fractured, and 50% of train, which is beyond chance")
+    assert told[0].startswith(
+        "90% of the test part are Fractured, and 50% of train, more than chance"
+    )
     assert find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(24, 16))) == []  # chance
     assert (
         find_uneven_parts(_parts(train=(6800, 6800), validation=(1200, 1200), test=(2100, 1900))) == []
@@ -148,8 +150,8 @@ def test_another_prevalence_is_told_where_it_is_beyond_chance():
     assert "8% of the validation part" in told[0]
 
 
-def test_giant_patients_who_spoil_the_parts_are_told():
-    """Three patients with 40 pictures each stay whole: what is left for test or validation is too little."""
+def test_giant_patients_who_unbalance_the_parts_are_reported():
+    """Three patients with 40 pictures each leave too few for validation and take too many into test."""
     from xray_helpers.data.splits import assign_splits
 
     labels = ("Fractured", "Non-Fractured")

@@ -36,7 +36,7 @@ def test_predictive_values_follow_bayes():
     assert (table["ppv"] < table["ppv_high"]).all()
 
 
-def test_images_on_which_the_model_abstains_do_not_count_as_decided():
+def test_images_on_which_the_model_abstains_are_not_evaluated():
     test = pd.DataFrame(
         {"y_true": [0, 0, 1, 1] * 10, "y_prob": [0.1, 0.55, 0.45, 0.9] * 10, "group": range(40)}
     )
@@ -67,7 +67,7 @@ def test_sensitivity_at_a_specificity_covers():
     assert held >= 106
 
 
-def test_all_is_told_as_text():
+def test_the_table_answers_all_questions():
     test = scores_of(3)
     scores = compute_metrics(test["y_true"], test["y_prob"], 0.6, test["group"])
     rows = decisions_table(

@@ -7,9 +7,7 @@ from xray_helpers.settings import InputError
 
 
 def study(seed, readers=5, n=100, gain=0.0, luck=0.25):
-    """A model and readers of the same images, the model better by `gain` than the mean of all readers there
-    could be.
-    """
+    """A model and readers of the same images; the model is better by `gain` than the average reader."""
     rng = np.random.default_rng(seed)
     y, hard = rng.integers(0, 2, n), rng.normal(size=n) * 0.6
     own = (1.2 + gain) * y + hard + rng.normal(size=n) * 0.8
@@ -27,7 +25,7 @@ def study(seed, readers=5, n=100, gain=0.0, luck=0.25):
 
 
 @pytest.mark.parametrize("readers", [1, 4])
-def test_equals_are_told_apart_in_few_studies_and_a_gain_in_many(readers):
+def test_equals_differ_in_few_studies_and_a_better_model_in_many(readers):
     luck = 0.0 if readers == 1 else 0.25
     equal = [
         compare_with_readers(*study(seed, readers, luck=luck)).set_index("score").loc["auroc"]
@@ -42,7 +40,7 @@ def test_equals_are_told_apart_in_few_studies_and_a_gain_in_many(readers):
     assert sum(table.loc["auroc", "p"] < 0.05 for table in better) >= 17
 
 
-def test_shares_are_those_counted_by_hand():
+def test_rates_by_hand():
     test = pd.DataFrame(
         {
             "path": list("abcd"),
@@ -68,7 +66,7 @@ def test_shares_are_those_counted_by_hand():
     assert "not known" in describe_readers(compare_with_readers(test, reads), "VGG16")
 
 
-def test_only_images_that_all_readers_read_count():
+def test_only_images_that_all_readers_have_read_count():
     test, reads = study(0)
     some = reads[~((reads["reader"] == 2) & reads["path"].isin(["3.png", "4.png"]))]
     assert set(compare_with_readers(test, some)["n"]) == {98}
@@ -96,7 +94,7 @@ def test_the_verdict_has_three_answers():
     assert "not known" in told(-0.2, 0.3, 0.6)
 
 
-def test_reads_are_understood_or_refused(tmp_path):
+def test_reads_are_read_or_refused(tmp_path):
     place, known = tmp_path / "reads.csv", pd.Series(["a.png", "b.png"])
     place.write_text(
         "path;reader;call\na.png;Dr. Jones;Fractured\nb.png;Dr. Jones;normal\nb.png;Dr. Adams;1\nz.png;Dr. "

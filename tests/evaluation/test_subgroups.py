@@ -49,7 +49,7 @@ def test_a_worse_subgroup_is_named_with_its_interval():
     assert "view = lateral" in text
 
 
-def test_a_subgroup_of_one_class_says_so():
+def test_a_subgroup_of_one_class_is_reported():
     predictions, manifest = made()
     manifest["side"] = np.where(predictions["y_true"] == 1, "left", "right")
     table = evaluate_subgroups(predictions, manifest, 0.5, ["side"])
@@ -72,15 +72,15 @@ def test_failures_by_hand():
     errors, unsure = find_failures(table, 0.5)
     assert errors["path"].tolist() == ["a", "b", "c", "d"]
     assert errors["certainty"].tolist() == pytest.approx([0.8, 0.8, 0.1, 0.1])
-    assert unsure["path"].tolist() == ["c", "d", "a", "b"]  # one of a group
-    assert "4 of 5 test images are called wrongly" in describe_failures(errors, table)
+    assert unsure["path"].tolist() == ["c", "d", "a", "b"]  # one per group
+    assert "4 of 5 test images are classified wrongly" in describe_failures(errors, table)
     assert "2 are missed fractures and 2 false alarms" in describe_failures(errors, table)
     right = table.assign(y_pred=table["y_true"])
     assert "None of 5" in describe_failures(find_failures(right, 0.5)[0], right)
     assert find_failures(table.assign(y_prob=1.0, y_pred=1), 1.0)[0]["certainty"].tolist() == [0.0, 0.0]
 
 
-def test_measures_make_no_subgroups():
+def test_continuous_values_make_no_subgroups():
     manifest = made(36)[1].assign(
         box_left=[str(float(i % 12)) for i in range(36)], few=[str(i % 11) for i in range(36)]
     )
@@ -89,7 +89,7 @@ def test_measures_make_no_subgroups():
     assert "few" in subgroup_columns(manifest)
 
 
-def test_from_few_sources_nothing_is_said_to_be_worse_or_not():
+def test_few_sources_leave_open_whether_a_subgroup_is_worse():
     predictions, manifest = made()
     predictions["group"] = np.arange(200) % 7
     manifest["group"] = predictions["group"]

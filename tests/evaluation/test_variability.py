@@ -3,12 +3,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from xray_helpers.evaluation.variability import describe_all_images, describe_spread, summarise
 from xray_helpers.settings import build_settings
 
 
-def test_one_repeat_is_told_as_one_and_what_does_not_vary_as_one_number():
-    from xray_helpers.evaluation.variability import describe_spread, summarise
-
+def test_one_repeat_and_a_score_without_spread_are_described():
     one = pd.DataFrame({"seed": [1], "auroc_test": [0.61]})
     assert describe_spread(
         summarise(one, pd.DataFrame(), {"value": 0.6, "ci_low": None, "ci_high": None})
@@ -32,7 +31,7 @@ def study():
 
 
 @pytest.mark.slow
-def test_a_head_that_begins_anew_is_a_new_head(study):
+def test_a_head_that_is_trained_again_starts_from_new_weights(study):
     from xray_helpers.models.head import predict_head, train_head
 
     x, table = study
@@ -49,7 +48,6 @@ def test_a_head_that_begins_anew_is_a_new_head(study):
 
 @pytest.mark.slow
 def test_seeds_and_folds_show_the_spread(study):
-    from xray_helpers.evaluation.variability import describe_spread, summarise
     from xray_helpers.models.resampling import cross_validate, repeat_seeds
 
     x, table = study
@@ -75,7 +73,7 @@ def test_seeds_and_folds_show_the_spread(study):
 
 @pytest.mark.slow
 def test_no_image_is_predicted_by_a_head_that_saw_its_group(study):
-    """Features that only name the group: out of fold they are worth nothing."""
+    """Features that only identify the group are useless out of fold."""
     from xray_helpers.models.resampling import cross_validate
 
     _, table = study
@@ -88,8 +86,7 @@ def test_no_image_is_predicted_by_a_head_that_saw_its_group(study):
 
 
 @pytest.mark.slow
-def test_nothing_repeated_is_said(study):
-    from xray_helpers.evaluation.variability import describe_spread, summarise
+def test_missing_repeats_are_reported(study):
     from xray_helpers.models.resampling import cross_validate, repeat_seeds
 
     x, table = study
@@ -104,7 +101,7 @@ def test_nothing_repeated_is_said(study):
     assert describe_spread(summary) == "Nothing was repeated: the spread is not known."
 
 
-def test_few_validation_sources_leave_the_epochs_to_folds_of_train(study):
+def test_with_few_validation_sources_folds_of_train_choose_the_epochs(study):
     from xray_helpers.models.head import train_head
     from xray_helpers.models.resampling import choose_schedule, describe_schedule
 
@@ -144,9 +141,7 @@ def test_with_a_schedule_two_folds_are_enough_and_seeds_keep_to_it(study):
     assert one["auroc_test"].tolist() == other["auroc_test"].tolist()
 
 
-def test_repeats_of_a_fine_tuned_model_say_whose_they_are():
-    from xray_helpers.evaluation.variability import describe_all_images, describe_spread, summarise
-
+def test_repeats_of_a_fine_tuned_model_are_attributed_to_heads():
     seeds = pd.DataFrame({"seed": [1, 2], "auroc_test": [0.7, 0.8], "auroc_out_of_fold": [0.74, 0.78]})
     rng, y = np.random.default_rng(0), np.arange(60) % 2
     out = pd.DataFrame(
@@ -165,4 +160,4 @@ def test_repeats_of_a_fine_tuned_model_say_whose_they_are():
     again = own.set_index("source").loc["other seeds and other folds, all images out of fold"]
     assert (again["auroc"], again["runs"]) == (0.76, 2)
     assert again["sd"] == pytest.approx(0.02828, abs=1e-4)
-    assert "standard deviation 0.028: what training and folds alone move" in describe_spread(own)
+    assert "with a standard deviation of 0.028 from training and folds alone" in describe_spread(own)

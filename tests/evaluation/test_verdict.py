@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.evaluation.verdict import Verdict, compare_to_bound, read_entry
+from xray_helpers.evaluation.intervals import flatten_entry, read_entry, unflatten_entry
+from xray_helpers.evaluation.verdict import Verdict, compare_to_bound
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,10 @@ def test_the_whole_interval_decides(low, high, state, answer):
 def test_an_entry_is_read_from_any_columns_and_missing_numbers_are_none():
     row = pd.Series({"auroc": 0.8, "low": np.nan, "words": "x"})
     assert read_entry(row, "auroc", "low", "high") == {"value": 0.8, "ci_low": None, "ci_high": None}
+
+
+def test_an_entry_survives_as_columns():
+    entry = {"value": 0.8, "ci_low": None, "ci_high": 0.9}
+    row = flatten_entry("auroc", entry, missing=np.nan)
+    assert list(row) == ["auroc", "auroc_low", "auroc_high"]
+    assert unflatten_entry(row, "auroc") == entry

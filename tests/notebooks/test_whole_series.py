@@ -398,7 +398,7 @@ def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, s
         ("MobileNetV2/02_train_model", ["Learning curve of"]),
         (
             "MobileNetV2/03_evaluate_model",
-            ["ROC, precision and recall", "test images are called wrongly", "maps"],
+            ["ROC, precision and recall", "test images are classified wrongly", "maps"],
         ),
         ("04_compare_models", ["test radiographs on which the 5 models"]),
     ],
