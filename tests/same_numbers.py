@@ -12,10 +12,26 @@ from pathlib import Path
 
 import pandas as pd
 
-TABLES = ("manifest.csv", "links.csv", "comparison.csv", "pairs.csv", "inflation.csv", "shortcuts.csv", "ensembles.csv")
+TABLES = (
+    "manifest.csv",
+    "links.csv",
+    "comparison.csv",
+    "pairs.csv",
+    "inflation.csv",
+    "shortcuts.csv",
+    "ensembles.csv",
+)
 OF_MODELS = (
     *("predictions_val.csv", "predictions_test.csv", "predictions_oof.csv", "predictions_border.csv"),
-    *("history.csv", "repeats.csv", "calibration.csv", "subgroups.csv", "gaps.csv", "localization.csv", "maps.csv"),
+    *(
+        "history.csv",
+        "repeats.csv",
+        "calibration.csv",
+        "subgroups.csv",
+        "gaps.csv",
+        "localization.csv",
+        "maps.csv",
+    ),
     *("metrics.json", "threshold.json", "decisions.json"),
 )
 PASSING = ("manifest",)  # keys that hash more than numbers
@@ -32,7 +48,9 @@ def read(path: Path) -> pd.DataFrame:
 def find_difference(before: Path, after: Path) -> str:
     """Return in a few words how two files differ; an empty text where they do not."""
     if not before.exists() or not after.exists():
-        return "" if before.exists() == after.exists() else f"only in {'BEFORE' if before.exists() else 'AFTER'}"
+        return (
+            "" if before.exists() == after.exists() else f"only in {'BEFORE' if before.exists() else 'AFTER'}"
+        )
     one, other = read(before), read(after)
     if list(one.columns) != list(other.columns) or len(one) != len(other):
         return f"{one.shape} and {other.shape}: {sorted(set(one.columns) ^ set(other.columns))[:5]}"

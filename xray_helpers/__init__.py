@@ -23,6 +23,7 @@ import lazy_loader
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
+    submod_attrs={"runner.notebook": ["open_run"], "runner.series": ["run_study"]},
     submodules=[
         "settings",
         "study",

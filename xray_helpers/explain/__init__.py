@@ -15,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "shortcut_verdicts": [
             "assess_shortcuts",
             "assess_surface",
-            "describe_controls",
             "describe_shortcuts",
             "read_shortcuts",
             "shortcut_record",

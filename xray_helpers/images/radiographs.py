@@ -22,17 +22,21 @@ from xray_helpers.images.errors import UnreadableError
 from xray_helpers.images.grey import image_to_grey, samples_to_grey, values_to_grey
 from xray_helpers.images.high_bit_depth import HighBitDepthFile, open_high_bit_depth
 
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
-    *(".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".dcm", ".dicom", ".ima"),
-)
+# Pillow's name of a format: endings of its files, and their first bytes. Others are a risk.
+PILLOW_FORMATS = {
+    "PNG": ((".png",), (b"\x89PNG\r\n",)),
+    "JPEG": ((".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",)),
+    "TIFF": ((".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    "BMP": ((".bmp",), ()),
+    "WEBP": ((".webp",), ()),
+    "GIF": ((".gif",), (b"GIF8",)),
+    "PPM": ((".pgm", ".ppm", ".pnm"), ()),
+    "JPEG2000": ((".jp2", ".j2k"), (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
+}
+SUFFIXES = (*sum((endings for endings, _ in PILLOW_FORMATS.values()), ()), ".dcm", ".dicom", ".ima")
 MAX_PIXELS = 64_000_000  # more than any radiograph; a header that claims more is not decoded
 MAX_BYTES = 500_000_000
-_PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")  # others are a risk
-_FIRST_BYTES = (
-    *(b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
-)
+_FIRST_BYTES = sum((first for _, first in PILLOW_FORMATS.values()), ())
 _MIN_SIDE, _MAX_ASPECT = 32, 5  # pixels of the shorter side, and longer by shorter side, of a radiograph
 _MIN_DEVIATION = 2.0  # standard deviation of grey levels (0-255) of a picture that shows something
 _COLOURED = 12.0  # mean spread of the channels (0-255) of a colour photograph
@@ -226,7 +230,7 @@ def _decode_high_bit_depth(file: HighBitDepthFile, reading: ImageFolder) -> Radi
 
 
 def _decode_picture(data: bytes, reading: ImageFolder) -> Radiograph:
-    with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=tuple(PILLOW_FORMATS)) as image:
         _check_size(image.width, image.height)
         mode, note = image.mode, _note_pages(getattr(image, "n_frames", 1))
         with _one_large if image.width * image.height > _LARGE else nullcontext():

@@ -21,7 +21,7 @@ AWAY = 10  # steps at once on a cluster by default
 
 
 def count_jobs(running: RunOptions) -> int:
-    """Return how many steps run at once: what `jobs` says; else two here, as far as cores and memory reach, and ten
+    """Return how many steps run at once: what `jobs` says; else two here, if cores and memory allow, and ten
     elsewhere.
     """
     if running.on != "here":

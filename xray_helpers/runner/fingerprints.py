@@ -77,7 +77,7 @@ def _stat(file: tuple[str, str]) -> tuple[str, int, int]:
 
 
 def hash_notebook(path: Path) -> str:
-    """Return a hash of a notebook's cells (kinds, sources, tags), and of what its metadata say of the series."""
+    """Return a hash of a notebook's cells (kinds, sources, tags) and of its metadata for the series."""
     content = json.loads(path.read_text(encoding="utf-8"))
     cells = [(c["cell_type"], "".join(c["source"]), c["metadata"].get("tags", [])) for c in content["cells"]]
     return hash_of([cells, content["metadata"].get("xray_helpers")])

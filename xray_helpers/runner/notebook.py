@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from IPython.display import display
+from IPython.display import HTML, display
 
 from xray_helpers.data.leaks import check_leak_gate
 from xray_helpers.data.manifest import data_folder
@@ -72,8 +72,16 @@ class Run:
     @cached_property
     def weights(self) -> str:
         """The weights of the backbone: ``imagenet``, ``random``, or a place on this machine."""
-        place = local_path(self.study, "weights", self.settings.weights)
-        return resolve_weights(place, self.settings.models)
+        return resolve_weights(self.local_path("weights"), self.settings.models)
+
+    @cached_property
+    def control(self) -> str:
+        """What this study is a control for, in a sentence; empty for an ordinary one."""
+        return describe_controls(read_json(self.study / "study.json")["settings"])
+
+    def local_path(self, key: str) -> str:
+        """Return where ``data`` or ``weights`` lie on this machine, or the word that stands for them."""
+        return local_path(self.study, key, getattr(self.settings, key))
 
     @cached_property
     def training(self) -> dict[str, Any]:
@@ -93,7 +101,7 @@ class Run:
         return used_part(self.manifest, split, copies=copies)
 
     def read(self, name: str, *, of_study: bool = False) -> Any:
-        """Return a file that a notebook of this study wrote: a table of ``.csv``, or the content of ``.json``."""
+        """Return what a notebook of this study wrote: a table of ``.csv``, or the content of ``.json``."""
         path = (self.study if of_study else self.folder) / name
         return read_json(path) if path.suffix == ".json" else read_csv(path)
 
@@ -110,7 +118,7 @@ class Run:
             )
 
     def show(self, *results: "Figure | Axes | pd.DataFrame | list | str", save: str = "") -> None:
-        """Display figures, tables (DataFrames or lists of rows) and paragraphs, in the order given.
+        """Display figures, tables (DataFrames or lists of rows), paragraphs and HTML, in the order given.
 
         Parameters
         ----------
@@ -123,7 +131,9 @@ class Run:
                 display(show_text(result))
             elif isinstance(result, pd.DataFrame | list):
                 display(show_table(result))
-            else:
+            elif isinstance(result, HTML):
+                display(result)
+            elif result is not None:
                 display(self.picture(result, save=save))
 
     def picture(self, figure: "Figure | Axes", *, save: str = "") -> Any:
@@ -133,7 +143,7 @@ class Run:
 
 
 def open_run(namespace: Mapping[str, Any]) -> Run:
-    """Open a notebook: validate its parameters, set the theme, and display what must be known before any number.
+    """Open a notebook: validate its parameters, set the theme, and display the warnings of its study.
 
     Parameters
     ----------
@@ -147,7 +157,11 @@ def open_run(namespace: Mapping[str, Any]) -> Run:
     """
     run = Run(namespace)
     set_theme()
-    banner = show_banner(*_weights_of(run), manifest=_known_manifest(run), control=_control_of(run))
+    banner = show_banner(
+        *_weights_of(run),
+        manifest=_known_manifest(run),
+        control="" if "weights" in run._declared else run.control,
+    )
     if banner is not None:
         display(banner)
     return run
@@ -163,9 +177,3 @@ def _weights_of(run: Run) -> list[str]:
 def _known_manifest(run: Run) -> pd.DataFrame | None:
     writes_it = "data" in run._declared
     return None if writes_it or not (run.study / "manifest.csv").exists() else run.manifest
-
-
-def _control_of(run: Run) -> str:
-    if "weights" in run._declared:
-        return ""
-    return describe_controls(read_json(run.study / "study.json")["settings"])

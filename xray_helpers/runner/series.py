@@ -94,7 +94,7 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
         For unknown models, missing data or weights, one class only, or a folder of another study.
     """
     for name in settings.models:
-        get_backbone(name, settings.img_size)
+        get_backbone(name).check_size(settings.img_size)
     folder = study_folder(settings.name)
     settled = resolve_settings(settings) or settings
     place = {key: local_path(folder, key, getattr(settled, key)) for key in ("data", "weights")}

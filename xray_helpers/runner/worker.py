@@ -1,7 +1,7 @@
 """One step in a process of its own, with a kernel of its own: ``python -m xray_helpers.runner.worker``.
 
-The process reads its task from one line on its standard input, answers in one line on its standard output, and
-ends as soon as the input is closed: no step outlives what started it, and no kernel its step.
+The process reads its task from one line on its standard input, answers in one line on its standard output,
+and ends as soon as the input is closed: no step outlives what started it, and no kernel its step.
 """
 
 import ctypes
