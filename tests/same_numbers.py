@@ -2,7 +2,7 @@
 
     python tests/same_numbers.py BEFORE AFTER
 
-BEFORE and AFTER are folders of studies, such as reports/demo made by two versions of the package on one machine.
+BEFORE and AFTER are folders of studies, such as reports/demo made by two versions of the package.
 The exit status is 1 where anything differs. Times, versions and hashes of pictures are not compared.
 """
 

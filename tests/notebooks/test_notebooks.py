@@ -22,6 +22,7 @@ def test_the_series_is_there():
         "02_train_model",
         "02a_extract_features",
         "03_evaluate_model",
+        "03a_where_it_looked",
         "04_compare_models",
         "05_reading_room",
     ]

@@ -12,10 +12,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from uuid import uuid4
 
+import nbformat
 import psutil
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from stand_in import write_notebooks
 
 pytestmark = pytest.mark.slow
@@ -134,6 +137,31 @@ def test_killed_at_twenty_moments_the_same_command_ends_the_study(stand_in):
     assert after.ru_utime - before.ru_utime < 3  # of one core: half a second, but for what the machine adds
 
 
+def test_a_notebook_of_ones_own_runs_with_the_study(stand_in):
+    command = stand_in()
+    notebooks = Path(command.env["XRAY_HELPERS_NOTEBOOKS"])
+    cells = [
+        new_code_cell('name = "quick"  # the study', metadata={"tags": ["parameters"]}),
+        new_code_cell("import xray_helpers as xh\n\nrun = xh.open_run(globals())"),
+        new_code_cell('counts = run.manifest["label"].value_counts().reset_index()'),
+        new_code_cell('run.save("counts.csv", counts)\nrun.show(counts, "As many as there are.")'),
+    ]
+    nbformat.write(new_notebook(cells=cells), notebooks / "06_my_question.ipynb")
+    status, said = command.run()
+    assert status == 0, said
+    assert (command.folder / "counts.csv").exists()
+    assert "As many as there are." in (command.folder / "06_my_question.html").read_text()
+    assert 'href="06_my_question.html"' in (command.folder / "index.html").read_text()
+    status, said = command.run()
+    assert "Nothing to do" in said
+    changed = [*cells[:-1], new_code_cell('run.show("Another answer.")')]
+    nbformat.write(new_notebook(cells=changed), notebooks / "06_my_question.ipynb")
+    status, said = command.run()  # its own step alone is done again
+    assert status == 0, said
+    assert "01_data_exploration kept" in said
+    assert "Another answer." in (command.folder / "06_my_question.html").read_text()
+
+
 def test_interrupted_it_says_how_it_goes_on(stand_in):
     command = stand_in(first={"02_train_model": "time.sleep(60)"})
     process = command.start()
@@ -165,7 +193,7 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
         check=True,
     ).stdout
     assert "interrupted" in shown
-    assert "1 of 4 steps done" in shown
+    assert "1 of 5 steps done" in shown
 
 
 LOST = {  # a model, what its training meets, and what is said of it

@@ -73,7 +73,7 @@ def test_every_file_of_the_contract_is_there(study):
         expected |= {f"{model}/{file}" for file in own}
         expected |= {
             f"{model}/{n}{end}"
-            for n in ("02_train_model", "03_evaluate_model")
+            for n in ("02_train_model", "03_evaluate_model", "03a_where_it_looked")
             for end in (".ipynb", ".html")
         }
         expected |= {
@@ -88,7 +88,7 @@ def test_every_file_of_the_contract_is_there(study):
 def test_study_json_has_states_versions_and_fingerprint(study):
     record = read_json(study / "study.json")
     assert record["state"] == "done"
-    assert len(record["steps"]) == 12
+    assert len(record["steps"]) == 17
     assert all(step["state"] == "done" and step["seconds"] > 0 for step in record["steps"])
     assert record["versions"]["tensorflow"][0].isdigit()
     assert record["data"]["files"] >= 133
@@ -258,7 +258,8 @@ def test_raw_papermill_gives_the_same(study, home, secret_csv, small, tmp_path):
     parameters.write_text(
         json.dumps(small | {"name": "raw", "data": str(secret_csv), "models": ["MobileNetV2"]})
     )
-    for notebook in ("01_data_exploration", "02_train_model", "03_evaluate_model", "04_compare_models"):
+    of_models = ("02_train_model", "03_evaluate_model", "03a_where_it_looked")
+    for notebook in ("01_data_exploration", *of_models, "04_compare_models"):
         command = [
             sys.executable,
             "-m",
@@ -285,7 +286,7 @@ def test_the_same_study_twice_and_a_failing_model(study, failed_study):
     states = {step["name"]: step["state"] for step in record["steps"]}
     assert record["state"] == "failed"
     assert states["VGG16/02_train_model"] == "failed"
-    assert states["VGG16/03_evaluate_model"] == "not run"
+    assert states["VGG16/03_evaluate_model"] == states["VGG16/03a_where_it_looked"] == "not run"
     assert states["04_compare_models"] == "done"
     assert "learning_rate = -1.0 cannot be used" in (failed_study / "index.html").read_text()
     report = (failed_study / "VGG16" / "02_train_model.html").read_text()
@@ -379,7 +380,7 @@ def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, s
     settings = build_settings(**quick, name="leaky", data=str(leaky), models=["MobileNetV2"], split="folders")
     index = run_study(settings)
     record = read_json(index.parent / "study.json")
-    assert [step["state"] for step in record["steps"]] == ["failed", "not run", "not run", "not run"]
+    assert [step["state"] for step in record["steps"]] == ["failed", *["not run"] * 4]
     assert re.search(r"The split leaks: \d+ of \d+ test images", record["steps"][0]["error"])
     assert "accept_leak=true" in record["steps"][0]["error"]
     index = run_study(settings.model_copy(update={"accept_leak": True}), overwrite=True)
@@ -398,9 +399,10 @@ def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, s
         ("MobileNetV2/02_train_model", ["Learning curve of"]),
         (
             "MobileNetV2/03_evaluate_model",
-            ["ROC, precision and recall", "test images are classified wrongly", "maps"],
+            ["ROC, precision and recall", "confident errors, and the images it is least sure of"],
         ),
-        ("04_compare_models", ["test radiographs on which the 5 models"]),
+        ("MobileNetV2/03a_where_it_looked", ["Grad-CAM of", "maps"]),
+        ("04_compare_models", ["radiographs. Test images that models judge differently"]),
     ],
 )
 def test_what_is_clicked_in_jupyterlab_is_a_picture_in_the_report(study, page, pictures):

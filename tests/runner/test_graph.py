@@ -26,13 +26,15 @@ def test_the_series_is_built_from_its_notebooks():
         "01_data_exploration",
         "A/02_train_model",
         "A/03_evaluate_model",
+        "A/03a_where_it_looked",
         "B/02a_extract_features_1_of_2",
         "B/02a_extract_features_2_of_2",
         "B/02_train_model",
         "B/03_evaluate_model",
+        "B/03a_where_it_looked",
         "04_compare_models",
     ]
-    assert steps["B/02_train_model"].needs[1:] == tuple(list(steps)[3:5])
+    assert steps["B/02_train_model"].needs[1:] == tuple(list(steps)[4:6])
     assert steps["B/02a_extract_features_2_of_2"].parameters == {"model": "B", "shard": 1, "shards": 2}
     assert "B/features_2_of_2.json" in steps["B/02a_extract_features_2_of_2"].writes
     assert "figures/A_confusion_matrix.png" in steps["A/03_evaluate_model"].writes

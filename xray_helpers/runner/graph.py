@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.folders import notebooks_folder, shareable
 
-EXPLORE, TRAIN, EVALUATE = "01_data_exploration", "02_train_model", "03_evaluate_model"
+EXPLORE, EXTRACT, TRAIN = "01_data_exploration", "02a_extract_features", "02_train_model"
+EVALUATE = "03_evaluate_model"
 _PER = ("study", "model", "shard", "visit")
 _OWN_PARAMETERS = ("model", "shard", "shards")  # of a notebook, not of its study
 

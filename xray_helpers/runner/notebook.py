@@ -124,7 +124,7 @@ class Run:
         ----------
         *results
         save : str
-            The name of a figure that is written to ``figures/`` as well, after the model's name, or ``models``.
+            The name under which a figure is written to ``figures/`` as well, after that of the model.
         """
         for result in results:
             if isinstance(result, str):

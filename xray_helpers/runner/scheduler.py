@@ -16,7 +16,7 @@ from typing import Any
 
 from xray_helpers.runner.console import ConsoleLines
 from xray_helpers.runner.executors import count_jobs
-from xray_helpers.runner.graph import EVALUATE, EXPLORE, Step, notebook_parameters
+from xray_helpers.runner.graph import EVALUATE, EXPLORE, EXTRACT, TRAIN, Step, notebook_parameters
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.steps import read_record, record_path, step_inputs, why_rerun, write_record
 from xray_helpers.runner.worker import DEAD, DISK, run_step
@@ -28,6 +28,7 @@ from xray_helpers.study.machine import now
 log = logging.getLogger("xray_helpers")
 _TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and between signs of life
 _PATIENCE = 600  # seconds without a worker before that is reported
+_LONG = (EXPLORE, EXTRACT, TRAIN)  # notebooks whose steps start before all others
 _FINISHED = ("done", "failed", "not run")
 
 
@@ -144,9 +145,7 @@ class Scheduler:
 
     def _start_ready(self) -> None:
         changed = []
-        for plan, step in sorted(
-            self.waiting, key=lambda item: item[1].notebook == EVALUATE
-        ):  # what takes long first
+        for plan, step in sorted(self.waiting, key=lambda item: item[1].notebook not in _LONG):
             if len(self.in_progress) >= self.jobs:
                 break
             states = {entry["name"]: entry["state"] for entry in plan.state["steps"]}
