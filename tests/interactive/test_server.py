@@ -59,7 +59,7 @@ time.sleep(60)
     assert time.monotonic() - started < 30
 
 
-def test_a_study_outside_reports_or_without_a_model_has_no_reading_room(study):
+def test_a_study_without_a_model_has_no_reading_room(study):
     with pytest.raises(InputError, match="no trained and evaluated model"):
         serve_room("s")
 

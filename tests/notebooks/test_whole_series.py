@@ -305,6 +305,8 @@ def test_nothing_private_is_in_a_study(study, failed_study, secret_csv, root_fol
         "planted-host",
         "Planted^Patient",
         "planted-secret",
+        "Planted-ID",
+        "Planted-Hospital",
         str(secret_csv.parent),
         str(root_folder),
     ]
