@@ -29,7 +29,7 @@ def main(weights: str, images: int, quick: bool) -> None:
     from xray_helpers.explain.gradcam import GradCam
     from xray_helpers.images.radiographs import read_radiograph
     from xray_helpers.models import head
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.settings import Settings
     from xray_helpers.synthetic.dataset import write_phantoms
 
@@ -51,7 +51,7 @@ def main(weights: str, images: int, quick: bool) -> None:
     rows = []
     for side in (96,) if quick else (128, 224):
         small = np.stack([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures])
-        extractor = build_extractor("MobileNetV2", (side, side), weights)
+        extractor = get_backbone("MobileNetV2").build((side, side), weights)[0]
         x = extractor.predict(small[..., None].astype("float32"), verbose=0)
         settings = Settings(img_size=(side, side), epochs=12, patience=12, dropout_rate=0.2)
         trained, history = head.train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)

@@ -100,7 +100,7 @@ def main(
 
 def measure(size: int, model: str, weights: str, side: int, views: int, head: bool) -> None:
     """Extract features of `size` images, and print seconds and the peak of memory."""
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.features import extract_features
     from xray_helpers.models.head import predict_head, prepare_tensorflow, train_head
     from xray_helpers.models.inference import ForwardPass, choose_backend
@@ -112,7 +112,7 @@ def measure(size: int, model: str, weights: str, side: int, views: int, head: bo
         table = write_images(home / "set", size, side)
         settings = build_settings(epochs=3, patience=3, batch_size=64)
         prepare_tensorflow(settings)
-        forward = ForwardPass(build_extractor(model, (side, side), weights), choose_backend())
+        forward = ForwardPass(get_backbone(model).build((side, side), weights)[0], choose_backend())
         forward(np.zeros((8, side, side), np.uint8))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         started = time.perf_counter()

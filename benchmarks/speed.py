@@ -107,9 +107,9 @@ def base_of(name: str, weights: str) -> "object":
     """Return keras.applications' network without its top, with the weights, for images of three channels."""
     import keras
 
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
 
-    extractor = build_extractor(name, (SIDE, SIDE), weights)
+    extractor = get_backbone(name).build((SIDE, SIDE), weights)[0]
     base = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
     if weights != "random":
         base.set_weights(extractor.get_weights()[: len(base.get_weights())])
@@ -287,13 +287,13 @@ def measure_model(
     """Run the rows for one model, print a line each, and return them."""
     from sklearn.metrics import roc_auc_score
 
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.features import extractor_key
 
     n, test = (table["split"] == "train").sum(), (table["split"] == "test").sum()
     y_test = table.loc[table["split"] == "test", "y_true"].to_numpy()
     own = weights_of(name, weights)
-    network = build_extractor(name, (SIDE, SIDE), own)
+    network = get_backbone(name).build((SIDE, SIDE), own)[0]
     forward, apart = fresh_forward(network, engine)
     key = extractor_key(name, (SIDE, SIDE), own, "imagenet", engine)
     base = base_of(name, own) if set(rows) & {"a", "b"} else None
@@ -337,13 +337,14 @@ def measure_model(
 
 def weights_of(name: str, weights: str) -> str:
     """Return the weights asked for, or 'random' for a model that has none there."""
-    from xray_helpers.models.backbones import find_weights
+    from xray_helpers.models.backbones import BACKBONES
+    from xray_helpers.models.weights import choose_file
     from xray_helpers.settings import InputError
 
     if weights in ("random", "imagenet"):
         return weights
     try:
-        find_weights(name, Path(weights))
+        choose_file(BACKBONES[name].published, Path(weights))
     except InputError:
         return "random"
     return weights
@@ -363,7 +364,7 @@ def measure_extraction(place: Path, weights: str, models: list[str], count: int)
     """Print images a second of cold extraction with decoding, of the forward passes alone, and their
     ratio.
     """
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.features import extract_features
     from xray_helpers.models.inference import choose_backend
 
@@ -381,7 +382,7 @@ def measure_extraction(place: Path, weights: str, models: list[str], count: int)
     part = pd.DataFrame({"path": paths, "sha256": shas})
     engine, lines = choose_backend(), []
     for name in models:
-        network = build_extractor(name, (SIDE, SIDE), weights_of(name, weights))
+        network = get_backbone(name).build((SIDE, SIDE), weights_of(name, weights))[0]
         forward, _ = fresh_forward(network, engine)
         with Peak() as alone:
             run_alone(forward, count)

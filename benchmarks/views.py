@@ -114,11 +114,11 @@ def read_images(data: Path, sources: str) -> tuple[pd.DataFrame, Path]:
 
 def extract(table: pd.DataFrame, folder: Path, weights: str, views: int) -> list:
     """Return the features of ImageNet MobileNetV2 at 224 pixels, of the images and of each view."""
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.features import extract_features
     from xray_helpers.models.inference import ForwardPass, choose_backend
 
-    forward = ForwardPass(build_extractor("MobileNetV2", (224, 224), weights), choose_backend())
+    forward = ForwardPass(get_backbone("MobileNetV2").build((224, 224), weights)[0], choose_backend())
     return extract_features(table, folder, forward, "views", views)
 
 

@@ -187,7 +187,7 @@ def test_on_phantoms_imagenet_maps_follow_the_weights_and_the_pointing_game_has_
     import cv2
 
     from xray_helpers.images.radiographs import read_radiograph
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.head import join_model, load_model, predict_pixels, save_model, train_head
     from xray_helpers.settings import Settings
     from xray_helpers.synthetic import dataset
@@ -203,7 +203,7 @@ def test_on_phantoms_imagenet_maps_follow_the_weights_and_the_pointing_game_has_
         height=pictures.shape[1],
     )
     train = (table["patient"].str[1:].astype(int) % 2 == 0).to_numpy()
-    extractor = build_extractor("MobileNetV2", (128, 128), str(shared / "weights"))
+    extractor = get_backbone("MobileNetV2").build((128, 128), str(shared / "weights"))[0]
     x = extractor.predict(small[..., None].astype("float32"), verbose=0)
     y = table["y_true"].to_numpy()
     settings = Settings(img_size=(128, 128), epochs=12, patience=12, dropout_rate=0.2)

@@ -24,7 +24,7 @@ class Reader:
     def resize(self, pixels):
         return pixels
 
-    def judge(self, pictures: list[Radiograph]):
+    def predict(self, pictures: list[Radiograph]):
         p = float(pictures[0].pixels.mean() / 255)
         uncertain = 0.4 <= p <= 0.6
         decision = "" if uncertain else "Fractured" if p >= 0.5 else "Non-Fractured"

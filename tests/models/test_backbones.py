@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from xray_helpers.models import backbones, weights
-from xray_helpers.models.backbones import BACKBONES, find_weights, get_backbone, resolve_weights
+from xray_helpers.models import weights
+from xray_helpers.models.backbones import BACKBONES, get_backbone, resolve_weights
+from xray_helpers.models.weights import choose_file
 from xray_helpers.settings import InputError, Settings
 
 
@@ -14,25 +15,23 @@ def test_unknown_names_and_small_images_are_refused():
     with pytest.raises(InputError, match="did you mean VGG16"):
         get_backbone("vgg61")
     with pytest.raises(InputError, match="at least 75"):
-        get_backbone("InceptionV3", (64, 64))
+        get_backbone("InceptionV3").check_size((64, 64))
 
 
 def test_weights_are_found_by_name_case_and_punctuation_aside(tmp_path):
-    for name in BACKBONES:
-        file = tmp_path / BACKBONES[name].weights_file.split("/")[-1]
-        file.write_bytes(b"x")
+    for backbone in BACKBONES.values():
+        (tmp_path / backbone.published.file).write_bytes(b"x")
     (tmp_path / "vgg16_weights_tf_dim_ordering_tf_kernels.h5").write_bytes(b"with its top")
     (tmp_path / "mobilenetv2.txt").write_bytes(b"no weights")
-    for name, entry in BACKBONES.items():
-        assert find_weights(name, tmp_path).name == entry.weights_file.split("/")[-1]
-    assert (
-        find_weights("VGG16", tmp_path / "mobilenetv2.txt").name == "mobilenetv2.txt"
-    )  # a file is taken as it is
+    for backbone in BACKBONES.values():
+        assert choose_file(backbone.published, tmp_path).name == backbone.published.file
+    vgg16, file = BACKBONES["VGG16"].published, tmp_path / "mobilenetv2.txt"
+    assert choose_file(vgg16, file) == file  # a file is taken as it is
     with pytest.raises(InputError, match="There are no weights at"):
-        find_weights("VGG16", tmp_path / "nowhere")
+        choose_file(vgg16, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="There are no weights of ResNet50 in"):
-        find_weights("ResNet50", tmp_path / "empty")
+    with pytest.raises(InputError, match="There are no weights of VGG16 in"):
+        choose_file(vgg16, tmp_path / "empty")
 
 
 def test_without_a_download_auto_falls_back_and_imagenet_says_the_ways_out(monkeypatch, root, tmp_path):
@@ -53,16 +52,18 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
     monkeypatch.setattr(weights.request, "urlopen", lambda *args, **kwargs: time.sleep(3))
     started = time.monotonic()
     with pytest.raises(TimeoutError, match="no answer"):
-        weights._ask("https://localhost/x")
+        weights._request("https://localhost/x")
     assert time.monotonic() - started < 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_preprocessing_is_the_one_keras_prescribes(name, root, tmp_path):
+def test_a_backbone_preprocesses_as_keras_prescribes_and_names_its_map_layer(name, root, tmp_path):
     import importlib
 
     import keras
+
+    from xray_helpers.explain.gradcam import find_layer
 
     module = {
         "InceptionV3": "inception_v3",
@@ -76,13 +77,14 @@ def test_preprocessing_is_the_one_keras_prescribes(name, root, tmp_path):
     keras.utils.set_random_seed(0)
     plain = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(80, 96, 3))
     plain.save_weights(tmp_path / f"{name}.weights.h5")
-    ours = backbones.build_extractor(name, (80, 96), str(tmp_path))
+    ours, map_layer = get_backbone(name).build((80, 96), str(tmp_path))
+    assert map_layer == find_layer(ours)
     expected = np.asarray(plain(theirs(np.repeat(grey, 3, axis=-1).copy()))).mean(axis=(1, 2))
     assert np.asarray(ours(grey)) == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert ours.count_params() == BACKBONES[name].parameters
     assert not ours.trainable_weights
     assert not any(isinstance(layer, keras.Model) for layer in ours.layers)  # one flat graph
-    unit = backbones.build_extractor(name, (80, 96), str(tmp_path), "unit")
+    unit = get_backbone(name).build((80, 96), str(tmp_path), "unit")[0]
     expected = np.asarray(plain(np.repeat(grey, 3, axis=-1) / 255)).mean(axis=(1, 2))
     assert np.asarray(unit(grey)) == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
@@ -95,7 +97,7 @@ def test_weights_that_do_not_fit_are_refused(root, tmp_path):
         tmp_path / "mobilenetv2.weights.h5"
     )
     with pytest.raises(InputError, match="do not fit MobileNetV2"):
-        backbones.build_extractor("MobileNetV2", (64, 64), str(tmp_path))
+        get_backbone("MobileNetV2").build((64, 64), str(tmp_path))
 
 
 @pytest.mark.slow
@@ -104,9 +106,9 @@ def test_random_weights_are_the_same_each_time_and_standardised(root):
 
     from xray_helpers.synthetic.dataset import calibration_phantoms
 
-    one = backbones.build_extractor("MobileNetV2", (64, 64), "random")
+    one = get_backbone("MobileNetV2").build((64, 64), "random")[0]
     keras.utils.set_random_seed(99)
-    two = backbones.build_extractor("MobileNetV2", (64, 64), "random")
+    two = get_backbone("MobileNetV2").build((64, 64), "random")[0]
     batch = calibration_phantoms((64, 64))[..., None].astype("float32")
     features = one.predict_on_batch(batch)
     assert features == pytest.approx(two.predict_on_batch(batch))
@@ -120,9 +122,8 @@ def test_random_weights_are_the_same_each_time_and_standardised(root):
 @pytest.mark.slow
 def test_damaged_statistics_of_random_weights_are_measured_again(root):
     def build():
-        return [
-            part.copy() for part in backbones.build_extractor("MobileNetV2", (64, 64), "random").get_weights()
-        ]
+        features, _ = get_backbone("MobileNetV2").build((64, 64), "random")
+        return [part.copy() for part in features.get_weights()]
 
     first = build()
     (path,) = (root / "data" / "cache").glob("random-*.npz")
@@ -137,12 +138,10 @@ def test_damaged_statistics_of_random_weights_are_measured_again(root):
 def test_border_and_corners_are_blanked_or_kept_alone_in_the_graph(root):
     import keras
 
-    from xray_helpers.models.backbones import build_extractor
-
     ones = np.full((1, 60, 80, 1), 200.0, "float32")
     shown = {}
     for border, layer in (("blank", "without_border"), ("only", "border_only")):
-        model = build_extractor("MobileNetV2", (60, 80), "random", border=border)
+        model = get_backbone("MobileNetV2").build((60, 80), "random", border=border)[0]
         shown[border] = np.asarray(keras.Model(model.input, model.get_layer(layer).output)(ones))[0, :, :, 0]
     blank = shown["blank"]
     assert (blank[:6] == 0).all()

@@ -145,12 +145,12 @@ def test_keys_differ_by_all_that_changes_features(tmp_path):
 
 
 def test_keys_of_random_features_follow_all_that_makes_them(monkeypatch):
-    from xray_helpers.models import backbones
+    from xray_helpers.models import random_weights
 
     arguments = ("MobileNetV2", (64, 64), "random", "imagenet", EXACT)
     keys = {extractor_key(*arguments)}
-    for constant in ("_RANDOM_VERSION", "PHANTOM_VERSION", "_INIT_SEED"):
-        monkeypatch.setattr(backbones, constant, getattr(backbones, constant) + 1)
+    for constant in ("_VERSION", "PHANTOM_VERSION", "INIT_SEED"):
+        monkeypatch.setattr(random_weights, constant, getattr(random_weights, constant) + 1)
         keys.add(extractor_key(*arguments))
     assert len(keys) == 4
 

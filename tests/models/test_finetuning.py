@@ -25,13 +25,13 @@ SETTINGS = {
 PRELUDE = """
 import sys, numpy as np, pandas as pd, tensorflow as tf
 from test_finetuning import made
-from xray_helpers.finetuning import fine_tune
+from xray_helpers.models.finetuning import fine_tune
 """
 
 
 def made(**values):
     """A small joined model, the history of its head, and images whose class is their brightness."""
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.finetuning import Images
     from xray_helpers.models.head import build_head, join_model, prepare_tensorflow
 
@@ -42,7 +42,7 @@ def made(**values):
     pixels = (rng.integers(0, 150, (48, 40, 40)) + 100 * y[:, None, None]).astype(np.uint8)
     names = np.array([f"{i:02d}" for i in range(48)])
     train, validation = Images(pixels[:32], names[:32], y[:32]), Images(pixels[32:], names[32:], y[32:])
-    model = join_model(build_extractor("MobileNetV2", (40, 40), "random"), build_head(1280, settings))
+    model = join_model(get_backbone("MobileNetV2").build((40, 40), "random")[0], build_head(1280, settings))
     history = pd.DataFrame(
         {
             "epoch": [1],

@@ -55,10 +55,11 @@ def test_training_stops_early_and_lowers_the_rate_when_validation_gets_no_better
 
 
 def test_each_epoch_draws_views_and_every_image_once():
-    from xray_helpers.models.head import _view_batches
+    from xray_helpers.models.head import build_batches
 
     features = np.arange(2 * 10).reshape(2, 10, 1).astype("float32")
-    batches = _view_batches(features, np.arange(10) % 2, build_settings(batch_size=4))
+    batches, watched = build_batches((features, np.arange(10) % 2), None, build_settings(batch_size=4))
+    assert watched is None
     epochs = []
     for _ in range(8):
         rows = np.concatenate([batches[i][0][:, 0] for i in range(len(batches))])
@@ -72,7 +73,7 @@ def test_each_epoch_draws_views_and_every_image_once():
 def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
     import keras
 
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.head import (
         build_head,
         join_model,
@@ -84,7 +85,7 @@ def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
     from xray_helpers.models.inference import EXACT, ForwardPass
 
     pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 64), dtype=np.uint8)
-    extractor = build_extractor("MobileNetV2", (64, 64), "random")
+    extractor = get_backbone("MobileNetV2").build((64, 64), "random")[0]
     features = ForwardPass(extractor, EXACT)(pixels)
     assert features.shape == (40, 1280)
     head = build_head(1280, build_settings())
@@ -96,14 +97,14 @@ def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
 
 
 def test_transfer_learning_on_real_radiographs(root, shared, tmp_path):
-    """MobileNetV2 with its ImageNet weights tells sources apart better than chance on the real sample."""
+    """MobileNetV2 with its ImageNet weights separates the classes better than chance on the real sample."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
     from xray_helpers.data.listing import list_data
     from xray_helpers.images.pixels import resize
     from xray_helpers.images.radiographs import UnreadableError, read_radiograph
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
 
     folder = shared / "data" / "fracture-multi-region-sample"
     source = pd.read_csv(shared / "data" / "fracture-multi-region-sample-sources.csv").set_index("path")[
@@ -118,7 +119,7 @@ def test_transfer_learning_on_real_radiographs(root, shared, tmp_path):
         except UnreadableError:
             pass
     y = np.array([row.label == "Fractured" for row in rows])
-    extractor = build_extractor("MobileNetV2", (224, 224), str(shared / "weights"))
+    extractor = get_backbone("MobileNetV2").build((224, 224), str(shared / "weights"))[0]
     batch = np.stack(pixels)[..., None].astype("float32")
     x = np.concatenate([extractor.predict_on_batch(batch[i : i + 32]) for i in range(0, len(batch), 32)])
     half = np.arange(len(y)) % 2 == 0
@@ -164,3 +165,74 @@ def test_class_weights_find_the_rare_class():
     assert found["balanced"] > found["none"] + 0.3
     assert shares["none"] == pytest.approx(1 / 11, abs=0.05)  # and these stay calibrated
     assert shares["balanced"] > 0.2
+
+
+def test_the_cell_of_the_notebook_trains_the_head_of_train_head(separable):
+    """The Keras code of 02 gives the very weights and history of `train_head`, also as repeats train it."""
+    import keras
+
+    import xray_helpers as xh
+    from xray_helpers.models.head import copy_head, train_head
+
+    views, y = separable
+    for changes in ({}, {"class_weight": "balanced"}):
+        settings, epochs_seen = build_settings(epochs=6, patience=2, **changes), []
+        train, validation, monitor = (views, y), (views[0, :61], y[:61]), epochs_seen.append
+        for schedule in (None, [0.01, 0.005]):
+            batches, watched = xh.models.build_batches(train, validation, settings)
+            epochs = settings.epochs if schedule is None else len(schedule)
+            callbacks = xh.models.callbacks(settings, monitor, schedule)
+
+            keras.utils.set_random_seed(settings.seed)
+            head = keras.Sequential(
+                [
+                    keras.Input((12,)),
+                    keras.layers.Dropout(settings.dropout_rate, name="dropout_1"),
+                    keras.layers.Dense(128, activation="relu", name="dense"),
+                    keras.layers.Dropout(0.6 * settings.dropout_rate, name="dropout_2"),
+                    keras.layers.Dense(1, activation="sigmoid", name="p_fractured"),
+                ]
+            )
+            adam = keras.optimizers.Adam(settings.learning_rate)
+            head.compile(adam, loss="binary_crossentropy", metrics=["accuracy"], steps_per_execution=8)
+            head.fit(batches, validation_data=watched, epochs=epochs, callbacks=callbacks, verbose=0)
+            history = xh.models.build_history(head, schedule)
+
+            copy = copy_head(head)
+            assert any((a != b).any() for a, b in zip(copy.get_weights(), head.get_weights(), strict=True))
+            for template in (None, copy):
+                other, same = train_head(train, validation, settings, template, schedule=schedule)
+                pd.testing.assert_frame_equal(history, same, check_exact=True)
+                assert all(
+                    (a == b).all() for a, b in zip(head.get_weights(), other.get_weights(), strict=True)
+                )
+            assert len(epochs_seen) == len(history)
+            assert epochs_seen[-1]["val_loss"] == history["val_loss"].iloc[-1]
+            epochs_seen.clear()
+
+
+def test_a_head_of_ones_own_is_what_repeats_train(separable):
+    """A head that a notebook changed is trained again by seeds and folds, and stays as it was."""
+    import keras
+
+    from xray_helpers.models.head import build_batches, predict_head
+    from xray_helpers.models.resampling import cross_validate, repeat_seeds
+
+    (x, _), y = separable
+    settings = build_settings(epochs=3, repeats=1)
+    head = keras.Sequential(
+        [keras.Input((12,)), keras.layers.BatchNormalization(), keras.layers.Dense(1, activation="sigmoid")]
+    )
+    head.compile(keras.optimizers.SGD(0.5), loss="binary_crossentropy", metrics=["accuracy"])
+    batches, watched = build_batches(([x], y), (x, y), settings)
+    head.fit(batches, validation_data=watched, epochs=2, verbose=0)
+    before = predict_head(head, x)
+    table = pd.DataFrame(
+        {"path": y.astype(str), "group": range(200), "y_true": y, "fold": np.arange(200) // 2 % 4}
+    )
+    parts = {"validation": (x[:60], y[:60]), "test": (x[60:], y[60:])}
+    own = repeat_seeds(([x], y), parts, settings, head=head)
+    default = repeat_seeds(([x], y), parts, settings)
+    assert own["auroc_test"].item() != default["auroc_test"].item()
+    assert len(cross_validate([x], table, settings, head=head)) == 200
+    assert (predict_head(head, x) == before).all()

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,11 +121,11 @@ def test_a_study_keeps_the_engine_it_began_with(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XRAY_HELPERS_ROOT", str(tmp_path_factory.mktemp("root")))
-        return build_extractor("MobileNetV2", (64, 64), "random")
+        return get_backbone("MobileNetV2").build((64, 64), "random")[0]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_engines_give_the_same_features(network, pictures):
     assert exact.record()["difference"] == 0
     other = ForwardPass(network, InferenceBackend("openvino", "float32"))
     assert other(pictures) == pytest.approx(plain, abs=1e-3)
-    assert other.engine == InferenceBackend("openvino", "float32")
+    assert other.backend == InferenceBackend("openvino", "float32")
     assert 0 < other.difference < 1e-3
     assert sys.modules["openvino_telemetry"] is None  # nothing is sent
     store = np.zeros((40, 1280), np.float32)
@@ -162,9 +163,17 @@ def test_an_engine_that_is_off_is_not_used(network, pictures, monkeypatch):
 
 
 @pytest.mark.slow
-def test_precision_on_a_gpu_is_measured(monkeypatch):
-    monkeypatch.setattr(inference, "GPU_BATCH", 8)  # runs on a CPU too, where both are plain float32
-    assert inference._measure_precision() in ("float32", "float16")
+@pytest.mark.parametrize("faster", ["float32", "float16"])
+def test_the_precision_of_a_gpu_is_the_one_measured_to_be_faster(monkeypatch, faster):
+    class Pass:
+        def __init__(self, network, backend):
+            self.precision = backend.precision
+
+        def __call__(self, pictures):
+            time.sleep(0 if self.precision == faster else 0.05)
+
+    monkeypatch.setattr(inference, "ForwardPass", Pass)
+    assert inference._measure_precision() == faster
 
 
 def test_a_study_begun_on_a_gpu_goes_on_without_one(tmp_path, monkeypatch, capsys):

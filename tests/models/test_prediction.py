@@ -36,10 +36,10 @@ def test_a_hundredth_of_images_like_these_is_called_unlike(tmp_path):
 def test_where_the_model_abstains_there_is_no_decision():
     reader = object.__new__(Reader)
     reader.threshold, reader.uncertain, reader.class_names = 0.5, (0.4, 0.6), CLASS_NAMES
-    reader._familiar = fit_ood_detector(np.random.default_rng(0).normal(size=(50, 3)), np.zeros((2, 3)))
+    reader._detector = fit_ood_detector(np.random.default_rng(0).normal(size=(50, 3)), np.zeros((2, 3)))
     reader.resize = lambda pixels: pixels
-    reader._both = lambda pixels: (np.array([[0.45], [0.3], [0.7]]), np.zeros((3, 3)))
-    answers = reader.judge([Radiograph(np.zeros((40, 40), np.uint8), "L", "")] * 3)
+    reader._run = lambda pixels: (np.array([[0.45], [0.3], [0.7]]), np.zeros((3, 3)))
+    answers = reader.predict([Radiograph(np.zeros((40, 40), np.uint8), "L", "")] * 3)
     assert [row["decision"] for row in answers] == ["", "Non-Fractured", "Fractured"]
     assert [row["uncertain"] for row in answers] == [True, False, False]
 
@@ -60,7 +60,7 @@ def test_what_is_plainly_no_radiograph_is_noted(shape, said):
     )
 
 
-def test_a_picture_of_almost_one_grey_is_not_judged():
+def test_a_picture_of_almost_one_grey_is_refused():
     pixels = np.random.default_rng(0).integers(100, 102, (100, 100), dtype=np.uint8)
     with pytest.raises(UnreadableError, match="there is no picture in it"):
         check_picture(Radiograph(pixels, "L", ""))
@@ -85,7 +85,7 @@ def test_a_model_that_would_run_code_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_no_radiograph_is_unlike_real_radiographs(root, shared):
-    """ImageNet MobileNetV2, trained on half of the real sample, judged on the rest and on photographs, text,
+    """ImageNet MobileNetV2, trained on half of the real sample, tested on the rest and on photographs, text,
     noise, nothing.
     """
     from PIL import Image
@@ -94,7 +94,7 @@ def test_what_is_no_radiograph_is_unlike_real_radiographs(root, shared):
     from xray_helpers.data.listing import list_data
     from xray_helpers.data.manifest import inspect_files, read_pictures
     from xray_helpers.images.pixels import resize
-    from xray_helpers.models.backbones import build_extractor
+    from xray_helpers.models.backbones import get_backbone
     from xray_helpers.models.inference import ForwardPass, choose_backend
 
     listing = list_data(str(shared / "data" / "fracture-multi-region-sample"))
@@ -109,7 +109,7 @@ def test_what_is_no_radiograph_is_unlike_real_radiographs(root, shared):
     ramp = np.tile(np.linspace(0, 255, 300).astype(np.uint8), (300, 1))
     others = [*photos, page, noise, ramp, *(np.full((300, 300), grey, np.uint8) for grey in (0, 128, 255))]
     pixels = np.stack([resize(p, (224, 224)) for p in [*read_pictures(readable, listing.folder), *others]])
-    extractor = build_extractor("MobileNetV2", (224, 224), str(shared / "weights"))
+    extractor = get_backbone("MobileNetV2").build((224, 224), str(shared / "weights"))[0]
     forward = ForwardPass(extractor, choose_backend())
     x = np.concatenate([forward(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
     found = fit_ood_detector(x[:150], x[150:250])

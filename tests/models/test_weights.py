@@ -5,6 +5,7 @@ Keras.
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,16 +15,8 @@ import numpy as np
 import pytest
 
 from xray_helpers.models import weights
-from xray_helpers.models.backbones import (
-    BACKBONES,
-    build_extractor,
-    embedder_weights,
-    find_weights,
-    identify_weights,
-    locate_weights,
-    resolve_weights,
-)
-from xray_helpers.models.weights import count_parameters, find_problem, keras_file
+from xray_helpers.models.backbones import BACKBONES, embedder_weights, get_backbone, resolve_weights
+from xray_helpers.models.weights import choose_file, count_parameters, find_problem, keras_file
 from xray_helpers.settings import InputError
 
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there
@@ -45,7 +38,7 @@ def small(monkeypatch):
     no hash.
     """
     for name, count in (("MobileNetV2", 1000), ("VGG16", 2000)):
-        monkeypatch.setitem(BACKBONES, name, BACKBONES[name]._replace(parameters=count, md5=""))
+        monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], parameters=count, md5=""))
 
 
 @pytest.fixture
@@ -135,14 +128,14 @@ MOBILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{}_no_top.h5"
 def test_of_several_files_that_fit_the_best_named_is_chosen(small, tmp_path, names, chosen):
     for name in names:
         write_numbers(tmp_path / name, 1000)
-    assert find_weights("MobileNetV2", tmp_path).name == chosen
-    assert locate_weights("MobileNetV2", str(tmp_path)).name == chosen
+    assert choose_file(BACKBONES["MobileNetV2"].published, tmp_path).name == chosen
+    assert get_backbone("MobileNetV2").locate_weights(str(tmp_path)).name == chosen
 
 
 def test_content_goes_before_names(small, tmp_path):
     write_numbers(tmp_path / "mobilenetv2_notop.h5", 700)  # of another width, whatever it is called
     write_numbers(tmp_path / "mobilenet_v2.h5", 1000)
-    assert find_weights("MobileNetV2", tmp_path).name == "mobilenet_v2.h5"
+    assert choose_file(BACKBONES["MobileNetV2"].published, tmp_path).name == "mobilenet_v2.h5"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +179,7 @@ def test_another_width_version_or_the_top_is_refused_by_name(tmp_path, model, na
 def test_a_neighbours_file_is_not_taken(tmp_path, model, name):
     write_numbers(tmp_path / name, 1234)
     with pytest.raises(InputError, match=f"There are no weights of {model}"):
-        find_weights(model, tmp_path)
+        choose_file(BACKBONES[model].published, tmp_path)
 
 
 def test_one_file_for_several_models_is_refused_before_any_work(small, tmp_path):
@@ -270,7 +263,7 @@ def test_a_file_with_another_hash_is_not_taken_and_a_damaged_one_is_fetched_anew
     folder, asked = serve()
     name = BACKBONES["VGG16"].published.file
     good = write_numbers(folder / name, 2000).read_bytes()
-    monkeypatch.setitem(BACKBONES, "VGG16", BACKBONES["VGG16"]._replace(md5=hashlib.md5(good).hexdigest()))
+    monkeypatch.setitem(BACKBONES, "VGG16", replace(BACKBONES["VGG16"], md5=hashlib.md5(good).hexdigest()))
     write_numbers(home / name, 2000, seed=1)  # opens, and holds as many numbers: only the hash tells
     assert "MD5" in find_problem(BACKBONES["VGG16"].published, home / name, by_hash=True)
     assert resolve_weights("imagenet", ("VGG16",)) == "imagenet"
@@ -279,7 +272,8 @@ def test_a_file_with_another_hash_is_not_taken_and_a_damaged_one_is_fetched_anew
     (home / name).unlink()
     write_numbers(folder / name, 2000, seed=2)  # a proxy that answers with something else
     with pytest.raises(
-        InputError, match="what came is not it: it is damaged, or not the file that Keras publishes"
+        InputError,
+        match="the file received cannot be used: it is damaged, or not the file that Keras publishes",
     ):
         resolve_weights("imagenet", ("VGG16",))
     assert not (home / name).exists()
@@ -319,18 +313,18 @@ def test_the_registry_has_the_hashes_that_keras_states():
 
 
 def test_keys_tell_random_weights_and_files_apart(small, home, monkeypatch):
-    from xray_helpers.models import backbones
+    from xray_helpers.models import random_weights
 
-    known = {str(identify_weights("VGG16", "random"))}
-    for constant in ("_RANDOM_VERSION", "PHANTOM_VERSION", "_INIT_SEED"):
-        monkeypatch.setattr(backbones, constant, 99)
-        known.add(str(identify_weights("VGG16", "random")))
+    known = {str(get_backbone("VGG16").identify_weights("random"))}
+    for constant in ("_VERSION", "PHANTOM_VERSION", "INIT_SEED"):
+        monkeypatch.setattr(random_weights, constant, 99)
+        known.add(str(get_backbone("VGG16").identify_weights("random")))
     assert len(known) == 4
     file = write_numbers(keras_file(BACKBONES["MobileNetV2"].published), 1000)
-    first = identify_weights("MobileNetV2", "imagenet")
-    assert first == identify_weights("MobileNetV2", str(file))
+    first = get_backbone("MobileNetV2").identify_weights("imagenet")
+    assert first == get_backbone("MobileNetV2").identify_weights(str(file))
     write_numbers(file, 1000, seed=1)
-    assert identify_weights("MobileNetV2", "imagenet") != first
+    assert get_backbone("MobileNetV2").identify_weights("imagenet") != first
 
 
 LAYOUTS = ("legacy", "whole model", "Keras 3", "archive")
@@ -384,13 +378,13 @@ def test_every_backbone_is_fetched_and_loaded_from_every_layout(plain, layout, h
     assert count_parameters(file) == entry.parameters == network.count_params()
     if entry.md5:
         md5 = hashlib.md5(file.read_bytes()).hexdigest()
-        monkeypatch.setitem(BACKBONES, name, entry._replace(md5=md5))
+        monkeypatch.setitem(BACKBONES, name, replace(entry, md5=md5))
     assert resolve_weights("imagenet", (name,)) == "imagenet"
-    built = build_extractor(name, (96, 96), "imagenet")
+    built = get_backbone(name).build((96, 96), "imagenet")[0]
     assert len(asked) == 1
     for mine, theirs in zip(built.get_weights(), network.get_weights(), strict=True):
         assert (mine == theirs).all()
-    mine = build_extractor(name, (96, 96), str(file))  # the same file, given by hand
+    mine = get_backbone(name).build((96, 96), str(file))[0]  # the same file, given by hand
     assert all((a == b).all() for a, b in zip(mine.get_weights(), network.get_weights(), strict=True))
 
 
@@ -406,7 +400,7 @@ def test_the_224_file_serves_every_size_without_a_network(side, home):
     by_hand.load_weights(home / MOBILE.format("1.0_224"))
     grey = np.random.default_rng(0).uniform(0, 255, (2, side, side, 1)).astype("float32")
     expected = np.asarray(by_hand(np.repeat(grey, 3, axis=-1) / 127.5 - 1)).mean(axis=(1, 2))
-    found = np.asarray(build_extractor("MobileNetV2", (side, side), "imagenet")(grey))
+    found = np.asarray(get_backbone("MobileNetV2").build((side, side), "imagenet")[0](grey))
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
@@ -421,7 +415,7 @@ def test_numbers_that_are_not_finite_are_refused(home, tmp_path):
     network.set_weights(broken)
     network.save_weights(tmp_path / "MobileNetV2.weights.h5")
     with pytest.raises(InputError, match="not finite"):
-        build_extractor("MobileNetV2", (96, 96), str(tmp_path))
+        get_backbone("MobileNetV2").build((96, 96), str(tmp_path))
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def evaluate_files(
         except UnreadableError as error:
             answers.append(row | {"answer": "no picture", "reason": f"it {error}"})
             continue
-        judged = reader.judge([picture])[0]
+        judged = reader.predict([picture])[0]
         row |= {key: judged[key] for key in ("probability", "decision", "warning")}
         row |= {"answer": "abstains" if judged["uncertain"] else judged["decision"], "pixels": picture.pixels}
         grid = cam(reader.resize(picture.pixels)[None])[0] if cam else None

@@ -1,5 +1,6 @@
-"""Backbones, features, the head, fine-tuning and prediction; the only folder that computes with TensorFlow,
-beside explain.
+"""Backbones, features, the head, fine-tuning and prediction, and a simple baseline.
+
+Only this folder and explain compute with TensorFlow.
 """
 
 import lazy_loader
@@ -7,7 +8,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "backbones": ["embedder_weights", "resolve_weights"],
+        "baseline": ["predict_baseline"],
+        "backbones": ["BACKBONES", "get_backbone", "embedder_weights", "resolve_weights"],
         "features": [
             "backend_record",
             "build_embedder",
@@ -17,7 +19,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "finetuning": ["fine_tune", "load_images", "predict_images", "run_images"],
         "head": [
+            "build_batches",
+            "build_history",
             "build_predictions",
+            "callbacks",
             "check_saved",
             "join_model",
             "load_model",

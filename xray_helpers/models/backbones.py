@@ -1,16 +1,16 @@
-"""The registry of backbones: constructor, preprocessing, smallest input, weights.
+"""Backbones: pretrained networks that turn a grey picture into features. `BACKBONES` is their registry.
 
-To add one, add its entry to `BACKBONES`. TensorFlow is imported inside the functions that build.
+To add one, add its `Backbone` to the registry. TensorFlow is imported inside the functions that build.
 """
 
 import hashlib
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray_helpers.models.random_weights import INIT_SEED, calibrate, identify_random_weights
 from xray_helpers.models.weights import (
     PublishedWeights,
     check_file,
@@ -20,21 +20,17 @@ from xray_helpers.models.weights import (
     load_weights,
 )
 from xray_helpers.settings import InputError, nearest
-from xray_helpers.study.cache import cache_folder
-from xray_helpers.study.files import atomic_write, hash_of
 from xray_helpers.study.folders import from_root
-from xray_helpers.synthetic.dataset import VERSION as PHANTOM_VERSION
-from xray_helpers.synthetic.dataset import calibration_phantoms
 
 if TYPE_CHECKING:
     import keras
-_INIT_SEED = 20  # of random weights: fixed, so that every study's random backbone is the same
-_RANDOM_VERSION = 3  # raise it when random backbones are calibrated otherwise
-BORDER, CORNER = 0.10, 0.20  # shares of the side that `border` blanks at the edges, and in the corners
-# scale and offset a channel, as the networks were trained: x * scale + offset on 0-255 grey in 3 channels
+BORDER, CORNER = 0.10, 0.20  # shares of the side that `border` treats as border, and as corners
+POOLED = "pooled"  # the layer of the pooled features
+# Scale and offset per channel, as the networks were trained: x * scale + offset, where x is grey, 0-255, in
+# three equal channels.
 _MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 PREPROCESSING = {
-    "caffe": ([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68]),  # BGR means; grey is the same in any order
+    "caffe": ([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68]),  # means of BGR; grey needs no reordering
     "torch": ((1 / (255 * _STD)).tolist(), (-_MEAN / _STD).tolist()),
     "minus_one_to_one": ([1 / 127.5] * 3, [-1.0] * 3),
     "unit": ([1 / 255] * 3, [0.0] * 3),
@@ -42,106 +38,209 @@ PREPROCESSING = {
 }
 
 
-class Backbone(NamedTuple):
-    """One entry of the registry.
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A network of ``keras.applications`` without its classification layer.
 
     Attributes
     ----------
     name : str
-        Of the constructor in ``keras.applications``.
+        Name of its constructor in ``keras.applications``.
     preprocessing : str
-        A key of `PREPROCESSING`: what its ImageNet weights expect.
-    smallest : int
-        Shortest side of the input, pixels.
+        Key of `PREPROCESSING`: what its ImageNet weights expect.
+    min_size : int
+        Shortest side of its input in pixels.
+    map_layer : str
+        The last spatial layer that does not pool: where Grad-CAM looks.
+    licence : str
+        Licence of its ImageNet weights.
     weights_file : str
-        Where Keras publishes the weights without the top, below its download folder: one file for all image
-        sizes.
+        Where Keras publishes these weights without the classification layer, for all image sizes, relative to
+        `weights.BASE_URL`.
     parameters : int
-        Of the backbone without its top.
+        Number of parameters without the classification layer.
     md5 : str
-        Of that file, as `keras.applications` states it; empty where it states none.
+        Hash of the file, as Keras's source states it; empty if it states none.
     """
 
     name: str
     preprocessing: str
-    smallest: int
+    min_size: int
+    map_layer: str
+    licence: str
     weights_file: str
     parameters: int
     md5: str = ""
 
     @property
     def published(self) -> PublishedWeights:
-        """What Keras publishes of its weights."""
+        """The weights that Keras publishes."""
         return PublishedWeights(self.name, self.weights_file, self.md5, self.parameters)
 
+    def build(
+        self, img_size: tuple[int, int], weights: str, normalization: str = "imagenet", border: str = "keep"
+    ) -> tuple["keras.Model", str]:
+        """Build the frozen part of a model as one flat graph.
 
-BACKBONES = {
-    entry.name: entry
-    for entry in (
-        Backbone(
-            "InceptionV3",
-            "minus_one_to_one",
-            75,
-            "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            21_802_784,
-            "bcbd6486424b2319ff4ef7d526e38f63",
-        ),
-        Backbone(
-            "ResNet50",
-            "caffe",
-            32,
-            "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            23_587_712,
-            "4d473c1dd8becc155b73f8504c6f6626",
-        ),
-        Backbone(
-            "VGG16",
-            "caffe",
-            32,
-            "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            14_714_688,
-            "6d6bbae143d832006294945121d1f1fc",
-        ),
-        Backbone(
-            "DenseNet121",
-            "torch",
-            32,
-            "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            7_037_504,
-            "30ee3e1110167f948a6b9946edeeb738",
-        ),
-        Backbone(
-            "MobileNetV2",
-            "minus_one_to_one",
-            32,
-            "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-            2_257_984,
-        ),
-    )
-}
+        Parameters
+        ----------
+        img_size : (int, int)
+            Height and width.
+        weights : str
+            Result of `resolve_weights`.
+        normalization : {'imagenet', 'unit'}
+            The backbone's own preprocessing, or [0, 1] for all.
+        border : {'keep', 'blank', 'only'}
+            Controls for shortcuts: ``blank`` makes the border and the corners black, where markers are;
+            ``only`` makes everything else black.
+
+        Returns
+        -------
+        features : keras.Model
+            From grey pixels (n, height, width, 1), 0-255, of any real dtype, to pooled features (n, d),
+            float32. With random weights, the last layer standardises the features.
+        map_layer : str
+            Name of its layer for Grad-CAM.
+
+        Raises
+        ------
+        InputError
+            If the images are too small, or the weights do not fit.
+        """
+        import keras
+
+        self.check_size(img_size)
+        preprocessing = "unit" if normalization == "unit" else self.preprocessing
+        scale, offset = PREPROCESSING[preprocessing]
+        if weights == "random":
+            keras.utils.set_random_seed(INIT_SEED)
+        inputs = keras.Input((*img_size, 1), name="grey_pixels")
+        channels = keras.layers.Concatenate(name="to_three_channels")([_mask_border(inputs, border)] * 3)
+        scaled = keras.layers.Rescaling(scale, offset, name="preprocessing")(channels)
+        network = self._build_network(input_tensor=scaled)
+        pooled = keras.layers.GlobalAveragePooling2D(name=POOLED)(network.output)
+        features = keras.Model(inputs, pooled, name=self.name)
+        if weights == "random":
+            features = calibrate(features, f"{preprocessing}, border {border}")
+        else:
+            plain = self._build_network(input_shape=(*img_size, 3))
+            network.set_weights(load_weights(plain, self.locate_weights(weights), self.name))
+        features.trainable = False
+        return features, self.map_layer
+
+    def _build_network(self, **options: Any) -> "keras.Model":
+        import keras
+
+        return getattr(keras.applications, self.name)(include_top=False, weights=None, **options)
+
+    def check_size(self, img_size: tuple[int, int]) -> None:
+        """Raise `InputError` if images of this size are too small."""
+        if min(img_size) < self.min_size:
+            raise InputError(
+                f"{self.name} needs img_size of at least {self.min_size} pixels, not {min(img_size)}."
+            )
+
+    def locate_weights(self, weights: str) -> Path:
+        """Return the checked weights file: Keras's own, downloaded if it is missing, or that of a place.
+
+        Raises
+        ------
+        InputError
+            If there is none, or it does not fit.
+        """
+        if weights in ("imagenet", "auto"):
+            return fetch_file(self.published)
+        return check_file(self.published, choose_file(self.published, from_root(weights)))
+
+    def identify_weights(self, weights: str) -> Any:
+        """Return a value that differs for other weights: the hash of the file, or what random ones depend on.
+
+        Raises
+        ------
+        InputError
+            If there is no such file.
+        """
+        if weights == "random":
+            return identify_random_weights()
+        file = keras_file(self.published)
+        if weights != "imagenet":
+            file = choose_file(self.published, from_root(weights))
+        elif not file.is_file():
+            return weights
+        with open(file, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def get_backbone(name: str, img_size: tuple[int, int] | None = None) -> Backbone:
-    """Return the registry's entry, checked against the image size.
+_REGISTERED = (
+    Backbone(
+        name="InceptionV3",
+        preprocessing="minus_one_to_one",
+        min_size=75,
+        map_layer="mixed10",
+        licence="Apache-2.0",
+        weights_file="inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        parameters=21_802_784,
+        md5="bcbd6486424b2319ff4ef7d526e38f63",
+    ),
+    Backbone(
+        name="ResNet50",
+        preprocessing="caffe",
+        min_size=32,
+        map_layer="conv5_block3_out",
+        licence="MIT",
+        weights_file="resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        parameters=23_587_712,
+        md5="4d473c1dd8becc155b73f8504c6f6626",
+    ),
+    Backbone(
+        name="VGG16",
+        preprocessing="caffe",
+        min_size=32,
+        map_layer="block5_conv3",
+        licence="CC-BY-4.0",
+        weights_file="vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        parameters=14_714_688,
+        md5="6d6bbae143d832006294945121d1f1fc",
+    ),
+    Backbone(
+        name="DenseNet121",
+        preprocessing="torch",
+        min_size=32,
+        map_layer="relu",
+        licence="BSD-3-Clause",
+        weights_file="densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        parameters=7_037_504,
+        md5="30ee3e1110167f948a6b9946edeeb738",
+    ),
+    Backbone(
+        name="MobileNetV2",
+        preprocessing="minus_one_to_one",
+        min_size=32,
+        map_layer="out_relu",
+        licence="Apache-2.0",
+        weights_file="mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        parameters=2_257_984,
+    ),
+)
+BACKBONES = {backbone.name: backbone for backbone in _REGISTERED}
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return a backbone by its name.
 
     Raises
     ------
     InputError
-        For an unknown name (naming the nearest), or images too small for the network.
+        For an unknown name, naming the most similar known one.
     """
     if name not in BACKBONES:
-        raise InputError(
-            f"There is no model {name!r}{nearest(name, BACKBONES)} Known: {', '.join(BACKBONES)}."
-        )
-    entry = BACKBONES[name]
-    if img_size is not None and min(img_size) < entry.smallest:
-        raise InputError(f"{name} needs img_size of at least {entry.smallest} pixels, not {min(img_size)}.")
-    return entry
+        suggestion = nearest(name, BACKBONES) or "."
+        raise InputError(f"There is no model {name!r}{suggestion} Known: {', '.join(BACKBONES)}.")
+    return BACKBONES[name]
 
 
 def resolve_weights(weights: str, models: tuple[str, ...]) -> str:
-    """Decide, before any work and without TensorFlow, where the weights come from; published ones are
-    downloaded now.
+    """Decide, before any work and without TensorFlow, where weights come from; download published ones.
 
     Parameters
     ----------
@@ -152,227 +251,60 @@ def resolve_weights(weights: str, models: tuple[str, ...]) -> str:
     Returns
     -------
     str
-        ``imagenet``, ``random`` or the path as given; `auto` becomes one of the first two, for all models
-        alike, so that they stay comparable.
+        ``imagenet``, ``random``, or the path as given. ``auto`` becomes one of the first two, the same for
+        all models, so that they can be compared.
 
     Raises
     ------
     InputError
-        When weights that were asked for cannot be had, or do not fit the model.
+        If the weights cannot be had, or do not fit the model.
     """
     if weights == "random":
         return weights
     try:
         for name in models:
-            locate_weights(name, weights)
-    except InputError as problem:
+            get_backbone(name).locate_weights(weights)
+    except InputError as error:
         if weights == "auto":
-            print(f"{problem} Random weights stand in.")
+            print(f"{error} Random weights stand in.")
             return "random"
         if weights != "imagenet":
             raise
+        folder = keras_file(get_backbone(models[0]).published).parent
         raise InputError(
-            f"{problem} Keras's folder is {keras_file(BACKBONES[models[0]].published).parent}. Three ways "
-            "out: connect to "
-            "the internet once; put the file in a folder and give -p weights=FOLDER; or give -p "
-            "weights=random (a stand-in "
-            "whose scores are poor)."
+            f"{error} Keras's folder is {folder}. Three ways out: connect to the internet once; put the file "
+            "in a folder and give -p weights=FOLDER; or give -p weights=random (a stand-in whose scores are "
+            "poor)."
         ) from None
     return "imagenet" if weights == "auto" else weights
 
 
 def embedder_weights(weights: str) -> str | None:
-    """Return where ImageNet weights of MobileNetV2, for the search for same-source images, are, if anywhere.
+    """Return where to find weights of MobileNetV2 for the search for same-source images, or None.
 
-    Where there are none that can be used, it says why.
+    If there are none that can be used, the reason is printed.
     """
     if weights == "random":
         return None
     try:
-        locate_weights("MobileNetV2", weights)
-    except InputError as problem:
-        print(f"{problem} The search for same-source images goes on without them.")
+        BACKBONES["MobileNetV2"].locate_weights(weights)
+    except InputError as error:
+        print(f"{error} The search for same-source images goes on without them.")
         return None
     return "imagenet" if weights == "auto" else weights
 
 
-def locate_weights(name: str, weights: str) -> Path:
-    """Return the checked weights file of a backbone: Keras's own, downloaded where it is missing, or one of a
-    place.
-
-    Raises
-    ------
-    InputError
-        When there is none, or it does not fit.
-    """
-    entry = get_backbone(name)
-    if weights in ("imagenet", "auto"):
-        return fetch_file(entry.published)
-    return check_file(entry.published, find_weights(name, from_root(weights)))
-
-
-def find_weights(name: str, place: Path) -> Path:
-    """Return the weights file of a backbone: `place` itself, or the best file in it; see
-    `weights.choose_file`.
-
-    Raises
-    ------
-    InputError
-        When there is none, or several are equally good.
-    """
-    return choose_file(BACKBONES[name].published, place)
-
-
-def identify_weights(name: str, weights: str) -> Any:
-    """Return what changes where the weights of a backbone are others: a file's hash, or all that random ones
-    depend on.
-
-    Raises
-    ------
-    InputError
-        When there is no such file.
-    """
-    if weights == "random":
-        return [
-            "random",
-            _RANDOM_VERSION,
-            _INIT_SEED,
-            PHANTOM_VERSION,
-            np.__version__,
-            metadata.version("keras"),
-        ]
-    published = keras_file(BACKBONES[name].published)
-    if weights == "imagenet" and not published.is_file():
-        return weights
-    file = published if weights == "imagenet" else find_weights(name, from_root(weights))
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def build_extractor(
-    name: str, img_size: tuple[int, int], weights: str, normalization: str = "imagenet", border: str = "keep"
-) -> "keras.Model":
-    """Build the frozen part of the model as one flat graph.
-
-    Parameters
-    ----------
-    name : str
-        A backbone of the registry.
-    img_size : (int, int)
-    weights : str
-        What `resolve_weights` returned.
-    normalization : str
-        ``imagenet`` (the backbone's own) or ``unit`` ([0, 1] for all).
-    border : str
-        ``keep``; or what a shortcut is looked for with: ``blank`` (the border and the corners, where markers
-        sit, are black) or ``only`` (all but them is).
-
-    Returns
-    -------
-    keras.Model
-        Grey pixels (n, height, width, 1), 0-255, any real dtype, in; pooled features (n, d), float32, out.
-        With random weights the features are standardised by the graph's last layer.
-
-    Raises
-    ------
-    InputError
-        When the weights do not fit the backbone.
-    """
-    import keras
-
-    entry = get_backbone(name, img_size)
-    constructor = getattr(keras.applications, name)
-    scale, offset = PREPROCESSING["unit" if normalization == "unit" else entry.preprocessing]
-    if weights == "random":
-        keras.utils.set_random_seed(_INIT_SEED)
-    inputs = keras.Input((*img_size, 1), name="grey_pixels")
-    channels = keras.layers.Concatenate(name="to_three_channels")([_masked(inputs, img_size, border)] * 3)
-    scaled = keras.layers.Rescaling(scale, offset, name="preprocessing")(channels)
-    backbone = constructor(include_top=False, weights=None, input_tensor=scaled)
-    features = keras.layers.GlobalAveragePooling2D(name="pooled")(backbone.output)
-    model = keras.Model(inputs, features, name=name)
-    if weights == "random":
-        return _calibrated(model, entry, img_size, f"{normalization}, border {border}")
-    backbone.set_weights(_read_weights(name, img_size, weights))
-    model.trainable = False
-    return model
-
-
-def _masked(pixels: "keras.KerasTensor", img_size: tuple[int, int], border: str) -> "keras.KerasTensor":
-    """Blank the border and the corners, or all else; in the graph, so that the saved model does the same."""
+def _mask_border(pixels: "keras.KerasTensor", border: str) -> "keras.KerasTensor":
+    """Make the border and the corners black, or everything else, in the graph, so that it is saved."""
     import keras
 
     if border == "keep":
         return pixels
 
-    def inner(top: float, left: float) -> "keras.KerasTensor":
-        cut = [(round(share * side),) * 2 for share, side in zip((top, left), img_size, strict=True)]
+    def crop(top: float, left: float) -> "keras.KerasTensor":
+        shares = zip((top, left), pixels.shape[1:3], strict=True)
+        cut = [(round(share * side),) * 2 for share, side in shares]
         return keras.layers.ZeroPadding2D(cut)(keras.layers.Cropping2D(cut)(pixels))
 
-    middle = keras.layers.Maximum(name="without_border")([inner(BORDER, CORNER), inner(CORNER, BORDER)])
+    middle = keras.layers.Maximum(name="without_border")([crop(BORDER, CORNER), crop(CORNER, BORDER)])
     return middle if border == "blank" else keras.layers.Subtract(name="border_only")([pixels, middle])
-
-
-def _read_weights(name: str, img_size: tuple[int, int], weights: str) -> list[np.ndarray]:
-    import keras
-
-    file = locate_weights(name, weights)
-    plain = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(*img_size, 3))
-    return load_weights(plain, file, name)
-
-
-def _calibrated(
-    model: "keras.Model", entry: Backbone, img_size: tuple[int, int], normalization: str
-) -> "keras.Model":
-    """Give a random backbone the batch statistics of phantoms, and standardise what it pools.
-
-    As Keras builds it, a frozen random backbone gives features at chance: its batch normalizations still
-    have mean 0 and variance 1. The statistics are kept, so that all of a study's steps share them.
-    """
-    import keras
-
-    identity = identify_weights(entry.name, "random")
-    path = cache_folder() / f"random-{hash_of(identity, entry, img_size, normalization)}.npz"
-    statistics = _read_statistics(path)
-    if not statistics:
-        statistics = _calibrate(model, calibration_phantoms(img_size))
-        with atomic_write(path) as partial:
-            np.savez(partial, *statistics)
-    *moving, mean, variance = statistics
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for index, layer in enumerate(norms):
-        layer.moving_mean.assign(moving[2 * index])
-        layer.moving_variance.assign(moving[2 * index + 1])
-    standardise = keras.layers.Normalization(mean=mean, variance=variance, name="standardised")
-    model = keras.Model(model.input, standardise(model.output), name=model.name)
-    model.trainable = False
-    return model
-
-
-def _read_statistics(path: Path) -> list[np.ndarray]:
-    """Return what is kept, or nothing where it is not there, or damaged: the file's parts have checksums."""
-    try:
-        with open(path, "rb") as handle, np.load(handle) as stored:
-            return [stored[f"arr_{i}"] for i in range(len(stored.files))]
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
-        return []
-
-
-def _calibrate(model: "keras.Model", pictures: np.ndarray) -> list[np.ndarray]:
-    """Return mean and variance of every batch normalization, in order, then of the pooled features."""
-    import keras
-    import tensorflow as tf
-
-    batch = pictures[..., None].astype("float32")
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    run = tf.function(
-        lambda pixels: model(pixels, training=True), autograph=False
-    )  # a graph frees what it has used
-    pooled = run(batch).numpy()  # what the layers will give with these very statistics
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-    moving = [np.asarray(value) for layer in norms for value in (layer.moving_mean, layer.moving_variance)]
-    return [*moving, pooled.mean(axis=0), np.maximum(pooled.var(axis=0), 1e-8)]

@@ -1,6 +1,5 @@
-"""Fine-tuning: the upper layers of the backbone trained with the head, on pictures; resumed after a kill."""
+"""Fine-tuning: upper layers of the backbone are trained with the head, on pictures; it can be resumed."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +20,11 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 _VERSION = 1
-_FIRST_VIEW = 10_000  # augmented views of fine-tuning are others than those of features
+_FIRST_VIEW = 10_000  # so that the augmented views differ from those of features
+_SETTINGS = (  # those that change the result
+    *("seed", "batch_size", "dropout_rate", "fine_tune_epochs", "fine_tune_learning_rate", "learning_rate"),
+    *("epochs", "patience", "lr_factor", "min_lr", "class_weight"),
+)
 
 
 class Images(NamedTuple):
@@ -29,9 +32,9 @@ class Images(NamedTuple):
 
     Attributes
     ----------
-    pixels : Rows of uint8, shape (n, height, width), 0-255
+    pixels : RowView of uint8, shape (n, height, width), 0-255
     contents : ndarray of str, shape (n,)
-        Their sha256.
+        The sha256 of each.
     y_true : ndarray of int, shape (n,)
     """
 
@@ -41,24 +44,24 @@ class Images(NamedTuple):
 
 
 def load_images(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Images:
-    """Return the pictures of a part of a manifest, of height and width `size`, with their labels."""
+    """Return the pictures of a part of the manifest, with height and width `size`, and their labels."""
     return Images(load_pixels(part, folder, size), part["sha256"].to_numpy(str), part["y_true"].to_numpy())
 
 
 def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
-    """Return the names of the layers that fine-tuning trains; batch normalization is never among them.
+    """Return the names of the layers that fine-tuning trains, without batch normalization.
 
     Parameters
     ----------
     model : keras.Model
-        Of `head.join_model`.
+        Result of `head.join_model`.
     start : float or str
-        The upper share of the layers, or the name of the first of them.
+        The share of the layers, from the top, or the name of the first layer.
 
     Raises
     ------
     InputError
-        For a name that no layer has.
+        If no layer has this name.
     """
     import keras
 
@@ -84,34 +87,31 @@ def fine_tune(
     devices: list[str] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> pd.DataFrame:
-    """Train the upper layers on augmented pictures; the weights of the epoch of the lowest validation loss
-    are kept.
+    """Train the upper layers on augmented pictures; keep the weights of the epoch of lowest validation loss.
 
-    Where no epoch is better than the head's training was, `model` stays as it is. Batch normalization stays
-    in inference mode. With several GPUs each step's images are spread over them; on a GPU that has it,
-    computing is in bfloat16 and the weights stay float32. After each epoch the state is on disk: the same
-    call goes on from there.
+    If no epoch is better than the head alone, `model` is not changed. Batch normalization stays in inference
+    mode. Several GPUs share the images of each step; a GPU that supports bfloat16 computes in it, while the
+    weights stay float32. The state is saved after each epoch, and the same call resumes from it.
 
     Parameters
     ----------
     model : keras.Model
-        Of `head.join_model`; changed in place.
+        Result of `head.join_model`; changed in place.
     history : DataFrame
-        Of `head.train_head`.
+        Result of `head.train_head`.
     train, validation : Images
     settings : Settings
-        Of them, those that begin with `fine_tune`, `batch_size`, `class_weight`, `patience` and `seed`.
     key : str
-        Of the features, and so of the backbone.
+        Key of the features, which identifies the backbone.
     devices : list of str, optional
-        To spread over; by default all GPUs.
+        Devices that share the work, by default all GPUs.
     on_epoch : callable, optional
         As for `head.train_head`.
 
     Returns
     -------
     DataFrame
-        `history` with the new epochs below, and the column phase: head or fine-tuning.
+        `history`, then the new epochs, with the column phase: head or fine-tuning.
     """
     history = history.assign(phase="head")
     if not settings.fine_tune_epochs:
@@ -119,76 +119,52 @@ def fine_tune(
     head_loss = float(history.loc[history["best"], "val_loss"].iloc[0])
     layers = trained_layers(model, settings.fine_tune_from)
     run = _run_key(key, layers, train, validation, settings)
-    with (
-        compute_lock(f"finetuning-{run}"),
-        _strategy(devices).scope(),
-    ):  # two points of a sweep may train the very same
-        store = _Checkpoints(run)
-        copy = store.load() or _trainable_copy(model, layers, settings)
-        rows = list(store.rows)
-        with tqdm(
-            total=settings.fine_tune_epochs, initial=len(rows), desc="fine-tuning", unit="epoch", leave=False
-        ) as bar:
-            while not _ended(rows, head_loss, settings):
+    # other studies, such as points of a sweep, may train the very same
+    with compute_lock(f"finetuning-{run}"), _strategy(devices).scope():
+        checkpoints = _Checkpoints(run)
+        copy = checkpoints.load() or _trainable_copy(model, layers, settings)
+        rows = list(checkpoints.rows)
+        total, done = settings.fine_tune_epochs, len(rows)
+        with tqdm(total=total, initial=done, desc="fine-tuning", unit="epoch", leave=False) as bar:
+            while not _is_finished(rows, head_loss, settings):
                 rows.append(_train_epoch(copy, len(rows), train, validation, settings))
-                store.save(copy, rows)
-                bar.set_postfix_str(
-                    f"loss {rows[-1]['loss']:.3f}, val_loss {rows[-1]['val_loss']:.3f}", refresh=False
-                )
+                checkpoints.save(copy, rows)
+                bar.set_postfix(loss=rows[-1]["loss"], val_loss=rows[-1]["val_loss"], refresh=False)
                 bar.update()
                 if on_epoch is not None:
                     on_epoch(rows[-1])
     best = _find_best(rows)
     better = rows[best]["val_loss"] < head_loss
     if better:
-        model.set_weights(store.best)
-    added = pd.DataFrame(rows).assign(
-        phase="fine-tuning", best=[better and i == best for i in range(len(rows))]
-    )
-    added["epoch"] = len(history) + 1 + np.arange(len(rows))
-    return pd.concat(
-        [history.assign(best=history["best"] & ~better), added[history.columns]], ignore_index=True
-    )
+        model.set_weights(checkpoints.best)
+    tuned = pd.DataFrame(rows).assign(phase="fine-tuning", best=better & (np.arange(len(rows)) == best))
+    tuned["epoch"] = len(history) + 1 + np.arange(len(rows))
+    history["best"] &= not better
+    return pd.concat([history, tuned[history.columns]], ignore_index=True)
 
 
 def predict_images(images: Images, forward: ForwardPass) -> np.ndarray:
-    """Return P(Fractured), float64 of shape (n,), from the forward pass of a whole model."""
+    """Return P(Fractured), float64 of shape (n,), from the forward pass of a complete model."""
     return run_images(images, forward)[:, 0].astype(np.float64)
 
 
 def run_images(images: Images, forward: ForwardPass, block: int = 512) -> np.ndarray:
-    """Return what a forward pass makes of the images, shape (n, d)."""
+    """Return the outputs of a forward pass for the images, shape (n, d)."""
     starts = range(0, len(images.pixels), block)
     return np.concatenate([forward(images.pixels[start : start + block]) for start in starts])
 
 
 def _run_key(key: str, layers: list[str], train: Images, validation: Images, settings: Settings) -> str:
-    names = (
-        "seed",
-        "batch_size",
-        "dropout_rate",
-        "fine_tune_epochs",
-        "fine_tune_learning_rate",
-        "learning_rate",
-        "epochs",
-        "patience",
-        "lr_factor",
-        "min_lr",
-        "class_weight",
-    )
-    chosen = [getattr(settings, name) for name in names]
-    return hash_of(
-        "fine-tuning", _VERSION, key, layers, *(x.tolist() for x in (*train[1:], *validation[1:])), chosen
-    )
+    images = [values.tolist() for values in (*train[1:], *validation[1:])]
+    chosen = [getattr(settings, name) for name in _SETTINGS]
+    return hash_of("fine-tuning", _VERSION, key, layers, *images, chosen)
 
 
-def _ended(rows: list[dict], head_loss: float, settings: Settings) -> bool:
-    """Whether all epochs are done, or the last `patience` of them brought nothing; what is on disk
-    decides.
-    """
+def _is_finished(rows: list[dict], head_loss: float, settings: Settings) -> bool:
+    """Return whether all epochs are done, or the last `patience` of them were no better."""
     losses = [head_loss, *(row["val_loss"] for row in rows)]
-    in_vain = len(losses) - 1 - int(np.argmin(losses))
-    return len(rows) >= settings.fine_tune_epochs or in_vain >= max(1, settings.patience)
+    since_best = len(losses) - 1 - int(np.argmin(losses))
+    return len(rows) >= settings.fine_tune_epochs or since_best >= max(1, settings.patience)
 
 
 def _find_best(rows: list[dict]) -> int:
@@ -209,7 +185,7 @@ def _trainable_copy(model: "keras.Model", layers: list[str], settings: Settings)
 
     def rebuild(layer: "keras.layers.Layer") -> "keras.layers.Layer":
         config = layer.get_config()
-        last = layer is model.layers[-1]  # probabilities and their loss stay float32
+        last = layer is model.layers[-1]  # keep probabilities and their loss in float32
         new = type(layer).from_config(config | {"dtype": "float32" if last else policy})
         new.trainable = layer.name in layers
         return new
@@ -239,15 +215,13 @@ def _train_epoch(
     import keras
 
     for layer in copy.layers:
-        if (
-            isinstance(layer, keras.layers.Dropout) and layer.rate
-        ):  # an epoch does not depend on the ones before
+        if isinstance(layer, keras.layers.Dropout) and layer.rate:  # so that a resumed run draws the same
             layer.seed_generator.state.assign(np.array([settings.seed, epoch], "uint32"))
     weights = class_weights(train.y_true, settings)
     log = copy.fit(
         _dataset(train, settings, epoch, weights),
         validation_data=_dataset(validation, settings, None, weights),
-        shuffle=False,  # the order is drawn here
+        shuffle=False,  # the data are shuffled already
         verbose=0,
     )
     row = {name: float(values[0]) for name, values in log.history.items()}
@@ -257,7 +231,7 @@ def _train_epoch(
 def _dataset(
     images: Images, settings: Settings, epoch: int | None, weights: np.ndarray | None = None
 ) -> "tf.data.Dataset":
-    """Return batches in the order of an epoch, or as they are, prepared while the network computes."""
+    """Return batches: augmented, in the random order of an epoch, or without an epoch as they are."""
     import tensorflow as tf
 
     n = len(images.y_true)
@@ -273,20 +247,17 @@ def _dataset(
                 sample = (picture[..., None].astype(np.float32), float(label))
                 yield sample if weights is None else (*sample, float(weights[label]))
 
-    one = tf.TensorSpec((), tf.float32)
-    signature = (
-        tf.TensorSpec((*images.pixels.shape[1:], 1), tf.float32),
-        *[one] * (1 if weights is None else 2),
-    )
-    data = tf.data.Dataset.from_generator(samples, output_signature=signature)
+    picture = tf.TensorSpec((*images.pixels.shape[1:], 1), tf.float32)
+    numbers = [tf.TensorSpec((), tf.float32)] * (1 if weights is None else 2)
+    data = tf.data.Dataset.from_generator(samples, output_signature=(picture, *numbers))
     data = data.apply(tf.data.experimental.assert_cardinality(n))
     return data.batch(settings.batch_size if epoch is not None else 32).prefetch(2)
 
 
 class _Checkpoints:
-    """The epochs of one run on disk: a row each, the network after the last, its weights after the best.
+    """The epochs of one run on disk: their rows, and the networks after the last and after the best one.
 
-    The latter are in memory too: nothing is lost where the cache is cleared meanwhile.
+    The best weights are kept in memory too, in case the cache is cleared.
     """
 
     def __init__(self, key: str) -> None:
@@ -302,21 +273,20 @@ class _Checkpoints:
         return self.stem.with_name(f"{self.stem.name}-{epoch:03d}.keras")
 
     def load(self) -> "keras.Model | None":
-        """Return the network after the last epoch, its optimizer's state too; None (and no rows) without."""
+        """Return the network after the last epoch, with its optimizer, or None, and then no rows either."""
         import keras
 
         try:
-            network = keras.saving.load_model(self._network(len(self.rows) - 1))
-            self.best = keras.saving.load_model(
-                self._network(_find_best(self.rows)), compile=False
-            ).get_weights()
-            return network
-        except (ValueError, OSError, KeyError, BadZipFile, json.JSONDecodeError):  # not there, or damaged
+            last = keras.saving.load_model(self._network(len(self.rows) - 1))
+            best = keras.saving.load_model(self._network(_find_best(self.rows)), compile=False)
+            self.best = best.get_weights()
+            return last
+        except (ValueError, OSError, KeyError, BadZipFile):  # missing or damaged
             self.rows = []
             return None
 
     def save(self, copy: "keras.Model", rows: list[dict]) -> None:
-        """Keep the network, then say so; then drop those that are neither the last nor the best."""
+        """Write the network, then the rows; then delete networks that are neither the last nor the best."""
         with atomic_write(self._network(len(rows) - 1)) as partial:
             copy.save(partial)
         write_json(self._state, rows)

@@ -1,7 +1,7 @@
-"""The forward pass of a frozen network on the fastest engine the machine has, checked against TensorFlow.
+"""The forward pass of a frozen network on the fastest backend of the machine, checked against TensorFlow.
 
-On a CPU that is OpenVINO, converted in memory from the very Keras graph; on a GPU, TensorFlow with XLA or in
-mixed precision, whichever measures faster.
+On a CPU that is OpenVINO, converted in memory from the Keras graph; on a GPU, TensorFlow with XLA or in mixed
+precision, whichever is measured to be faster.
 """
 
 import functools
@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,28 +23,18 @@ from xray_helpers.study.machine import cores
 
 if TYPE_CHECKING:
     import keras
-BATCH = 8  # images a forward pass: measured on CPUs, 8 stay in the cache, where 32 do not
+BATCH = 8  # images per forward pass on a CPU, whose caches hold 8 of them but not 32
 GPU_BATCH = 64
-WORTH_CONVERTING = (
-    500  # images from which `auto` takes OpenVINO: below, converting takes longer than it saves
-)
-TOLERANCE = {
-    "float32": 1e-3,
-    "bfloat16": 0.1,
-    "float16": 0.02,
-}  # of the features' difference to float32 TensorFlow
-_DRIVER = Path("/dev/nvidiactl")  # there where containers have a GPU but no nvidia-smi
-AGREEMENT = {
-    "float32": 1e-3,
-    "bfloat16": 0.05,
-    "float16": 0.01,
-}  # of probabilities: features' path and saved model
+WORTH_CONVERTING = 500  # images; with fewer, converting to OpenVINO takes longer than it saves
+# Largest accepted difference from float32 TensorFlow: of features, in standard deviations (root mean square),
+# and of probabilities between training and the saved model.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
+AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
+_DRIVER = Path("/dev/nvidiactl")  # exists in containers with a GPU, even without nvidia-smi
 
 
 class InferenceBackend(NamedTuple):
-    """What computes: ``openvino`` or ``tensorflow``, in ``float32``, ``bfloat16`` (CPU) or ``float16``
-    (GPU).
-    """
+    """``openvino`` or ``tensorflow``, in ``float32``, ``bfloat16`` (CPU) or ``float16`` (GPU)."""
 
     name: str
     precision: str
@@ -52,78 +43,83 @@ class InferenceBackend(NamedTuple):
         return f"{self.name}, {self.precision}"
 
 
-def study_backend(folder: Path, settings: Settings, images: int) -> InferenceBackend:
-    """Return the engine of a study: decided the first time, read from its ``engine.json`` afterwards.
+EXACT = InferenceBackend("tensorflow", "float32")  # the reference for all others
 
-    Where that was chosen on another machine, and is not on this one, the best of this one goes on.
+
+def study_backend(folder: Path, settings: Settings, images: int) -> InferenceBackend:
+    """Return the backend of a study: chosen the first time, then read from its ``engine.json``.
+
+    If it was chosen on another machine and does not exist on this one, the best of this one is used.
 
     Parameters
     ----------
     folder : Path
-        Of the study.
+        Folder of the study.
     settings : Settings
     images : int
-        Of the study.
+        Number of images in the study.
 
     Raises
     ------
     InputError
-        When the engine or precision that was asked for is not there on this machine.
+        If this machine lacks the engine or precision of the settings.
     """
     stored = read_json(folder / "engine.json", default={})
-    if stored.get("asked") == [settings.engine, settings.precision]:
-        try:
+    asked = [settings.engine, settings.precision]
+    known = stored.get("asked") == asked
+    if known:
+        with suppress(InputError):
             return choose_backend(stored["engine"], stored["precision"], images)
-        except InputError:
-            engine = choose_backend(settings.engine, settings.precision, images)
-            print(
-                f"{stored['engine']} with {stored['precision']}, chosen for this study elsewhere, is not "
-                "on this machine: "
-                f"{engine.name} with {engine.precision} goes on."
-            )
-            return engine
-    engine = choose_backend(settings.engine, settings.precision, images)
-    asked = {"asked": [settings.engine, settings.precision]}
-    write_json(folder / "engine.json", asked | {"engine": engine.name, "precision": engine.precision})
-    return engine
+    backend = choose_backend(*asked, images)
+    if known:
+        print(
+            f"{stored['engine']} with {stored['precision']}, chosen for this study elsewhere, is not on this "
+            f"machine: {backend.name} with {backend.precision} goes on."
+        )
+    else:
+        record = {"asked": asked, "engine": backend.name, "precision": backend.precision}
+        write_json(folder / "engine.json", record)
+    return backend
 
 
 def choose_backend(
     name: str = "auto", precision: str = "auto", images: int = WORTH_CONVERTING
 ) -> InferenceBackend:
-    """Return the fastest engine of this machine, or the one asked for; imports TensorFlow only where there is
-    a GPU.
+    """Return the fastest backend of this machine, or the one asked for.
+
+    TensorFlow is imported only if there is a GPU.
 
     Raises
     ------
     InputError
-        When OpenVINO is asked for and not installed, or a precision that the engine has not on this machine.
+        If OpenVINO is asked for and not installed, or the engine does not have the precision here.
     """
     installed = importlib.util.find_spec("openvino") is not None
     if name == "openvino" and not installed:
         raise InputError(
             "OpenVINO is not installed here: pip install openvino, or give -p engine=tensorflow."
         )
+    gpu = _has_gpu()
     if name == "auto":
-        name = "openvino" if installed and images >= WORTH_CONVERTING and not _has_gpu() else "tensorflow"
-    allowed = {
-        "openvino": ("float32", "bfloat16"),
-        "tensorflow": ("float32", "float16") if _has_gpu() else ("float32",),
-    }
-    if precision == "auto" and name == "tensorflow" and _has_gpu():
-        precision = _measure_precision()
-    elif precision == "auto":
-        precision = "bfloat16" if name == "openvino" and _has_fast_bfloat16() else "float32"
-    if precision not in allowed[name]:
+        name = "openvino" if installed and images >= WORTH_CONVERTING and not gpu else "tensorflow"
+    if name == "openvino":
+        available = ["float32", "bfloat16"]
+        fastest = "bfloat16" if _has_fast_bfloat16() else "float32"
+    else:
+        available = ["float32", "float16"] if gpu else ["float32"]
+        fastest = _measure_precision() if gpu and precision == "auto" else "float32"
+    precision = fastest if precision == "auto" else precision
+    if precision not in available:
+        other = "openvino" if name == "tensorflow" else "tensorflow"
         raise InputError(
-            f"The engine {name} has no {precision} here: give -p precision={' or '.join(allowed[name])}, "
-            f"or {'-p engine=openvino' if name == 'tensorflow' else '-p engine=tensorflow'}."
+            f"The engine {name} has no {precision} here: give -p precision={' or '.join(available)}, or -p "
+            f"engine={other}."
         )
     return InferenceBackend(name, precision)
 
 
 def _measure_precision() -> str:
-    """Return what runs MobileNetV2 faster on this GPU: ``float32`` with XLA, or mixed ``float16``."""
+    """Return which runs MobileNetV2 faster on this GPU: ``float32`` with XLA, or mixed ``float16``."""
     import keras
 
     network = keras.applications.MobileNetV2(
@@ -141,11 +137,10 @@ def _measure_precision() -> str:
 
 
 def _has_gpu() -> bool:
-    """Whether TensorFlow can compute on a GPU; only where there is a driver is it imported to be asked."""
+    """Return whether TensorFlow can use a GPU; it is imported only if there is a driver."""
     driver = shutil.which("nvidia-smi") is not None or _DRIVER.exists()
-    return (
-        driver and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1") and _tensorflow_has_gpu()
-    )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
+    return driver and not hidden and _tensorflow_has_gpu()
 
 
 @functools.cache
@@ -155,18 +150,16 @@ def _tensorflow_has_gpu() -> bool:
     found = bool(tf.config.list_physical_devices("GPU"))
     if not found:
         print(
-            "There is a driver for a GPU, but TensorFlow finds no GPU that it can use: the CPU computes. "
-            "Where it lacks "
-            "CUDA's packages alone, `make GPU=1 demo` installs them."
+            "There is a driver for a GPU, but TensorFlow finds no GPU that it can use: the CPU computes. If "
+            "only CUDA's packages are missing, `make GPU=1 demo` installs them."
         )
     return found
 
 
 def _has_fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices (AMX).
+    """Return whether the processor multiplies bfloat16 matrices (AMX).
 
-    Where it has AVX-512's bfloat16 instructions alone, bfloat16 was measured 0.6 to 0.9 times as fast as
-    float32.
+    With the bfloat16 instructions of AVX-512 alone, it was measured 0.6 to 0.9 times as fast as float32.
     """
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -175,50 +168,47 @@ def _has_fast_bfloat16() -> bool:
 
 
 def _openvino() -> Any:
-    sys.modules.setdefault("openvino_telemetry", None)  # its converter then uses a stub: nothing is sent
+    sys.modules.setdefault("openvino_telemetry", None)  # its converter then sends nothing
     import openvino
 
     return openvino
 
 
-EXACT = InferenceBackend("tensorflow", "float32")  # what all engines are compared with
-
-
 class ForwardPass:
-    """Uint8 pictures in, features out; work is queued by `submit` and done when `wait` returns.
+    """From uint8 pictures to features; `submit` queues work, which is done when `wait` returns.
 
-    The network is converted at the first pictures, on which the engine is compared with float32 TensorFlow;
-    where it is off by more than `TOLERANCE`, that does the work.
+    The network is converted for the first pictures, on which the backend is compared with float32 TensorFlow;
+    if it differs by more than `TOLERANCE`, float32 TensorFlow is used instead.
 
     Attributes
     ----------
     shape : (int, int)
         Height and width of the pictures.
     features : int
-        That come out.
-    engine : Engine
-        That computes.
+        Number of features.
+    backend : InferenceBackend
+        The one in use.
     difference : float
-        Of the engine asked for to float32 TensorFlow: root mean square, in standard deviations of the
+        Between the backend asked for and float32 TensorFlow: root mean square, in standard deviations of the
         features.
     started : bool
         Whether there were any pictures yet.
     seen : int
-        How many pictures there were.
+        Number of pictures so far.
     """
 
-    def __init__(self, network: "keras.Model", engine: InferenceBackend) -> None:
+    def __init__(self, network: "keras.Model", backend: InferenceBackend) -> None:
         self.shape, self.features = network.input_shape[1:3], network.output_shape[-1]
-        self._network, self._asked = network, engine
-        self.engine, self.difference, self.started, self.seen = engine, 0.0, False, 0
+        self._network, self._asked = network, backend
+        self.backend, self.difference, self.started, self.seen = backend, 0.0, False, 0
 
-    def _start(self, engine: InferenceBackend) -> None:
-        start = _start_openvino if engine.name == "openvino" else _start_tensorflow
-        self.engine, self.started = engine, True
-        self._batch, self._submit, self.wait = start(self._network, engine.precision)
+    def _start(self, backend: InferenceBackend) -> None:
+        start = _start_openvino if backend.name == "openvino" else _start_tensorflow
+        self.backend, self.started = backend, True
+        self._batch, self._submit, self.wait = start(self._network, backend.precision)
 
     def wait(self) -> None:
-        """Return when all that was submitted is done."""
+        """Return when everything submitted is done."""
 
     def _check(self, sample: np.ndarray) -> None:
         exact = np.asarray(self._network(sample[..., None].astype(np.float32), training=False))
@@ -230,18 +220,16 @@ class ForwardPass:
             self._start(EXACT)
 
     def record(self) -> dict[str, Any]:
-        """Return engine, precision, and what was asked for and how far it was off, as plain values."""
+        """Return engine and precision, what was asked for, and how far that differed, as plain values."""
         return {
-            "engine": self.engine.name,
-            "precision": self.engine.precision,
+            "engine": self.backend.name,
+            "precision": self.backend.precision,
             "asked": str(self._asked),
             "difference": self.difference,
         }
 
     def submit(self, pictures: np.ndarray, store: np.ndarray, rows: np.ndarray) -> None:
-        """Queue pictures (n, height, width); their features land in these rows of `store` before `wait`
-        returns.
-        """
+        """Queue pictures (n, height, width), whose features `wait` will have written to rows of `store`."""
         self.seen += len(pictures)
         if not self.started:
             self._start(self._asked)
@@ -290,7 +278,7 @@ def _start_tensorflow(network: "keras.Model", precision: str) -> tuple[int, Call
     batch = GPU_BATCH if gpu else BATCH
     run = _graph(network, batch, compiled=gpu and precision == "float32")  # XLA is 16 times slower on a CPU
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision": precision == "float16"})
-    run(np.zeros((batch, *network.input_shape[1:3]), np.uint8))  # the graph is rewritten at its first run
+    run(np.zeros((batch, *network.input_shape[1:3]), np.uint8))  # the first run rewrites the graph
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision": False})
     return batch, lambda pictures, keep: keep(run(pictures).numpy()), lambda: None
 

@@ -1,12 +1,8 @@
-"""A trained model on new files: probability, decision, and whether an image is like those the model learned
-from.
-"""
+"""A trained model on new files: probability, decision, and a warning for images unlike those of training."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,49 +17,46 @@ from xray_helpers.images.radiographs import (
     check_picture,
     escape_name,
 )
-from xray_helpers.models.head import load_model
+from xray_helpers.models.head import load_model, quiet_stderr
 from xray_helpers.models.out_of_distribution import OODDetector, build_feature_model, feature_distance
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
 from xray_helpers.study.folders import read_class_names
 
-if TYPE_CHECKING:
-    pass
 _BATCH = 32
 
 
 def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame:
-    """Judge files by a model of a study, at the threshold that the study chose.
+    """Predict files by a model of a study, at the threshold that the study chose.
 
     Parameters
     ----------
     study : Path
     model : str
-        One that was trained there.
     files : sequence of str
-        Files, or folders, of which every file is listed.
+        Files, or folders whose files are all listed.
 
     Returns
     -------
     DataFrame
-        file, probability (of Fractured), decision (empty where the model abstains), threshold, warning
-        (images unlike the training images, notes), reason (why there is no probability). A row a file.
+        One row per file: file, probability (of Fractured), decision (empty if the model abstains), threshold,
+        warning (images unlike the training images, notes on the file), reason (why there is no probability).
 
     Raises
     ------
     InputError
-        When the model is not there or is refused, or there is no such file.
+        If the model does not exist or is refused, or a file does not exist.
     """
     if not all(files):
-        raise InputError("An empty name was given as a file to judge: name files or folders.")
+        raise InputError("A name of a file is empty: name files or folders.")
     reader = Reader(study, model)
     rows = []
     for given in files:
         for folder, name, reason in list_files(Path(given)):
-            told = f"{given.rstrip('/')}/{name}" if folder == Path(given) else given
-            rows.append({"file": escape_name(told), "place": (folder, name), "reason": reason})
+            shown = f"{given.rstrip('/')}/{name}" if folder == Path(given) else given
+            rows.append({"file": escape_name(shown), "place": (folder, name), "reason": reason})
     for batch, pictures in _read_batches(rows, reader):
-        for row, answer in zip(batch, reader.judge(pictures), strict=True):
+        for row, answer in zip(batch, reader.predict(pictures), strict=True):
             row |= answer
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns)
@@ -75,41 +68,28 @@ def guard_formulas(texts: Iterable[str]) -> list[str]:
     return [f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text for text in texts]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what TensorFlow's libraries say at their start from the terminal."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
-
-
 class Reader:
-    """A trained model of a study, with what its answers rest on.
+    """A trained model of a study, with its threshold and its detector of unlike images.
 
     Attributes
     ----------
     model : keras.Model
     threshold : float
     uncertain : (float, float)
-        Between which the threshold would lie, were it chosen on other images.
+        The band of thresholds that other images could have given; the model abstains in it.
     settings : dict
-        Of the study.
+        Settings of the study.
     class_names : (str, str)
         Of the negative and the positive class.
 
     Raises
     ------
     InputError
-        When the model is not there or is refused.
+        If the model does not exist or is refused.
     """
 
     def __init__(self, study: Path, model: str) -> None:
-        with _quiet():
+        with quiet_stderr():
             import keras
 
         place = study / model
@@ -120,37 +100,37 @@ class Reader:
         self.threshold = float(chosen["threshold"])
         self.uncertain = tuple(chosen.get("uncertain", (self.threshold, self.threshold)))
         self.settings, self.class_names = read_json(study / "study.json")["settings"], read_class_names(study)
-        self._familiar = OODDetector.load(place / "familiarity.npz")
+        self._detector = OODDetector.load(place / "familiarity.npz")
         self.model = load_model(place / "model.keras")
-        self._both = keras.Model(
-            self.model.input, [self.model.output, build_feature_model(self.model).output]
-        )
+        outputs = [self.model.output, build_feature_model(self.model).output]
+        self._run = keras.Model(self.model.input, outputs)
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a picture at the size that the model sees."""
+        """Return a picture at the size of the model's input."""
         return resize(pixels, self.model.input_shape[1:3], reading_of(self.settings).get("resize", "stretch"))
 
-    def judge(self, pictures: Sequence[Radiograph]) -> list[dict[str, Any]]:
-        """Return probability, decision, warning (or an empty string) and uncertain (whether to abstain) of
-        each picture.
+    def predict(self, pictures: Sequence[Radiograph]) -> list[dict[str, Any]]:
+        """Return for each picture probability, decision, warning (or an empty string) and uncertain.
 
-        decision is empty where the model abstains. `radiographs.check_picture` comes before.
+        Where the model is uncertain it abstains, and decision is empty. The pictures have passed
+        `radiographs.check_picture`.
         """
         pixels = np.stack([self.resize(picture.pixels) for picture in pictures])
-        outputs = self._both(pixels[..., None].astype(np.float32))
-        probability, features = (np.asarray(part) for part in outputs)
-        far = feature_distance(features, self._familiar.features) > self._familiar.limit
+        outputs = self._run(pixels[..., None].astype(np.float32))
+        probabilities, features = (np.asarray(part) for part in outputs)
+        unlike = feature_distance(features, self._detector.features) > self._detector.limit
+        low, high = self.uncertain
         answers = []
-        for picture, p, unlike in zip(pictures, probability[:, 0].astype(float), far, strict=True):
-            uncertain = self.uncertain[0] <= p <= self.uncertain[1] and self.uncertain[0] < self.uncertain[1]
-            words = ["unlike the training images"] if unlike else []
-            words += [picture.note] if picture.note else []
-            words += ["too near the threshold to tell"] if uncertain else []
+        for picture, p, is_unlike in zip(pictures, probabilities[:, 0].astype(float), unlike, strict=True):
+            uncertain = low <= p <= high and low < high
+            warnings = ["unlike the training images"] if is_unlike else []
+            warnings += [picture.note] if picture.note else []
+            warnings += ["too near the threshold to tell"] if uncertain else []
             answers.append(
                 {
                     "probability": round(p, 6),
                     "decision": "" if uncertain else self.class_names[int(p >= self.threshold)],
-                    "warning": ("WARNING: " + "; ".join(words)) if words else "",
+                    "warning": ("WARNING: " + "; ".join(warnings)) if warnings else "",
                     "uncertain": uncertain,
                 }
             )
@@ -160,16 +140,15 @@ class Reader:
 def _read_batches(
     rows: list[dict[str, Any]], reader: Reader
 ) -> Iterator[tuple[list[dict], list[Radiograph]]]:
-    """Read the files of the rows, note why some are no pictures, and yield the others in batches."""
+    """Read files and yield them in batches; a row whose file cannot be read gets the reason instead."""
     batch, pictures = [], []
     for row in rows:
-        place, name = row.pop("place")
+        folder, name = row.pop("place")
         if not row["reason"]:
             try:
-                found = check_picture(ImageFolder(place, **reading_of(reader.settings)).read(name))
-                pictures.append(
-                    found._replace(pixels=reader.resize(found.pixels))
-                )  # a batch of whole ones is much
+                picture = check_picture(ImageFolder(folder, **reading_of(reader.settings)).read(name))
+                # small ones, because a batch at full size would take much memory
+                pictures.append(picture._replace(pixels=reader.resize(picture.pixels)))
                 batch.append(row)
             except UnreadableError as error:
                 row["reason"] = str(error)

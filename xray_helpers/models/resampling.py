@@ -1,9 +1,7 @@
-"""Heads trained again on cached features, with other seeds and on folds: how long to train, and how much is
-luck.
-"""
+"""Heads trained again on cached features, with other seeds and on folds: training time and spread."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,13 +9,14 @@ import pandas as pd
 from xray_helpers.data.splits import assign_folds
 from xray_helpers.evaluation.operating_point import MIN_SOURCES, count_scarcer
 from xray_helpers.evaluation.variability import plain_auroc
-from xray_helpers.models.head import Views, predict_head, train_head
+from xray_helpers.models.head import Views, copy_head, predict_head, train_head
 from xray_helpers.settings import Settings
 from xray_helpers.study.cache import RowView
 from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
     import keras
+MIN_VALIDATION = 50  # with fewer independent sources in validation, folds of train decide how long to train
 
 
 def predict_out_of_fold(
@@ -25,66 +24,60 @@ def predict_out_of_fold(
     parts: dict[str, pd.DataFrame],
     settings: Settings,
     schedule: Sequence[float] | None = None,
+    head: "keras.Model | None" = None,
 ) -> pd.DataFrame:
-    """Predict train and validation by heads that saw neither an image nor its group, where validation is
-    small.
+    """Predict train and validation by heads that saw neither an image nor its group, if validation is small.
 
-    Nothing of the test part is used. The table is empty where it is not needed: with `MIN_SOURCES` of either
+    The test part is not used. The result is empty if it is not needed: with at least `MIN_SOURCES` of either
     class in validation, or a fixed threshold.
 
     Parameters
     ----------
     features : dict
-        ``train`` and ``validation`` to their views, each of shape (n, d).
+        ``train`` and ``validation`` to their views.
     parts : dict
-        The same names to their rows, of `parts.used_part`.
-    settings : Settings
-    schedule : sequence of float, optional
-        Of `resampling.choose_schedule`: how the model itself was trained.
+        The same names to their rows (`parts.used_part`).
+    settings, schedule, head
+        As for `cross_validate`.
 
     Returns
     -------
     DataFrame
-        Of `resampling.cross_validate`.
+        As of `cross_validate`.
     """
-    own = ("train", "validation")
-    table = pd.concat([parts[part] for part in own], ignore_index=True)
+    names = ("train", "validation")
+    table = pd.concat([parts[name] for name in names], ignore_index=True)
     if settings.threshold_rule == "fixed" or count_scarcer(parts["validation"]) >= MIN_SOURCES:
-        table = table.iloc[:0]
-        return table[["path", "group", "y_true"]].assign(y_prob=0.0, fold=0)
-    return cross_validate(join_views(features, own), table, settings, schedule)
-
-
-MIN_VALIDATION = 50  # independent sources of validation below which folds of train say how long to train
+        return table.iloc[:0][["path", "group", "y_true"]].assign(y_prob=0.0, fold=0)
+    return cross_validate(join_views(features, names), table, settings, schedule, head)
 
 
 def choose_schedule(
     views: Views, train: pd.DataFrame, validation: pd.DataFrame, settings: Settings
 ) -> np.ndarray | None:
-    """Return the learning rate of each epoch that the head is to be trained for; None where validation can
-    decide it.
+    """Return the learning rate of each epoch to train, or None if validation can decide how long to train.
 
-    Early stopping on a few sources stops by chance. With fewer than `MIN_VALIDATION` of them, a head is
-    trained on all folds of train but one and stopped by that one, for each fold in turn; the number of epochs
-    is the median of the best ones (the lower middle of an even number), the rate of each epoch the median of
-    those folds that reached it. Neither validation nor test is looked at.
+    Early stopping on a few sources stops by chance. With fewer than `MIN_VALIDATION` of them, one head per
+    fold of train is trained on the other folds and stopped by this one. The number of epochs is the median of
+    their best ones (the lower one if two are in the middle), the rate of each epoch the median over the heads
+    that reached it. Neither validation nor test is used.
 
     Parameters
     ----------
     views : sequence of ndarray, shape (n, d)
-        Features of the train part; the first as they are.
+        Features of the train part.
     train, validation : DataFrame
-        Of `parts.used_part`: group, y_true, fold, and in train counted.
+        Results of `parts.used_part`: group, y_true, fold, and for train counted.
     settings : Settings
 
     Returns
     -------
     ndarray of float, shape (epochs,), or None
-        Also None where fewer than two folds of train hold both classes.
+        Also None if fewer than two folds of train hold both classes.
     """
     if validation["group"].nunique() >= MIN_VALIDATION:
         return None
-    histories = [history for _, _, history in _train_folds(views, train, settings, stopped_by="own fold")]
+    histories = [history for _, _, history in _train_folds(views, train, settings, "own fold")]
     if len(histories) < 2:
         return None
     best = sorted(int(history.loc[history["best"], "epoch"].iloc[0]) for history in histories)
@@ -94,73 +87,74 @@ def choose_schedule(
 
 
 def join_views(features: dict[str, Views], parts: Sequence[str]) -> list[np.ndarray]:
-    """Return the views of several parts in one array each; a part with fewer views gives its pictures as they
-    are instead.
+    """Concatenate the views of several parts; a part without some view gives its pictures as they are.
 
     Parameters
     ----------
     features : dict
-        Of each part its views, each of shape (n, d); the first as they are.
+        From each part to its views.
     parts : sequence of str
-        Which, in what order.
+        Which parts, in this order.
     """
     count = max(len(features[part]) for part in parts)
-    views = [
-        [features[part][view if view < len(features[part]) else 0] for part in parts] for view in range(count)
+    return [
+        np.concatenate(
+            [np.asarray(features[part][view if view < len(features[part]) else 0]) for part in parts]
+        )
+        for view in range(count)
     ]
-    return [np.concatenate([np.asarray(part[:]) for part in view]) for view in views]
 
 
 def describe_schedule(schedule: Sequence[float] | None, validation: pd.DataFrame) -> str:
-    """Return in a sentence what decided how long the head was trained.
+    """Return a sentence that says what decided how long the head was trained.
 
     Parameters
     ----------
     schedule : sequence of float or None
-        Of `choose_schedule`.
+        Result of `choose_schedule`.
     validation : DataFrame
-        group.
+        Column group.
     """
     sources = validation["group"].nunique()
     few = f"validation holds {sources} independent sources, fewer than {MIN_VALIDATION}"
     if schedule is not None:
         return (
-            f"The number of epochs, {len(schedule)}, is the median of the best ones over folds of "
-            f"train, because {few}."
+            f"The number of epochs, {len(schedule)}, is the median of the best ones over folds of train, "
+            f"because {few}."
         )
     if sources < MIN_VALIDATION:
-        return (
-            f"The epoch kept is the best on validation, which is uncertain: {few}, and train has no two "
-            "folds."
-        )
+        unsure = f"which is uncertain: {few}, and train has no two folds"
+        return f"The epoch kept is the best on validation, {unsure}."
     return "The epoch kept is the best on validation."
 
 
 def repeat_seeds(
     train: tuple[Views, np.ndarray],
-    parts: dict[str, tuple],
+    parts: dict[str, tuple[np.ndarray, np.ndarray]],
     settings: Settings,
     schedule: Sequence[float] | None = None,
+    head: "keras.Model | None" = None,
 ) -> pd.DataFrame:
     """Train the head again with other seeds on the same images.
 
     Parameters
     ----------
-    train : (features, y_true)
-        As for `head.train_head`.
+    train : (views, y_true)
     parts : dict
         ``validation`` and ``test`` to (features (n, d), y_true).
     settings : Settings
-        `repeats` says how often.
+        ``repeats`` is the number of times.
     schedule : sequence of float, optional
         As for `head.train_head`.
+    head : keras.Model, optional
+        The head whose layers to train again, by default `head.build_head`; it is not changed.
 
     Returns
     -------
     DataFrame
-        seed, and for each part auroc_<part>; a row a repeat.
+        seed, and for each part auroc_<part>; one row per repeat.
     """
-    rows, head = [], None
+    rows, head = [], copy_head(head) if head is not None else None
     for repeat in range(settings.repeats):
         other = settings.model_copy(update={"seed": derive_seed(settings.seed, "repeat", repeat)})
         head, _ = train_head(train, parts["validation"], other, head, schedule=schedule)
@@ -170,23 +164,26 @@ def repeat_seeds(
 
 
 def cross_validate(
-    views: Views, table: pd.DataFrame, settings: Settings, schedule: Sequence[float] | None = None
+    views: Views,
+    table: pd.DataFrame,
+    settings: Settings,
+    schedule: Sequence[float] | None = None,
+    head: "keras.Model | None" = None,
 ) -> pd.DataFrame:
-    """Predict every image of a table by a head that saw neither it nor its group; what is not in the table
-    takes no part.
+    """Predict each image of a table by a head that saw neither it nor its group.
 
-    Each fold is tested once. With a schedule the rest trains; without, the next fold is its validation, which
-    takes three folds at least. A fold without which a class is missing is passed over.
+    Each fold is tested once. With a schedule all others train; without, the next fold is validation, so that
+    at least three folds are needed. A fold is skipped if a class is missing without it.
 
     Parameters
     ----------
     views : sequence of ndarray, shape (n, d)
         Features of the table's images; the first as they are.
     table : DataFrame
-        path, group, y_true, fold, counted (copies of a source are trained on, never judged).
+        path, group, y_true, fold, counted (copies of a source are trained on, but not evaluated).
     settings : Settings
-    schedule : sequence of float, optional
-        As for `head.train_head`.
+    schedule, head
+        As for `repeat_seeds`.
 
     Returns
     -------
@@ -195,64 +192,71 @@ def cross_validate(
     """
     stopped_by = "next fold" if schedule is None else "schedule"
     y_prob = np.full(len(table), np.nan)
-    for judged, head, _ in _train_folds(views, table, settings, stopped_by, schedule):
-        y_prob[judged] = predict_head(head, RowView(views[0], np.flatnonzero(judged)))
+    for tested, trained, _ in _train_folds(views, table, settings, stopped_by, schedule, head):
+        y_prob[tested] = predict_head(trained, RowView(views[0], np.flatnonzero(tested)))
     predicted = table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=table["fold"].to_numpy(int))
     return predicted.dropna(subset=["y_prob"])
 
 
 def repeat_folds(
-    views: Views, table: pd.DataFrame, settings: Settings, schedule: Sequence[float] | None = None
+    views: Views,
+    table: pd.DataFrame,
+    settings: Settings,
+    schedule: Sequence[float] | None = None,
+    head: "keras.Model | None" = None,
 ) -> list[float]:
-    """Cross-validate again, with other seeds and folds dealt anew: what training and folds alone move.
+    """Cross-validate again with other seeds and other folds: the spread due to training and folds alone.
 
     Parameters
     ----------
-    views, table, settings, schedule
-        As for `cross_validate`; the table also with status, label and source_group.
+    views, table, settings, schedule, head
+        As for `cross_validate`; the table also has status, label and source_group.
 
     Returns
     -------
     list of float
-        AUROC of all images together, out of fold; one per repeat, missing where the table has no row.
+        AUROC of all images together, out of fold; one per repeat, NaN if the table is empty.
     """
-    found = []
+    scores = []
     for repeat in range(settings.repeats):
-        if not len(table):
-            found.append(np.nan)
+        if table.empty:
+            scores.append(np.nan)
             continue
         seed = derive_seed(settings.seed, "folds again", repeat)
-        dealt = table.assign(fold=assign_folds(table, settings.folds, seed))
-        predicted = cross_validate(views, dealt, settings.model_copy(update={"seed": seed}), schedule)
-        found.append(plain_auroc(predicted["y_true"], predicted["y_prob"]))
-    return found
+        other = table.assign(fold=assign_folds(table, settings.folds, seed))
+        predicted = cross_validate(views, other, settings.model_copy(update={"seed": seed}), schedule, head)
+        scores.append(plain_auroc(predicted["y_true"], predicted["y_prob"]))
+    return scores
 
 
 def _train_folds(
     views: Views,
     table: pd.DataFrame,
     settings: Settings,
-    stopped_by: str,
+    stopped_by: Literal["own fold", "next fold", "schedule"],
     schedule: Sequence[float] | None = None,
+    head: "keras.Model | None" = None,
 ) -> Iterator[tuple[np.ndarray, "keras.Model", pd.DataFrame]]:
-    """For each fold yield which images it judges, the head that the others trained, and the history of its
-    training.
+    """Yield for each fold which images it tests, the head trained on the others, and the history.
 
-    The head is the same object each time, trained anew: it is to be used before the next fold.
+    The head is the same object each time, trained again: use it before the next fold.
     """
     y, fold = table["y_true"].to_numpy(), table["fold"].to_numpy(int)
     counted = table["counted"].astype(bool).to_numpy() if "counted" in table else np.ones(len(table), bool)
-    folds, head = np.unique(fold), None
-    for test, following in zip(folds, np.roll(folds, -1), strict=True):
-        judged, rest = counted & (fold == test), fold != test
-        aside = {"own fold": judged, "next fold": counted & (fold == following), "schedule": None}[stopped_by]
+    folds, head = np.unique(fold), copy_head(head) if head is not None else None
+    for own, following in zip(folds, np.roll(folds, -1), strict=True):
+        tested, trained = counted & (fold == own), fold != own
+        watched = {"own fold": tested, "next fold": counted & (fold == following), "schedule": None}[
+            stopped_by
+        ]
         if stopped_by == "next fold":
-            rest = rest & (fold != following)
-        if len(set(y[rest])) < 2 or (aside is not None and len(set(y[aside])) < 2):
+            trained = trained & (fold != following)
+        if len(set(y[trained])) < 2 or (watched is not None and len(set(y[watched])) < 2):
             continue
-        watched = None if aside is None else (RowView(views[0], np.flatnonzero(aside)), y[aside])
-        kept = [
-            RowView(view, np.flatnonzero(rest)) for view in views
-        ]  # no copies: TensorFlow holds what it was once given
-        head, history = train_head((kept, y[rest]), watched, settings, head, schedule=schedule)
-        yield judged, head, history
+        validation = None
+        if watched is not None:
+            validation = (RowView(views[0], np.flatnonzero(watched)), y[watched])
+        # views of rows, not copies: TensorFlow does not free the arrays it was given
+        train = ([RowView(view, np.flatnonzero(trained)) for view in views], y[trained])
+        head, history = train_head(train, validation, settings, head, schedule=schedule)
+        yield tested, head, history

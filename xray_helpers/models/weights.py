@@ -1,6 +1,6 @@
-"""Files of trained weights: chosen in a folder, fetched where Keras publishes them, checked and loaded.
+"""Files of trained weights: chosen in a folder, downloaded where Keras publishes them, checked and loaded.
 
-All but `load_weights` does without TensorFlow, so that what is missing or wrong is said before any work.
+All but `load_weights` works without TensorFlow, so that missing or wrong files are reported before any work.
 """
 
 import hashlib
@@ -26,23 +26,22 @@ if TYPE_CHECKING:
     import h5py
     import keras
 BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
-_ANSWER_SECONDS = 4.0  # within which a server has to answer
-_STALL_SECONDS = 20.0  # after which a download that brings nothing more is given up
+_ANSWER_SECONDS = 4.0  # for the first answer of a server
+_STALL_SECONDS = 20.0  # without new data, after which a download is given up
 
 
 class PublishedWeights(NamedTuple):
-    """Weights of a network without its classification top, as Keras publishes them.
+    """Weights of a network without its classification layer, as Keras publishes them.
 
     Attributes
     ----------
     model : str
-        Of the registry.
     address : str
-        Below `BASE_URL`.
+        Relative to `BASE_URL`.
     md5 : str
-        Of the file, as Keras's source states it; empty where it states none.
+        Hash of the file, as Keras's source states it; empty if it states none.
     parameters : int
-        That the file holds.
+        Number of parameters in the file.
     """
 
     model: str
@@ -57,23 +56,22 @@ class PublishedWeights(NamedTuple):
 
 
 def keras_file(published: PublishedWeights) -> Path:
-    """Return where Keras keeps what it has downloaded, there or not."""
+    """Return where Keras keeps its download of published weights, whether or not it exists."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
     return home / "models" / published.file
 
 
 def choose_file(published: PublishedWeights, place: Path) -> Path:
-    """Return the weights file of a network: `place` itself, or the best file in it that is named for the
-    network.
+    """Return the weights file of a network: `place` itself, or the best file in it named after the network.
 
-    Case and punctuation of names do not matter. Files whose content fits go before all others, then the name
-    that Keras gives, the resolution that Keras's name states, and a name that says it is without the top.
+    Case and punctuation of names do not matter. Files with the right number of parameters come first, then
+    the name that Keras gives, the resolution in Keras's name, and names that say "notop".
 
     Raises
     ------
     InputError
-        When there is none, when all are of another width, version or with the top by their names, or when
-        several are equally good.
+        If there is none, if the names of all say another width, another version or with the classification
+        layer, or if several are equally good.
     """
     if place.is_file():
         return place
@@ -81,19 +79,15 @@ def choose_file(published: PublishedWeights, place: Path) -> Path:
         raise InputError(
             f"There are no weights at {place}: it should be a file or a folder that holds {published.file}."
         )
-    files = [file for file in sorted(place.iterdir()) if _is_named_for(file, published.model)]
+    files = [file for file in sorted(place.iterdir()) if _is_named_after(file, published.model)]
     fitting = [file for file in files if count_parameters(file) == published.parameters]
-    usable = fitting or [file for file in files if not _is_named_otherwise(file.name, published)]
+    usable = fitting or [file for file in files if not _contradicts(file.name, published)]
     if not usable:
-        there = (
-            f"; {', '.join(file.name for file in files[:3])} is another network, or with its top"
-            if files
-            else ""
-        )
+        found = ", ".join(file.name for file in files[:3])
+        found = f"; {found} is another network, or with its top" if files else ""
         raise InputError(
-            f"There are no weights of {published.model} in {place}{there}: it wants a file whose name "
-            "starts with the "
-            f"model's, such as {published.file}. Leave the model out with --models, or give -p "
+            f"There are no weights of {published.model} in {place}{found}: the name of the file should start "
+            f"with the model's, such as {published.file}. Leave the model out with --models, or give -p "
             "weights=random."
         )
     ranks = [_rank(file.name, published) for file in usable]
@@ -106,43 +100,40 @@ def choose_file(published: PublishedWeights, place: Path) -> Path:
     return best[0]
 
 
-def _key(text: str) -> str:
+def _normalise(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def _is_named_for(file: Path, model: str) -> bool:
-    wanted = file.suffix.lower() in (".h5", ".keras") and not file.name.startswith(".") and file.is_file()
-    return wanted and _key(file.name).startswith(_key(model))
+def _is_named_after(file: Path, model: str) -> bool:
+    is_weights = file.suffix.lower() in (".h5", ".keras") and not file.name.startswith(".") and file.is_file()
+    return is_weights and _normalise(file.name).startswith(_normalise(model))
 
 
 def _width_and_side(name: str) -> tuple[str | None, str | None]:
-    """Return the alpha and the resolution that a name states, as Keras's names of MobileNets do
-    (``_1.0_224_``).
-    """
+    """Return the alpha and the resolution in a name, as in Keras's names of MobileNets (``_1.0_224_``)."""
     alpha = re.search(r"(?<!\d)[01]\.\d+(?!\d)", name)
     side = re.search(r"(?<!\d)(96|128|160|192|224)(?!\d)", name)
     return (alpha and alpha[0], side and side[0])
 
 
-def _is_named_otherwise(name: str, published: PublishedWeights) -> bool:
-    """Return whether the name says another version (ResNet50V2), another width, or Keras's file with the
-    top.
-    """
+def _contradicts(name: str, published: PublishedWeights) -> bool:
+    """Return whether a name says another version or width, or is Keras's with the classification layer."""
     alpha, wanted = _width_and_side(name)[0], _width_and_side(published.file)[0]
     other_width = bool(alpha and wanted) and float(alpha) != float(wanted)
-    other_version = re.match(r"v\d", _key(name).removeprefix(_key(published.model)))
+    other_version = re.match(r"v\d", _normalise(name).removeprefix(_normalise(published.model)))
     return other_width or bool(other_version) or name == re.sub("_no_?top", "", published.file)
 
 
 def _rank(name: str, published: PublishedWeights) -> tuple[bool, bool, bool, bool]:
     side, wanted = _width_and_side(name)[1], _width_and_side(published.file)[1]
     other_side = bool(side and wanted) and side != wanted
-    return (name != published.file, other_side, "notop" not in _key(name), bool(wanted) and not side)
+    return (name != published.file, other_side, "notop" not in _normalise(name), bool(wanted) and not side)
 
 
 def count_parameters(path: Path) -> int | None:
-    """Return how many weights a file holds, in any layout of Keras, without an optimizer's; None if it is not
-    readable.
+    """Return the number of parameters in a file of any Keras layout, or None if it cannot be read.
+
+    The state of an optimizer does not count.
     """
     import h5py
 
@@ -165,20 +156,19 @@ def _open(path: Path) -> "h5py.File":
 
     if not zipfile.is_zipfile(path):
         return h5py.File(path, "r")
-    with zipfile.ZipFile(path) as whole:
-        return h5py.File(io.BytesIO(whole.read("model.weights.h5")), "r")
+    with zipfile.ZipFile(path) as archive:
+        return h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r")
 
 
 def find_problem(published: PublishedWeights, path: Path, *, by_hash: bool = False) -> str:
-    """Return in a few words why a file is not the weights of a network; an empty string where it may be.
+    """Return why a file cannot be the weights of a network, or an empty string.
 
     Parameters
     ----------
-    published : Published
+    published : PublishedWeights
     path : Path
     by_hash : bool
-        Compare with the published hash too, where there is one: for files that are said to be the published
-        ones.
+        Whether to compare the published hash too, if there is one.
     """
     count = count_parameters(path)
     if count is None:
@@ -186,8 +176,7 @@ def find_problem(published: PublishedWeights, path: Path, *, by_hash: bool = Fal
     if count != published.parameters:
         return (
             f"it holds {count:,} parameters, not {published.parameters:,}; it is with the top, of another "
-            "width or of "
-            "another network"
+            "width or of another network"
         )
     if by_hash and published.md5:
         with open(path, "rb") as handle:
@@ -197,86 +186,69 @@ def find_problem(published: PublishedWeights, path: Path, *, by_hash: bool = Fal
 
 
 def check_file(published: PublishedWeights, path: Path) -> Path:
-    """Return `path` if the file can be the network's weights by their number.
-
-    Raises
-    ------
-    InputError
-        Otherwise.
-    """
+    """Return `path`; raise `InputError` if it does not have the network's number of parameters."""
     problem = find_problem(published, path)
     if problem:
         raise InputError(
             f"The weights {path.name} do not fit {published.model} without its top: {problem}. Put "
-            f"{published.file}, as "
-            "Keras publishes it, into a folder, with the files of the other models, and give -p "
-            "weights=FOLDER."
+            f"{published.file}, as Keras publishes it, into a folder, with the files of the other models, "
+            "and give -p weights=FOLDER."
         )
     return path
 
 
 def fetch_file(published: PublishedWeights) -> Path:
-    """Return Keras's file of published weights, downloaded into Keras's folder where it is not there, or
-    damaged.
+    """Return Keras's file of published weights, downloaded if it is missing or damaged.
 
-    It is checked by Keras's hash. Keras states none for MobileNetV2: there the file has to open, to its end,
-    and to hold the right number of weights.
+    It is checked by Keras's hash. Keras states none for MobileNetV2, whose file must have the right number of
+    parameters.
 
     Raises
     ------
     InputError
-        When it cannot be had: no network, an error of the server, another file, a folder that cannot be
-        written.
+        If it cannot be had: no network, an error of the server, another file, a read-only folder.
     """
     path = keras_file(published)
-    there = path.is_file()
-    problem = find_problem(published, path, by_hash=True) if there else "it is not there"
+    exists = path.is_file()
+    problem = find_problem(published, path, by_hash=True) if exists else "it is missing"
     if not problem:
         return path
     with compute_lock(f"weights-{published.file}"):
-        if path.is_file() and not find_problem(published, path, by_hash=True):  # another process had it
+        if path.is_file() and not find_problem(published, path, by_hash=True):  # by another process
             return path
         try:
             _download(published, path)
         except (OSError, HTTPException, ValueError) as error:
-            state = (
-                f"{published.file} in Keras's folder cannot be used ({problem})"
-                if there
-                else f"{published.file} is missing"
-            )
+            state = f"in Keras's folder cannot be used ({problem})" if exists else "is missing"
             raise InputError(
-                f"The ImageNet weights of {published.model} cannot be had: {state}, and its download failed "
-                f"({_reason(error)})."
+                f"The ImageNet weights of {published.model} cannot be had: {published.file} {state}, and its "
+                f"download failed ({_reason(error)})."
             ) from None
     return path
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what an exception says, without the place on this machine that it happened
-    at.
-    """
+    """Return the first line of an error's message, without paths of this machine."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).splitlines()[0][:200].rstrip(".")
 
 
 def _download(published: PublishedWeights, path: Path) -> None:
-    """Put a file in its place, whole and checked, or not at all."""
-    answer = _ask(BASE_URL + published.address)
-    print(
-        f"downloading {published.file} ({int(answer.headers.get('Content-Length') or 0) / 1e6:.0f} MB) …",
-        flush=True,
-    )
-    with answer, atomic_write(path) as partial:
+    response = _request(BASE_URL + published.address)
+    size = int(response.headers.get("Content-Length") or 0) / 1e6
+    print(f"downloading {published.file} ({size:.0f} MB) …", flush=True)
+    with response, atomic_write(path) as partial:
         with open(partial, "wb") as out:
-            shutil.copyfileobj(answer, out)
+            shutil.copyfileobj(response, out)
         problem = find_problem(published, partial, by_hash=True)
         if problem:
-            raise ValueError(f"what came is not it: {problem}")
+            raise ValueError(f"the file received cannot be used: {problem}")
 
 
-def _ask(url: str) -> HTTPResponse:
-    """Return a server's answer within `_ANSWER_SECONDS`; asked in a thread, because name look-up knows no
-    time-out.
+def _request(url: str) -> HTTPResponse:
+    """Return a server's response within `_ANSWER_SECONDS`.
+
+    It runs in a thread, because the time-out of `urlopen` does not cover the look-up of the name.
     """
     answers: list[HTTPResponse | Exception] = []
 
@@ -297,28 +269,20 @@ def _ask(url: str) -> HTTPResponse:
 
 
 def load_weights(network: "keras.Model", path: Path, model: str) -> list[np.ndarray]:
-    """Load a file into a network and return its weights, whichever of Keras's layouts it has and whatever it
-    is called.
+    """Load a file of any Keras layout into a network, whatever the file is called; return the weights.
 
     Raises
     ------
     InputError
-        When it does not fit, or holds numbers that are not finite.
+        If it does not fit, or holds numbers that are not finite.
     """
-    with tempfile.TemporaryDirectory() as place:
+    unreadable = (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile)
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            network.load_weights(_named_by_layout(path, Path(place)))
-        except (
-            ValueError,
-            OSError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-            zipfile.BadZipFile,
-        ) as problem:
+            network.load_weights(_with_ending_of_layout(path, Path(folder)))
+        except unreadable as error:
             raise InputError(
-                f"The weights {path.name} do not fit {model} without its top: {_reason(problem)}."
+                f"The weights {path.name} do not fit {model} without its top: {_reason(error)}."
             ) from None
     weights = network.get_weights()
     if not all(np.isfinite(part).all() for part in weights):
@@ -328,8 +292,8 @@ def load_weights(network: "keras.Model", path: Path, model: str) -> list[np.ndar
     return weights
 
 
-def _named_by_layout(path: Path, place: Path) -> Path:
-    """Return the file, or a copy of it in `place` whose ending tells Keras the layout that it has."""
+def _with_ending_of_layout(path: Path, folder: Path) -> Path:
+    """Return the file, or a copy of it in `folder`, with the ending by which Keras recognises its layout."""
     if zipfile.is_zipfile(path):
         ending = ".keras"
     else:
@@ -337,4 +301,4 @@ def _named_by_layout(path: Path, place: Path) -> Path:
             legacy = "model_weights" in file or any(name.startswith("layer_names") for name in file.attrs)
         ending = ".h5" if legacy else ".weights.h5"
     fits = path.name.endswith(ending) and (ending != ".h5" or not path.name.endswith(".weights.h5"))
-    return path if fits else Path(shutil.copyfile(path, place / f"weights{ending}"))
+    return path if fits else Path(shutil.copyfile(path, folder / f"weights{ending}"))
