@@ -111,6 +111,7 @@ def study(seed, kind, groups=60, images=4):
     return pd.DataFrame({"y_true": y.astype(int), "y_prob": p, "group": group})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("groups", "images"), [(60, 4), (40, 1)])
 def test_verdicts_on_perfect_and_on_noise_scores_are_wrong_in_at_most_five_percent(groups, images):
     """In 200 studies, 5 % are at most 19 (binomial, 99.9 %)."""

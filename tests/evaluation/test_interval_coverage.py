@@ -22,6 +22,7 @@ def covered():
     return table.set_index(["setting", "metric"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [EQUAL, NEAR_ONE, COPIES])
 @pytest.mark.parametrize("metric", ["auroc", "recall", "specificity", "accuracy"])
 def test_intervals_contain_the_truth_in_at_least_ninety_three_percent_of_studies(covered, setting, metric):
@@ -57,6 +58,7 @@ def test_intervals_that_ignore_groups_cover_too_seldom():
     assert held < 60
 
 
+@pytest.mark.slow
 def test_equal_models_with_many_copies_differ_in_about_five_percent_of_studies():
     row = type_one_error(STUDIES, [COPIES], seed=2).iloc[0]
     assert row["tested"] > 0.9 * STUDIES
@@ -69,6 +71,7 @@ def test_equal_models_with_many_copies_differ_in_about_five_percent_of_studies()
     assert row["DeLong"] > 0.5
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_images_take_seconds_and_little_memory():
     seconds = float(measure_speed().split("models ")[1].split(" s")[0])
     assert seconds < 60

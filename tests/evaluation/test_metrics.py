@@ -331,6 +331,7 @@ def test_a_target_sensitivity_is_reached_elsewhere_or_its_interval_is_reported()
     assert describe_rule(sure).endswith("reached by its lower bound")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "truth"),
     [("sensitivity", stats.norm.cdf((1.5 - stats.norm.ppf(0.9)) / 3)), ("youden", stats.norm.cdf(0.75 / 3))],

@@ -24,6 +24,7 @@ def study(seed, readers=5, n=100, gain=0.0, luck=0.25):
     return test.assign(y_pred=(own > 0.6).astype(int)), pd.concat(said, ignore_index=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readers", [1, 4])
 def test_equals_differ_in_few_studies_and_a_better_model_in_many(readers):
     luck = 0.0 if readers == 1 else 0.25

@@ -101,6 +101,7 @@ def test_missing_repeats_are_reported(study):
     assert describe_spread(summary) == "Nothing was repeated: the spread is not known."
 
 
+@pytest.mark.slow
 def test_with_few_validation_sources_folds_of_train_choose_the_epochs(study):
     from xray_helpers.models.head import train_head
     from xray_helpers.models.resampling import choose_schedule, describe_schedule
@@ -126,6 +127,7 @@ def test_with_few_validation_sources_folds_of_train_choose_the_epochs(study):
     assert "uncertain" in describe_schedule(None, few)
 
 
+@pytest.mark.slow
 def test_with_a_schedule_two_folds_are_enough_and_seeds_keep_to_it(study):
     from xray_helpers.models.resampling import cross_validate, repeat_seeds
 

@@ -73,6 +73,7 @@ def test_every_file_is_read_or_has_its_reason(root, folder):
     assert len(pictures()) >= 60
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc"
 )
