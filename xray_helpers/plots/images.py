@@ -1,6 +1,7 @@
 """Grids of radiographs, with captions, decisions or maps over them: pictures in, a figure out."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,10 +10,83 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xray_helpers.explain.maps import scale_map
-from xray_helpers.plots.style import with_alt
+from xray_helpers.plots.style import escape_dollars, with_alt
 from xray_helpers.settings import class_names
 
-_LISTED = 16  # captions that an alternative text repeats
+_MAX_LISTED = 16  # captions that the alternative text repeats
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A radiograph in a grid.
+
+    Attributes
+    ----------
+    picture : ndarray of uint8, shape (height, width), 0-255
+    caption, title : str
+        Below and above it.
+    frame : str
+        The colour of its frame; the theme's where it is empty.
+    map : ndarray of float, shape (rows, columns), optional
+        Laid over the picture, in proportion to its own largest value.
+    boxes : ndarray, shape (k, 4)
+        left, top, right, bottom in pixels.
+    """
+
+    picture: np.ndarray
+    caption: str = ""
+    title: str = ""
+    frame: str = ""
+    map: np.ndarray | None = None
+    boxes: Sequence[np.ndarray] = ()
+
+    def draw(self, ax: Axes) -> None:
+        """Draw it on axes that were switched off."""
+        ax.set_axis_on()
+        ax.imshow(self.picture, cmap="gray", vmin=0, vmax=255)
+        if self.map is not None:
+            heat = scale_map(self.map / (self.map.max() or 1), self.picture.shape).clip(0, 1)
+            ax.imshow(heat, cmap="inferno", alpha=0.55 * heat, vmin=0, vmax=1)
+        for left, top, right, bottom in self.boxes:
+            size = (right - left, bottom - top)
+            ax.add_patch(plt.Rectangle((left, top), *size, fill=False, edgecolor="#5ad1ff", linewidth=1.4))
+        if self.frame:
+            ax.spines[:].set(color=self.frame, linewidth=2.5)
+        ax.set_xlabel(escape_dollars(self.caption), fontsize=8)
+        ax.set_title(escape_dollars(self.title), fontsize=9)
+
+
+def plot_panels(
+    panels: Sequence[Panel | None], columns: int, *, title: str = "", size: tuple[float, float] = (1.9, 2.2)
+) -> Figure:
+    """Draw radiographs in a grid, row by row.
+
+    Parameters
+    ----------
+    panels : sequence of Panel or None
+        None leaves a place empty.
+    columns : int
+    title : str
+    size : (float, float)
+        Width and height of a panel in inches.
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        max(rows, 1),
+        columns,
+        figsize=(size[0] * columns, max(size[1] * rows, 0.5) + 0.4),
+        layout="constrained",
+        squeeze=False,
+        subplot_kw={"xticks": [], "yticks": []},
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        if panel is not None:
+            panel.draw(ax)
+    if title:
+        figure.suptitle(escape_dollars(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
 
 
 def plot_radiographs(
@@ -23,74 +97,47 @@ def plot_radiographs(
     columns: int = 4,
     colors: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw radiographs in a grid, grey 0-255, a caption below each; `colors` frames them."""
-    pictures = list(pixels)
-    if not pictures:
-        figure = plt.figure(figsize=(1.9 * columns, 1), layout="constrained")
-        figure.text(0.5, 0.3, "none", ha="center")
-        figure.suptitle(_plain(title), fontsize=11, fontweight="bold")
-        return with_alt(figure, f"{title}: none.")
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.9 * columns, 2.2 * rows + 0.4), layout="constrained", squeeze=False
+    """Draw radiographs, grey 0-255, each with a caption below, in frames of `colors`."""
+    frames = colors or [""] * len(captions)
+    panels = [
+        Panel(picture, caption, frame=frame)
+        for picture, caption, frame in zip(pixels, captions, frames, strict=True)
+    ]
+    figure = plot_panels(panels, columns, title=title)
+    if not panels:
+        figure.text(0.01, 0.1, "none")
+    return with_alt(
+        figure, ". ".join(filter(None, (f"{len(panels)} radiographs", title, _list(captions)))) + "."
     )
-    for index, ax in enumerate(axes.flat):
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
-        if index >= len(pictures):
-            ax.set_axis_off()
-            continue
-        ax.imshow(pictures[index], cmap="gray", vmin=0, vmax=255)
-        ax.set_xlabel(_plain(captions[index]), fontsize=8)
-        for spine in ax.spines.values():
-            spine.set(color=colors[index] if colors else "#8a8a8a", linewidth=2.5 if colors else 0.8)
-    figure.suptitle(_plain(title), fontsize=11, fontweight="bold")
-    listed = "; ".join(str(caption).replace("\n", ", ") for caption in captions[:_LISTED])
-    return with_alt(figure, f"{len(pictures)} radiographs. {title}. {listed}.")
-
-
-def _plain(text: str) -> str:
-    return str(text).replace("$", r"\$")  # a file's name is no formula
 
 
 def plot_sample_predictions(
     pixels: Iterable[np.ndarray], sample: pd.DataFrame, *, model: str, threshold: float
 ) -> Figure:
-    """Draw radiographs with predicted and actual class; columns y_true, y_pred, y_prob, path."""
-    captions, colors = [], []
-    for row in sample.itertuples():
-        right = row.y_true == row.y_pred
-        captions.append(
-            f"{'right' if right else 'WRONG'}: predicted {class_names()[row.y_pred]}\n"
-            f"actual {class_names()[row.y_true]}, P = {row.y_prob:.2f}"
-        )
-        colors.append("#2e7d4f" if right else "#c22d2d")
+    """Draw radiographs with predicted and actual class; columns y_true, y_pred, y_prob."""
+    is_right = sample["y_true"] == sample["y_pred"]
+    captions = [
+        f"{'right' if right else 'WRONG'}: predicted {class_names()[row.y_pred]}\n"
+        f"actual {class_names()[row.y_true]}, P = {row.y_prob:.2f}"
+        for row, right in zip(sample.itertuples(), is_right, strict=True)
+    ]
     title = f"{model}: {len(sample)} random test images, threshold {threshold:.2f}"
+    colors = ["#2e7d4f" if right else "#c22d2d" for right in is_right]
     figure = plot_radiographs(pixels, captions, title=title, colors=colors)
-    right = int((sample["y_true"] == sample["y_pred"]).sum())
-    return with_alt(figure, f"{title}, with predicted and actual class; {right} are right.")
+    return with_alt(figure, f"{title}, with predicted and actual class; {is_right.sum()} are right.")
 
 
 def plot_groups(
     groups: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]], *, columns: int = 8
 ) -> Figure:
-    """Draw groups of same-source pictures, a strip each: (title, pictures, captions); at most `columns` a
-    strip.
-    """
-    figure, axes = plt.subplots(
-        len(groups), columns, figsize=(1.5 * columns, 2.0 * len(groups)), layout="constrained", squeeze=False
-    )
-    for row, (title, pictures, captions) in zip(axes, groups, strict=True):
-        for index, ax in enumerate(row):
-            if index >= len(pictures):
-                ax.set_axis_off()
-                continue
-            ax.imshow(pictures[index], cmap="gray", vmin=0, vmax=255)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
-            ax.set_xlabel(_plain(captions[index]), fontsize=7)
-        row[0].set_title(_plain(title), fontsize=9)
-    listed = "; ".join(str(title) for title, _, _ in groups[:_LISTED])
+    """Draw groups of same-source pictures, one row each: title, pictures and captions, at most `columns`."""
+    panels: list[Panel | None] = []
+    for title, pictures, captions in groups:
+        titles = [title] + [""] * (len(pictures) - 1)
+        row = [Panel(*each) for each in zip(pictures, captions, titles, strict=True)]
+        panels += (row + [None] * columns)[:columns]
+    figure = plot_panels(panels, columns, size=(1.5, 2.0))
+    listed = _list([title for title, _, _ in groups])
     return with_alt(figure, f"Strips of {len(groups)} groups of pictures of one source each. {listed}.")
 
 
@@ -102,33 +149,23 @@ def plot_saliency_maps(
     title: str,
     columns: int = 6,
 ) -> Figure:
-    """Draw radiographs with their maps over them, in proportion to each map's largest value, and boxes where
-    known.
+    """Draw radiographs with their maps over them, and the boxes of known fractures.
 
     Parameters
     ----------
-    pictures : sequence of uint8 arrays, shape (height, width), 0-255
+    pictures : sequence of ndarray of uint8, shape (height, width), 0-255
     overlays : sequence of (map, boxes)
-        float arrays, shape (rows, columns), and (k, 4): left, top, right, bottom in pixels.
+        See `Panel`.
     captions : sequence of str
     title : str
     columns : int
     """
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.9 * columns, 2.35 * rows), layout="constrained", squeeze=False
-    )
-    for ax in axes.flat[len(pictures) :]:
-        ax.set_axis_off()
-    for ax, picture, (grid, known), caption in zip(axes.flat, pictures, overlays, captions, strict=False):
-        _draw_map(ax, picture, grid)
-        for left, top, right, bottom in known:
-            ax.add_patch(
-                plt.Rectangle((left, top), right - left, bottom - top, fill=False, ec="#5ad1ff", lw=1.4)
-            )
-        ax.set_xlabel(caption, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    return with_alt(figure, f"{title}. {'; '.join(captions[:_LISTED])}.")
+    panels = [
+        Panel(picture, caption, map=grid, boxes=boxes)
+        for picture, caption, (grid, boxes) in zip(pictures, captions, overlays, strict=True)
+    ]
+    figure = plot_panels(panels, columns, title=title)
+    return with_alt(figure, f"{title}. {_list(captions)}.")
 
 
 def plot_controls(
@@ -138,38 +175,26 @@ def plot_controls(
     *,
     title: str,
 ) -> Figure:
-    """Draw a row a radiograph: itself, then each kind of map over it, in proportion to each map's largest
-    value.
+    """Draw one row per radiograph: the picture, then each kind of map over it.
 
     Parameters
     ----------
-    pictures : sequence of uint8 arrays, shape (height, width), 0-255
+    pictures : sequence of ndarray of uint8, shape (height, width), 0-255
     maps : dict
-        Name to maps of the pictures, float, shape (rows, columns); one that says the same everywhere is
-        called empty.
+        The name of each kind, and its maps of the pictures, see `Panel`; a map of one value is captioned
+        ``empty``.
     captions : sequence of str
     title : str
     """
-    size = (2.1 * (1 + len(maps)), 0.5 + 2.25 * len(pictures))
-    figure, axes = plt.subplots(
-        len(pictures), 1 + len(maps), figsize=size, layout="constrained", squeeze=False
-    )
-    for row, picture, caption, *grids in zip(axes, pictures, captions, *maps.values(), strict=True):
-        for ax, grid in zip(row, [None, *grids], strict=True):
-            _draw_map(ax, picture, grid)
-            if grid is not None and not np.ptp(grid):
-                ax.set_xlabel("empty", fontsize=9)
-        row[0].set_xlabel(caption, fontsize=9)
-    for ax, name in zip(axes[0], ["the picture", *maps], strict=True):
-        ax.set_title(name, fontsize=9, loc="center")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    panels = []
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        panels.append(Panel(picture, caption, "" if index else "the picture"))
+        for name, grids in maps.items():
+            about = "" if np.ptp(grids[index]) else "empty"
+            panels.append(Panel(picture, about, "" if index else name, map=grids[index]))
+    figure = plot_panels(panels, 1 + len(maps), title=title, size=(2.1, 2.25))
     return with_alt(figure, f"{title}. One row per image; columns: the picture, {', '.join(maps)}.")
 
 
-def _draw_map(ax: Axes, picture: np.ndarray, grid: np.ndarray | None) -> None:
-    ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    if grid is not None:
-        heat = scale_map(grid / (grid.max() or 1), picture.shape).clip(0, 1)
-        ax.imshow(heat, cmap="inferno", alpha=0.55 * heat, vmin=0, vmax=1)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
+def _list(captions: Sequence[str]) -> str:
+    return "; ".join(str(caption).replace("\n", ", ") for caption in captions[:_MAX_LISTED])

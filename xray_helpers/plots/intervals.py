@@ -1,126 +1,129 @@
-"""Values with their intervals, as forest plots and rankings: a table in, axes out."""
+"""Values with their 95 % intervals: subgroups, spread, ranking, the scores of one model and of all."""
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
-from xray_helpers.evaluation.intervals import describe
+from xray_helpers.evaluation.intervals import describe, read_entry, unflatten_entry
 from xray_helpers.evaluation.metrics import METRIC_TITLES
 from xray_helpers.evaluation.variability import describe_spread
-from xray_helpers.plots.style import model_color, new_axes, with_alt
+from xray_helpers.plots.style import REFERENCE, escape_dollars, model_color, new_axes, with_alt
+
+_MAX_LISTED = 12  # rows that the alternative text repeats
+
+
+def plot_intervals(
+    rows: Sequence[dict[str, Any]],
+    *,
+    title: str,
+    xlabel: str = "AUROC",
+    reference: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw values with their intervals, one row each, from top to bottom.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        label, value, ci_low, ci_high (None where there is none), and optionally color, marker, and note: a
+        text that stands in the place of a missing value.
+    title, xlabel : str
+    reference : float, optional
+        A dotted line.
+    ax : Axes, optional
+    """
+    ax = new_axes(ax, figsize=(7.4, 1.0 + 0.42 * len(rows)))
+    texts = []
+    for place, row in enumerate(rows):
+        color = row.get("color", "#1f4e79")
+        note = row.get("note", "not defined")
+        texts.append(f"{row['label']}: {note if row['value'] is None else describe(row)}")
+        if row["value"] is None:
+            where = {"transform": ax.get_yaxis_transform(), "va": "center"}
+            ax.text(0.02, place, note, fontsize=8, color="#555555", **where)
+            continue
+        if row["ci_low"] is not None:
+            ax.plot([row["ci_low"], row["ci_high"]], [place, place], color=color, linewidth=2, alpha=0.75)
+        ax.plot(row["value"], place, row.get("marker", "o"), color=color, ms=7)
+    if reference is not None:
+        ax.axvline(reference, **REFERENCE)
+    ax.set_yticks(range(len(rows)), [escape_dollars(row["label"]) for row in rows])
+    ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel=xlabel, title=title)
+    ax.grid(visible=False, axis="y")
+    more = f"; and {len(rows) - _MAX_LISTED} more" if len(rows) > _MAX_LISTED else ""
+    return with_alt(ax, f"{title}. {'; '.join(texts[:_MAX_LISTED])}{more}.")
 
 
 def plot_forest(
     table: pd.DataFrame, *, metric: str = "auroc", title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Draw a value with its interval a row; columns column, value, n, n_groups, `metric`, ``_low``,
-    ``_high``.
+    """Draw a metric of all images, in the first row, and of subgroups.
+
+    Columns column, value, n, n_groups, and `metric` with ``_low`` and ``_high``; where it is not defined,
+    recall or specificity with theirs, or a reason.
     """
-    table = table.reset_index(drop=True)
-    ax = new_axes(ax, figsize=(7.4, 0.8 + 0.34 * len(table)))
-    labels = []
-    for place, row in enumerate(table.to_dict("records")):
-        name = row["value"] if row["column"] == "all" else f"{row['column']} = {row['value']}"
-        labels.append(f"{str(name)[:40]}  (n = {row['n']} in {row['n_groups']})".replace("$", r"\$"))
-        value, low, high = (row[key] for key in (metric, f"{metric}_low", f"{metric}_high"))
-        if pd.isna(value):
-            ax.text(0.02, place, _instead(row, metric), va="center", fontsize=8, color="#555555")
-            continue
-        if pd.notna(low):
-            ax.plot([low, high], [place, place], color="#4c6a87", linewidth=1.6)
-        ax.plot(value, place, marker="D" if row["column"] == "all" else "o", color="#1f4e79", ms=6)
-    if pd.notna(table[metric].iloc[0]):
-        ax.axvline(table[metric].iloc[0], color="#8a8a8a", linestyle=":", linewidth=1)
-    ax.set(
-        yticks=range(len(table)),
-        yticklabels=labels,
-        xlim=(0, 1.02),
-        xlabel=METRIC_TITLES[metric],
-        title=title or f"{METRIC_TITLES[metric]} by subgroup, 95 % intervals",
-    )
-    ax.invert_yaxis()
-    ax.grid(visible=False, axis="y")
-    known = table[table[metric].notna()].head(12)
-    listed = [
-        f"{label.split('  (')[0]} {_describe(row, metric)}"
-        for label, row in zip(np.array(labels)[known.index], known.to_dict("records"), strict=True)
-    ]
-    return with_alt(ax, f"Forest plot: {ax.get_title('left')}. {'; '.join(listed)}.")
+    rows = []
+    for row in table.to_dict("records"):
+        is_all = row["column"] == "all"
+        name = str(row["value"]) if is_all else f"{row['column']} = {row['value']}"
+        label = f"{name[:40]}  (n = {row['n']} in {row['n_groups']})"
+        look = {"marker": "D" if is_all else "o", "note": _describe_one_class(row, metric)}
+        rows.append({"label": label} | unflatten_entry(row, metric) | look)
+    title = title or f"{METRIC_TITLES[metric]} by subgroup, 95 % intervals"
+    ax = plot_intervals(rows, title=title, xlabel=METRIC_TITLES[metric], reference=rows[0]["value"], ax=ax)
+    ax.set_xlim(0, 1.02)
+    return ax
 
 
-def _describe(row: dict, metric: str) -> str:
-    """Return a value of a row with its interval."""
-    return describe({"value": row[metric], "ci_low": row[f"{metric}_low"], "ci_high": row[f"{metric}_high"]})
-
-
-def _instead(row: dict, metric: str) -> str:
-    """Return what is known of a subgroup that has no AUROC: the sensitivity or specificity of its one
-    class.
-    """
+def _describe_one_class(row: dict[str, Any], metric: str) -> str:
+    """Return the sensitivity or specificity of a subgroup of one class, which has no AUROC."""
     for name in ("recall", "specificity"):
         if pd.notna(row.get(name)):
-            return f"one class; {METRIC_TITLES[name].lower()} {_describe(row, name)}"
+            return f"one class; {METRIC_TITLES[name].lower()} {describe(unflatten_entry(row, name))}"
     return f"not defined: {row.get(f'{metric}_reason', '')}"
 
 
 def plot_spread(spread: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
-    """Draw how far AUROC moves by sample, seed and split; `variability.summarise`'s table."""
-    ax = new_axes(ax, figsize=(7.0, 0.9 + 0.5 * len(spread)))
-    for place, row in enumerate(spread.to_dict("records")):
-        ax.plot([row["low"], row["high"]], [place, place], color=model_color(model), linewidth=3, alpha=0.55)
-        ax.plot(row["auroc"], place, "o", color=model_color(model), ms=7)
-    words = [f"{row.source} ({row.runs:.0f})" if row.runs > 1 else row.source for row in spread.itertuples()]
-    ax.set(
-        yticks=range(len(spread)),
-        yticklabels=words,
-        ylim=(len(spread) - 0.4, -0.6),
-        xlabel="AUROC",
-        title=f"{model}: how far the score moves",
-    )
-    ax.grid(visible=False, axis="y")
-    return with_alt(ax, f"{model}: how far AUROC moves. {describe_spread(spread)}")
+    """Draw how far AUROC moves with the sample, the seed and the split; `variability.summarise`'s table."""
+    rows = []
+    for row in spread.to_dict("records"):
+        label = f"{row['source']} ({row['runs']:.0f})" if row["runs"] > 1 else row["source"]
+        rows.append({"label": label, "color": model_color(model)} | read_entry(row, "auroc", "low", "high"))
+    ax = plot_intervals(rows, title=f"{model}: how far the score moves", ax=ax)
+    return with_alt(ax, f"{ax.get_label()} {describe_spread(spread)}")
 
 
 def plot_ranking(
     comparison: pd.DataFrame, pairs: pd.DataFrame, *, alpha: float = 0.05, ax: Axes | None = None
 ) -> Axes:
-    """Draw models by AUROC with intervals; a bar joins those next to each other that no test tells apart.
+    """Draw models by AUROC; bars at the right join neighbours of which no two differ significantly.
 
     Parameters
     ----------
     comparison : DataFrame
         Of `comparison.compare_models`.
     pairs : DataFrame
-        Of `paired.compare_pairs`: p_holm.
+        Of `paired.compare_pairs`: first, second, p_holm.
+    alpha : float
+        A pair differs when p_holm lies below.
+    ax : Axes, optional
     """
-    ax = new_axes(ax, figsize=(7.4, 1.3 + 0.42 * len(comparison)))
     order = comparison.sort_values("auroc", ascending=False, ignore_index=True)
-    for place, row in enumerate(order.itertuples()):
-        ax.plot([row.auroc_low, row.auroc_high], [place, place], color=model_color(row.model), linewidth=2)
-        ax.plot(row.auroc, place, "o", color=model_color(row.model), ms=7)
+    rows = [
+        {"label": row["model"], "color": model_color(row["model"])} | unflatten_entry(row, "auroc")
+        for row in order.to_dict("records")
+    ]
+    title = f"Ranking, n = {order['n'].iloc[0]} images in {order['n_groups'].iloc[0]} groups"
+    xlabel = "AUROC, test, 95 % interval; bars at the right join models that do not differ significantly"
+    ax = plot_intervals(rows, title=title, xlabel=xlabel, reference=0.5, ax=ax)
+    ax.set_xlim(min(0.45, order["auroc_low"].min() - 0.02), 1.0)
     alike = {frozenset((row.first, row.second)) for row in pairs.itertuples() if not row.p_holm < alpha}
+    bar = {"color": "#333333", "linewidth": 4, "solid_capstyle": "butt", "clip_on": False}
     for number, (start, end) in enumerate(_cliques(order["model"].tolist(), alike)):
-        x = 1.04 + 0.03 * number
-        ax.plot(
-            [x, x],
-            [start - 0.15, end + 0.15],
-            color="#333333",
-            linewidth=4,
-            solid_capstyle="butt",
-            clip_on=False,
-        )
-    ax.axvline(0.5, color="#8a8a8a", linestyle=":", linewidth=1)
-    ax.set(
-        yticks=range(len(order)),
-        yticklabels=order["model"],
-        xlim=(min(0.45, order["auroc_low"].min() - 0.02), 1.0),
-        xlabel="AUROC, test, 95 % interval; bars at the right join models that are not told apart",
-        title=f"Ranking, n = {order['n'].iloc[0]} images in {order['n_groups'].iloc[0]} groups",
-    )
-    ax.invert_yaxis()
-    ax.grid(visible=False, axis="y")
-    listed = ", ".join(f"{row['model']} {_describe(row, 'auroc')}" for row in order.to_dict("records"))
-    return with_alt(ax, f"Ranking of {len(order)} models by AUROC: {listed}.")
+        ax.plot([1.04 + 0.03 * number] * 2, [start - 0.15, end + 0.15], **bar)
+    return ax
 
 
 def _cliques(order: list[str], alike: set[frozenset]) -> list[tuple[int, int]]:
@@ -135,3 +138,46 @@ def _cliques(order: list[str], alike: set[frozenset]) -> list[tuple[int, int]]:
         if end > start and not any(s <= start and end <= e for s, e in runs):
             runs.append((start, end))
     return runs
+
+
+def plot_metrics(
+    metrics: dict[str, Any], names: Sequence[str], *, title: str, baseline: float, ax: Axes | None = None
+) -> Axes:
+    """Draw scores of one model, of ``metrics.json``; `baseline` is the accuracy of the majority class."""
+    rows = [{"label": METRIC_TITLES[name]} | metrics[name] for name in names]
+    ax = plot_intervals(rows, title=title, xlabel="value with 95 % interval", ax=ax)
+    ax.axvline(baseline, **REFERENCE, label=f"accuracy of the majority class: {baseline:.2f}")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    ax.set_xlim(-0.02, 1.02)
+    return ax
+
+
+def plot_model_metric(
+    comparison: pd.DataFrame, metric: str, *, baseline: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw one metric of all models as bars; `comparison` is the table of `comparison.compare_models`."""
+    ax = new_axes(ax)
+    defined = comparison[comparison[metric].notna()]
+    names, values = defined["model"], defined[metric].astype(float)
+    ends = defined[[f"{metric}_low", f"{metric}_high"]].to_numpy(float)
+    ax.bar(names, values, color=[model_color(name) for name in names], width=0.65)
+    ax.vlines(names, *ends.T, color="#222222", linewidth=1.6)
+    for name, value in zip(names, values, strict=True):
+        ax.text(name, 0.02, f"{value:.2f}", ha="center", color="white", fontsize=9, fontweight="bold")
+    if baseline is not None:
+        ax.axhline(baseline, **REFERENCE, label=f"majority class {baseline:.2f}")
+        ax.legend(loc="upper right")
+    missing = len(comparison) - len(defined)
+    note = f", not defined for {missing}" if missing else ""
+    title = f"{METRIC_TITLES[metric]}, test, n = {int(comparison['n'].iloc[0])}{note}"
+    slots = max(len(defined), 4)  # a single bar does not fill the axes
+    ax.set(xlim=(-0.6, slots - 0.4), ylim=(0, 1.05), title=title)
+    ax.tick_params(axis="x", rotation=20)
+    ax.grid(visible=False, axis="x")
+    return with_alt(ax, f"Bar chart of {METRIC_TITLES[metric]}: {list_scores(comparison, metric)}.")
+
+
+def list_scores(comparison: pd.DataFrame, metric: str) -> str:
+    """Return ``VGG16 0.83, ResNet50 0.79``, for alternative texts."""
+    rows = comparison[comparison[metric].notna()]
+    return ", ".join(f"{row['model']} {row[metric]:.2f}" for row in rows.to_dict("records")) or "not defined"
