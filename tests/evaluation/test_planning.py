@@ -139,9 +139,7 @@ def test_parts_far_from_their_intended_size_are_reported():
 def test_another_prevalence_is_reported_where_it_is_significant():
     told = find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(36, 4)))
     assert len(told) == 1
-    assert told[0].startswith(
-        "90% of the test part are Fractured, and 50% of train, more than chance"
-    )
+    assert told[0].startswith("90% of the test part are Fractured, and 50% of train, more than chance")
     assert find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(24, 16))) == []  # chance
     assert (
         find_uneven_parts(_parts(train=(6800, 6800), validation=(1200, 1200), test=(2100, 1900))) == []

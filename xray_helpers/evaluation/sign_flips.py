@@ -2,8 +2,9 @@
 
 If two models are exchangeable, swapping them in a group flips the sign of that group's contribution to the
 difference. The two-sided p is the share of all such swaps whose sum is at least as large, by the saddlepoint
-approximation of Lugannani and Rice (1980), which needs no resampling and is accurate far into the tails. The
-interval holds all differences that this test does not reject at 5 %: it excludes 0 exactly where p < 0.05.
+approximation of Lugannani and Rice (1980), which needs no resampling and is accurate far into the tails, but
+coarse where a few groups make up the sum. The interval holds all differences that this test does not reject
+at 5 %: it excludes 0 exactly where p < 0.05.
 """
 
 import numpy as np
