@@ -18,13 +18,6 @@ from xray_helpers.study.files import read_csv, read_json
 def evaluated_models(study: Path, models: tuple[str, ...], manifest: pd.DataFrame) -> list[str]:
     """Return those of `models` that have been evaluated, in the same order.
 
-    Parameters
-    ----------
-    study : Path
-    models : tuple of str
-    manifest : DataFrame
-        The study's ``manifest.csv``.
-
     Raises
     ------
     InputError

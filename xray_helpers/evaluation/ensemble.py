@@ -100,16 +100,7 @@ def _stack(
 
 
 def compare_ensemble(joined: dict, model: str, alone: pd.DataFrame) -> pd.DataFrame:
-    """Return `paired.compare_pairs` of the mean of all models and one of them; empty with a single model.
-
-    Parameters
-    ----------
-    joined : dict
-        The predictions of `build_ensembles`.
-    model : str
-    alone : DataFrame
-        The ``predictions_test.csv`` of that model.
-    """
+    """Return `paired.compare_pairs` of the mean in `joined` (of `build_ensembles`) and a model; may be empty."""
     return compare_pairs({MEAN: joined[MEAN], model: alone}) if joined else pd.DataFrame()
 
 

@@ -43,13 +43,7 @@ def effective_sample_size(sizes: np.ndarray) -> float:
 
 
 def effective_groups(group: Any, weight: Any = None) -> float:
-    """Return the effective number of groups of images, each of which counts with its weight.
-
-    Parameters
-    ----------
-    group : array-like, shape (n,)
-    weight : array-like of float, shape (n,), optional
-    """
+    """Return the effective number of groups of images, each of which counts with its weight."""
     codes = encode_groups(group)
     return effective_sample_size(np.bincount(codes, weight)) if len(codes) else 0.0
 
@@ -185,13 +179,7 @@ def mean_interval(value: float, spread: GroupStatistics) -> dict[str, Any]:
 
 
 def grouped_mean(values: Any, group: Any) -> dict[str, Any]:
-    """Return the entry of a mean over images, with its interval over groups.
-
-    Parameters
-    ----------
-    values : array-like of float, shape (n,)
-    group : array-like, shape (n,)
-    """
+    """Return the entry of a mean over images, with its interval over groups."""
     values = np.asarray(values, float)
     value = float(values.mean())
     return mean_interval(
@@ -328,14 +316,7 @@ def describe(entry: dict[str, Any], digits: int = 2) -> str:
 
 
 def describe_count(counts: Mapping[str, Any], what: str = "images") -> str:
-    """Return ``120 images in 30 groups, worth 12 equal ones``, the end only where group sizes are unequal.
-
-    Parameters
-    ----------
-    counts : mapping
-        n, n_groups, and n_effective (Kish) where it is known.
-    what : str
-    """
+    """Return ``120 images in 30 groups, worth 12 equal ones``, the end only where group sizes are unequal."""
     text = f"{counts['n']} {what} in {counts['n_groups']} groups"
     effective = counts.get("n_effective")
     uneven = pd.notna(effective) and effective < 0.9 * counts["n_groups"]

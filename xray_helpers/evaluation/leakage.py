@@ -79,13 +79,6 @@ def source_p(features: np.ndarray, table: pd.DataFrame, seed: int) -> float:
     Files drawn at random are predicted twice: with labels shuffled between groups, and with labels shuffled
     between images. Without information on the source, both predictions are equally good. The predictor is
     ridge regression, which fits all sets of labels at once.
-
-    Parameters
-    ----------
-    features : ndarray, shape (n, d)
-    table : DataFrame
-        One row per image: y_true, group.
-    seed : int
     """
     rng = np.random.default_rng([seed, 6])
     codes, groups = pd.factorize(table["group"])

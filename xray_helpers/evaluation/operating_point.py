@@ -14,13 +14,7 @@ OUT_OF_FOLD = "train and validation, out of fold"
 
 
 def count_scarcer(predictions: pd.DataFrame) -> int:
-    """Return the number of independent sources (patients, where known) of the less frequent class.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        y_true, group.
-    """
+    """Return the number of independent sources (patients, where known) of the less frequent class."""
     return min(predictions.loc[predictions["y_true"] == label, "group"].nunique() for label in (0, 1))
 
 

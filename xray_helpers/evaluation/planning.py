@@ -19,14 +19,7 @@ TARGET_WIDTH = 0.05  # half the width of an interval that is narrow enough to be
 
 
 def proportion_half_width(share: float, n: float) -> float:
-    """Return half the width of Wilson's 95 % interval of a proportion (J Am Stat Assoc 1927; 22: 209).
-
-    Parameters
-    ----------
-    share : float
-    n : float
-        Effective number of independent images.
-    """
+    """Return half the width of Wilson's 95 % interval (1927) of a share of `n` independent images."""
     square = stats.norm.ppf(TAILS[1]) ** 2
     return float(np.sqrt(square * (share * (1 - share) / n + square / (4 * n**2))) / (1 + square / n))
 
@@ -110,14 +103,7 @@ def show_plan(plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_plan(plan: pd.DataFrame, manifest: pd.DataFrame) -> str:
-    """Return what the test part can show, and how many more images narrower intervals would need.
-
-    Parameters
-    ----------
-    plan : DataFrame
-        Of `plan_test`.
-    manifest : DataFrame
-    """
+    """Return what the test part can show, and how many more images narrower intervals would need."""
     classes = plan[plan["score"].isin(["sensitivity", "specificity"])]
     counts = classes["n"].astype(str) + " " + classes["of"]
     effective = [f"{size:.1f}".removesuffix(".0") for size in classes["effective"]]

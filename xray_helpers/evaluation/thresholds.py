@@ -102,14 +102,7 @@ def _threshold_of_sensitivity(positive: np.ndarray, codes: np.ndarray, target: f
 
 
 def evaluate_sensitivity(validation: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """Return the sensitivity on validation at a threshold, with the interval to expect on other images.
-
-    Parameters
-    ----------
-    validation : DataFrame
-        y_true, y_prob, group.
-    threshold : float
-    """
+    """Return the sensitivity on validation at a threshold, with the interval to expect on other images."""
     positive = validation[validation["y_true"] == 1]
     return grouped_proportion(
         positive["y_prob"] >= threshold, positive["group"], undefined="no fractured image"
