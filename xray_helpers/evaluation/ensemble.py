@@ -100,7 +100,7 @@ def _stack(
 
 
 def compare_ensemble(joined: dict, model: str, alone: pd.DataFrame) -> pd.DataFrame:
-    """Return `paired.compare_pairs` of the mean in `joined` (of `build_ensembles`) and a model; may be empty."""
+    """Return `paired.compare_pairs` of the mean of `build_ensembles` and a model; empty without ensembles."""
     return compare_pairs({MEAN: joined[MEAN], model: alone}) if joined else pd.DataFrame()
 
 
