@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "baseline": ["BASELINE", "describe_baseline", "evaluate_baseline"],
         "calibration": ["calibration_table", "describe_calibration", "evaluate_calibration"],
         "comparison": [
             "choose_primary",

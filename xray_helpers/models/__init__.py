@@ -8,8 +8,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "backbones": ["embedder_weights"],
         "baseline": ["predict_baseline"],
-        "backbones": ["BACKBONES", "get_backbone", "embedder_weights", "resolve_weights"],
         "features": [
             "backend_record",
             "build_embedder",
@@ -29,7 +29,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "predict_head",
             "prepare_tensorflow",
             "save_model",
-            "train_head",
         ],
         "inference": ["AGREEMENT", "ForwardPass", "study_backend"],
         "out_of_distribution": ["build_feature_model", "fit_ood_detector"],

@@ -70,6 +70,11 @@ class Run:
         return data_folder(self.study)
 
     @cached_property
+    def recorded(self) -> Settings:
+        """The settings with which the study was run, of ``study.json``; this notebook declares only some."""
+        return Settings(**read_json(self.study / "study.json")["settings"])
+
+    @cached_property
     def weights(self) -> str:
         """The weights of the backbone: ``imagenet``, ``random``, or a place on this machine."""
         return resolve_weights(self.local_path("weights"), self.settings.models)

@@ -259,7 +259,7 @@ def _end_run(plans: list[Plan]) -> None:
 
 def finish_study(plan: Plan, seconds: float) -> Path:
     """Write how a study ended, with its checklist and pages; return its index."""
-    from xray_helpers.reports.cards import write_checklist
+    from xray_helpers.reports.checklist import write_checklist
 
     failed = [entry["name"] for entry in plan.state["steps"] if entry["state"] != "done"]
     plan.state["state"] = "failed" if failed else "done"

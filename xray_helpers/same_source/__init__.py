@@ -4,8 +4,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
-        "groups": ["count_groups", "find_label_conflicts", "iterate_groups"],
-        "search": ["find_same_source"],
-    },
+    submod_attrs={"groups": ["find_label_conflicts", "iterate_groups"], "search": ["find_same_source"]},
 )

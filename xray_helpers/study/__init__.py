@@ -2,11 +2,4 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "files": ["read_csv", "read_json", "write_csv", "write_json"],
-        "folders": ["find_study", "local_path", "open_study", "weights_word"],
-        "parameters": ["read_notebook_settings"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"folders": ["weights_word"]})
