@@ -44,6 +44,19 @@ def test_every_file_and_name_of_the_map_is_there():
         assert (ROOT / path).exists() or "my_question" in path, path
 
 
+@pytest.mark.slow
+def test_a_backbone(monkeypatch):
+    from xray_helpers.models import backbones
+
+    monkeypatch.setattr(backbones, "BACKBONES", dict(backbones.BACKBONES))
+    run("backbone", backbones)
+    entry = backbones.get_backbone("MobileNetV3Small")
+    extractor, map_layer = entry.build((64, 64), "random")
+    assert extractor.output.shape == (None, 576)
+    assert len(extractor.get_layer(map_layer).output.shape) == 4
+    assert entry._build_network(input_shape=(64, 64, 3)).count_params() == entry.parameters
+
+
 def test_a_metric(monkeypatch):
     from xray_helpers.evaluation import metrics
 
