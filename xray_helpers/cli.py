@@ -323,7 +323,7 @@ def html(target: str, no_images: bool, anonymous: bool, out: str | None) -> None
 @click.argument("study", metavar="STUDY")
 def pdf(study: str) -> None:
     """Print every page of a study to a PDF beside it, with Chromium."""
-    from xray_helpers.reports.cards import write_pdfs
+    from xray_helpers.reports.pdf import write_pdfs
     from xray_helpers.study.folders import find_study
 
     for path in write_pdfs(find_study(study)):
@@ -334,8 +334,8 @@ def pdf(study: str) -> None:
 @click.argument("study", metavar="STUDY")
 def checklist(study: str) -> None:
     """Fill in the reporting guidelines from the run and from study.yaml, which is created if missing."""
-    from xray_helpers.reports.cards import write_checklist, write_model_card
-    from xray_helpers.reports.checklist import blank_answers, fill_guidelines, read_answers
+    from xray_helpers.reports.cards import write_model_card
+    from xray_helpers.reports.checklist import blank_answers, fill_guidelines, read_answers, write_checklist
     from xray_helpers.reports.pages import write_index
     from xray_helpers.study.files import write_text
     from xray_helpers.study.folders import ANSWERS, find_study

@@ -116,7 +116,8 @@ def _parts(**counts):
 
 
 def test_parts_far_from_their_intended_size_are_reported():
-    from xray_helpers.reports.display import show_banner, study_banners
+    from xray_helpers.reports.banners import study_banners
+    from xray_helpers.reports.display import show_banner
 
     assert find_uneven_parts(_parts(train=(68, 68), validation=(12, 12), test=(20, 20))) == []
     for test in (2, 9, 40):  # percent of 400 sources

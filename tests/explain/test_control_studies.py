@@ -20,7 +20,7 @@ from xray_helpers.settings import build_settings
     ],
 )
 def test_control_studies_are_recognised_by_their_settings(given, reason):
-    from xray_helpers.reports.display import study_banners
+    from xray_helpers.reports.banners import study_banners
 
     settings = build_settings(**given).model_dump()
     assert shortcut_verdicts.list_controls(settings) == ([reason] if reason else [])

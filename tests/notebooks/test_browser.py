@@ -139,7 +139,7 @@ def test_what_a_name_holds_does_not_run(open_page, tmp_path, monkeypatch):
 
 
 def test_a_study_prints_to_pdf(failed_study, home):
-    from xray_helpers.reports.cards import write_pdfs
+    from xray_helpers.reports.pdf import write_pdfs
 
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         pytest.skip("no Chromium here: apt-get install chromium")

@@ -67,7 +67,7 @@ def test_a_blank_form_asks_everything_and_answers_nothing(folder):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("fundng: x", "did you mean funding"), ("- a\n", "holds no entries"), ("a: [", "is no YAML at line")],
+    [("fundng: x", "did you mean funding"), ("- a\n", "has no entries"), ("a: [", "is not YAML at line")],
 )
 def test_what_cannot_be_an_answer_is_told(folder, text, words):
     (folder / "study.yaml").write_text(text)
@@ -83,7 +83,6 @@ def test_how_pictures_are_fitted_is_told_as_it_was(tmp_path):
 
 def test_what_chose_epochs_and_threshold_is_told_of_each_model(folder):
     from xray_helpers.reports.facts import _facts_of_choices
-    from xray_helpers.study.files import read_json
 
     few = {
         "threshold": 0.3,
@@ -95,12 +94,12 @@ def test_what_chose_epochs_and_threshold_is_told_of_each_model(folder):
     for name, chosen in (("A", few), ("B", few), ("C", few | {"chosen_on": "validation"})):
         write_json(folder / name / "threshold.json", chosen)
         write_json(folder / name / "training.json", {"epochs_by": "The median over folds of train."})
-    record = read_json(folder / "study.json")
-    facts = _facts_of_choices(folder, ["A", "B"], record)
+    known = {"selection": "Among models.", "threshold": "Output is P."}
+    facts = _facts_of_choices(folder, ["A", "B"], known)
     assert "on train and validation, out of fold (80 independent sources" in facts["threshold"]
     assert "on validation" not in facts["threshold"]
     assert facts["selection"].startswith("The median over folds of train. Among models")
-    mixed = _facts_of_choices(folder, ["A", "B", "C"], record)["threshold"]
+    mixed = _facts_of_choices(folder, ["A", "B", "C"], known)["threshold"]
     assert "A, B: It was chosen on train and validation" in mixed
     assert "C: It was chosen on validation, and is uncertain" in mixed
 
@@ -108,4 +107,4 @@ def test_what_chose_epochs_and_threshold_is_told_of_each_model(folder):
 def test_class_weights_are_told(tmp_path):
     settings = shareable(build_settings(name="w", class_weight="balanced"))
     write_json(tmp_path / "w" / "study.json", {"settings": settings, **provenance()})
-    assert "Each class counts alike" in collect_facts(tmp_path / "w")["imbalance"]
+    assert "Each class has the same weight" in collect_facts(tmp_path / "w")["imbalance"]

@@ -8,7 +8,6 @@ from xray_helpers.reports.html import (
     clean_html,
     clean_notebook,
     clean_table,
-    last_of_line,
     write_html,
 )
 from xray_helpers.settings import build_settings
@@ -25,9 +24,17 @@ def notebook(path, outputs, tags=()):
     return path
 
 
-def test_what_a_carriage_return_overwrites_is_gone():
-    assert last_of_line("  0%\r 50%\r100%\ndone\n") == "100%\ndone\n"
-    assert last_of_line("reading 5%\r          \r").strip() == ""
+def clean_stream(*pieces):
+    """Return the texts of the outputs that `clean_notebook` leaves of the pieces of one stream."""
+    outputs = [new_output("stream", text=piece) for piece in pieces]
+    nb = new_notebook(cells=[new_code_cell("1", outputs=outputs)])
+    clean_notebook(nb, None)
+    return [output.text for output in nb.cells[0].outputs]
+
+
+def test_text_that_a_carriage_return_overwrites_is_removed():
+    assert clean_stream("  0%\r 50%", "\r100%\ndo", "ne\n") == ["100%\ndone\n"]
+    assert clean_stream("reading 5%", "\r          \r") == []
 
 
 def test_streams_are_joined_and_pictures_described(tmp_path):
@@ -195,7 +202,7 @@ def test_what_tensorflow_says_at_its_start_is_in_no_report():
         "machine.\n"
         "WARNING: mine\n"
     )
-    assert last_of_line(text) == "WARNING: mine\n"
+    assert clean_stream(text) == ["WARNING: mine\n"]
 
 
 def test_a_report_of_ones_own_names_the_model_not_the_folder(tmp_path, monkeypatch):

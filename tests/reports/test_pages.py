@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from xray_helpers.plots import data, images, style
-from xray_helpers.reports.cards import write_checklist, write_pdfs
+from xray_helpers.reports.checklist import write_checklist
 from xray_helpers.reports.overview import write_studies
 from xray_helpers.reports.pages import write_index
+from xray_helpers.reports.pdf import write_pdfs
 from xray_helpers.reports.sharing import export_study
 from xray_helpers.settings import InputError, build_settings
 from xray_helpers.study.files import write_csv, write_json

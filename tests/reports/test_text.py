@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.reports.display import escape, show_banner, show_table, study_banners
+from xray_helpers.reports.banners import study_banners
+from xray_helpers.reports.display import escape, show_banner, show_table
 
 
 def test_text_is_shown_as_it_is():

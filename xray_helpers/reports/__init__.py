@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "display": ["build_strips", "draw_maps", "show_banner", "show_table", "show_text"],
+        "display": ["build_strips", "draw_maps", "show_banner", "show_text"],
         "pages": ["refresh_index"],
         "text": [
             "describe_data",

@@ -1,11 +1,11 @@
-"""A folder's copies and leaks, alone, without a study: for who owns or receives a data set."""
+"""An audit of a folder without a study: its copies and leaks, for those who own or receive a data set."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from xray_helpers.data.leaks import measure_leak
+from xray_helpers.data.leaks import describe_leak, measure_leak
 from xray_helpers.data.listing import list_data
 from xray_helpers.data.manifest import assign_groups, inspect_files, read_pictures
 from xray_helpers.images.radiographs import ImageFolder
@@ -15,55 +15,45 @@ from xray_helpers.models.inference import choose_backend
 from xray_helpers.plots.images import plot_groups
 from xray_helpers.plots.style import embed_picture, set_theme
 from xray_helpers.reports.display import build_strips
-from xray_helpers.reports.pages import write_audit
+from xray_helpers.reports.frame import render_page
 from xray_helpers.same_source.groups import find_label_conflicts, iterate_groups
 from xray_helpers.same_source.search import Search, find_same_source
 from xray_helpers.settings import build_settings
-from xray_helpers.study.files import write_csv
+from xray_helpers.study.files import write_csv, write_text
 
-SHOWN = 12  # groups as pictures
+_MOST_GROUPS, _MOST_ROWS = 12, 50  # shown on the page: groups as pictures, rows of tables
 
 
 class Audit(NamedTuple):
-    """What `audit_folder` found.
+    """The result of `audit_folder`."""
 
-    Attributes
-    ----------
-    facts : dict
-        A name to a value, as text.
-    leaked : bool
-        Whether folders that look like parts of a split share sources.
-    page : Path
-        ``index.html``.
-    """
-
-    facts: dict[str, str]
-    leaked: bool
-    page: Path
+    facts: dict[str, str]  # values by name, as text
+    leaked: bool  # whether folders that look like parts of a split share sources
+    page: Path  # index.html
 
 
 def audit_folder(
     data: str, out: Path, *, weights: str = "auto", corrections: str = "", patient_pattern: str = ""
 ) -> Audit:
-    """Search a folder or CSV for same-source images and write what was found.
+    """Search a folder or CSV for same-source images and write ``manifest.csv``, ``links.csv`` and a page.
 
     Parameters
     ----------
     data : str
-        As `manifest.list_data`; classes are welcome but not needed.
+        As for `listing.list_data`; labels are not needed.
     out : Path
-        Gets ``manifest.csv``, ``links.csv`` and ``index.html``.
+        Folder to write to.
     weights : str
-        Where ImageNet weights of MobileNetV2 are: a path, ``auto``, ``imagenet``, or ``random`` for none.
+        ImageNet weights of MobileNetV2: a path, ``auto``, ``imagenet``, or ``random`` for none.
     corrections, patient_pattern : str
         As in a study.
 
     Raises
     ------
     InputError
-        No such place, no images, corrections that cannot be understood.
+        When there is no such folder, it has no images, or the corrections or the pattern are invalid.
     """
-    build_settings(patient_pattern=patient_pattern)  # refuses what is no pattern
+    build_settings(patient_pattern=patient_pattern)  # checks the pattern
     listing = list_data(data, patient_pattern, labelled=False)
     table = inspect_files(listing)
     place = embedder_weights(weights)
@@ -73,52 +63,61 @@ def audit_folder(
     table = assign_groups(table, search.source)
     conflicts = find_label_conflicts(table)
     leak = measure_leak(table, table["folder_split"], by="source_group")
-    facts = _facts(table, search, conflicts, leak, place)
+    facts = _collect_facts(table, search, conflicts, leak, place)
     write_csv(out / "manifest.csv", table)
     write_csv(out / "links.csv", search.links)
-    page = write_audit(out, facts, leak, conflicts, search.links, _strips(table, folder), listing.notes)
-    return Audit(facts, leak["groups"] > 0, page)
+    doubtful = search.links[search.links["decision"] == "for review"]
+    doubtful = doubtful.sort_values("correlation", ascending=False).head(_MOST_ROWS)
+    verdict = describe_leak(leak).replace("The split leaks", "Its own folders leak") if leak["groups"] else ""
+    page = render_page(
+        "audit.html.j2",
+        title="Same-source images: an audit",
+        facts=facts,
+        verdict=verdict,
+        conflicts=conflicts.head(_MOST_ROWS).to_dict("records"),
+        doubtful=doubtful.to_dict("records"),
+        strips=_draw_groups(table, folder),
+        notes=listing.notes,
+    )
+    return Audit(facts, leak["groups"] > 0, write_text(out / "index.html", page))
 
 
-def _facts(
-    table: pd.DataFrame, search: Search, conflicts: pd.DataFrame, leak: dict, place: str | None
+def _collect_facts(
+    table: pd.DataFrame, search: Search, conflicts: pd.DataFrame, leak: dict[str, Any], place: str | None
 ) -> dict[str, str]:
     readable = table["status"] == "readable"
     sizes = table["source_group"].value_counts()
-    parts = table.loc[readable, "folder_split"].dropna().nunique()
     facts = {
-        "files found": f"{len(table)}",
-        "not readable": f"{int((~readable).sum())}",
-        "different pictures": f"{search.unique}",
-        "sources": f"{len(sizes)}",
-        "files that share a source": f"{int(sizes[sizes > 1].sum())}",
-        "largest group": f"{int(sizes.max()) if len(sizes) else 0} files",
-        "doubtful pairs, for a person": f"{int((search.links['decision'] == 'for review').sum())}",
-        "sources with two labels": f"{len(conflicts)}",
+        "files found": len(table),
+        "not readable": (~readable).sum(),
+        "different pictures": search.unique,
+        "sources": len(sizes),
+        "files that share a source": sizes[sizes > 1].sum(),
+        "largest group": f"{sizes.max() if len(sizes) else 0} files",
+        "doubtful pairs, for a person": (search.links["decision"] == "for review").sum(),
+        "sources with two labels": len(conflicts),
     }
-    if parts > 1:
+    parts = set(table.loc[readable, "folder_split"].dropna())
+    if len(parts) > 1:
         share = f" ({leak['share']:.1%})" if leak["share"] is not None else ""
-        facts["sources on two sides of its own folders"] = f"{leak['groups']}"
+        facts["sources on two sides of its own folders"] = leak["groups"]
         facts["test files with a sibling in train or val"] = f"{leak['test_leaked']} of {leak['test']}{share}"
     facts["pairs proposed by"] = (
         "MobileNetV2, ImageNet weights"
         if place
-        else ("Fourier-Mellin signatures: without ImageNet weights, combined crops and shears may be missed")
+        else "Fourier-Mellin signatures: without ImageNet weights, combined crops and shears may be missed"
     )
-    return facts
+    return {name: str(value) for name, value in facts.items()}
 
 
-def _strips(table: pd.DataFrame, folder: ImageFolder) -> list[dict[str, Any]]:
-    """The largest groups as pictures: title, picture (a data address), alternative text, paths."""
+def _draw_groups(table: pd.DataFrame, folder: ImageFolder) -> list[dict[str, str]]:
+    """Return the largest groups: picture (a data URI), alt (its alternative text) and paths."""
     set_theme()
-    groups = list(iterate_groups(table, most=SHOWN))
-    strips = []
-    for group in groups:
-        relabelled = group.assign(label=group["folder_split"].fillna(group["label"]))
-        strip = build_strips([relabelled], lambda paths: read_pictures(paths, folder))
+    rows = []
+    for group in iterate_groups(table, most=_MOST_GROUPS):
+        group = group.assign(label=group["folder_split"].fillna(group["label"]))
+        strip = build_strips([group], lambda paths: read_pictures(paths, folder))
         paths = ", ".join(group["path"])
-        title = strip[0][0]
-        strips.append(
-            {"picture": embed_picture(plot_groups(strip)), "alt": f"{title}: {paths[:300]}", "paths": paths}
-        )
-    return strips
+        alt = f"{strip[0][0]}: {paths[:300]}"
+        rows.append({"picture": embed_picture(plot_groups(strip)), "alt": alt, "paths": paths})
+    return rows

@@ -1,77 +1,73 @@
-"""What a study can say of itself for reporting guidelines and model cards, and what only a person can."""
+"""The reporting checklist: items of three guidelines, answered by the study's facts and by a person.
+
+A person answers in ``study.yaml`` in the study's folder.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from xray_helpers.evaluation.intervals import describe, describe_count
-from xray_helpers.evaluation.metrics import METRIC_TITLES, METRICS
-from xray_helpers.reports.display import escape
-from xray_helpers.reports.facts import collect_facts, evaluated_facts
-from xray_helpers.reports.text import describe_engine
+from xray_helpers.data.manifest import count_flow
+from xray_helpers.data.parts import class_balance
+from xray_helpers.reports.facts import collect_facts
+from xray_helpers.reports.frame import TEMPLATES, render_page
+from xray_helpers.reports.results import read_table
 from xray_helpers.settings import InputError, nearest
-from xray_helpers.study.files import read_json
+from xray_helpers.study.files import write_text
 from xray_helpers.study.folders import ANSWERS, read_class_names
 
-_GUIDELINES = Path(__file__).parent / "templates" / "guidelines.yaml"
+FILLED, BLANK, NOT_APPLICABLE = "filled", "blank", "not applicable"
 
 
 class Item(NamedTuple):
-    """One item of a guideline: its number and topic, what is known, what is asked of a person, and its state.
-
-    The state is ``filled``, ``blank`` or ``not applicable``.
-    """
+    """One item of a guideline."""
 
     number: str
     topic: str
-    known: list[str]
-    answer: str
-    ask: str
-    state: str
+    known: list[str]  # facts of the study
+    answer: str  # of a person
+    ask: str  # the name of the question to a person; empty if the facts suffice
+    state: str  # `FILLED`, `BLANK` or `NOT_APPLICABLE`
 
 
 def read_guidelines() -> dict[str, Any]:
-    """Return ``questions`` (name to what is asked) and ``guidelines`` (name, version, source, items)."""
-    return yaml.safe_load(_GUIDELINES.read_text(encoding="utf-8"))
+    """Return ``questions`` (texts by name) and ``guidelines`` (name, version, source, items)."""
+    return yaml.safe_load((TEMPLATES / "guidelines.yaml").read_text(encoding="utf-8"))
 
 
 def read_answers(folder: Path) -> dict[str, str]:
-    """Return what a person wrote into the study's ``study.yaml``; empty without one.
+    """Return the answers in the study's ``study.yaml``; empty without one.
 
     Raises
     ------
     InputError
-        When it cannot be read, or answers what nothing asks.
+        When the file cannot be read, or answers a question that does not exist.
     """
     path = folder / ANSWERS
     if not path.exists():
         return {}
+    name = f"{folder.name}/{ANSWERS}"
     try:
         answers = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = f" at line {line + 1}" if line is not None else ""
-        raise InputError(
-            f"{folder.name}/{ANSWERS} is no YAML{where}: write one `name: text` a line."
-        ) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise InputError(f"{name} is not YAML{where}: write one `name: text` per line.") from None
     if not isinstance(answers, dict):
-        raise InputError(f"{folder.name}/{ANSWERS} holds no entries: write one `name: text` a line.")
-    known = read_guidelines()["questions"]
-    for name in answers:
-        if name not in known:
-            raise InputError(
-                f"{folder.name}/{ANSWERS} answers {name!r}, which nothing asks{nearest(str(name), known)}"
-            )
-    return {
-        name: str(text).strip() for name, text in answers.items() if text is not None and str(text).strip()
-    }
+        raise InputError(f"{name} has no entries: write one `name: text` per line.")
+    questions = read_guidelines()["questions"]
+    for key in answers:
+        if key not in questions:
+            raise InputError(f"{name} answers {key!r}, which is not a question{nearest(str(key), questions)}")
+    texts = {key: str(text).strip() for key, text in answers.items() if text is not None}
+    return {key: text for key, text in texts.items() if text}
 
 
 def blank_answers() -> str:
     """Return the text of a ``study.yaml`` with every question and no answer."""
     lines = [
-        "# What only a person knows; `n/a: reason` where a question does not apply. All entries are optional."
+        "# What only a person knows; `n/a: reason` if a question does not apply. All entries are optional."
     ]
     for name, question in read_guidelines()["questions"].items():
         lines += ["", f"# {question}", f"{name}:"]
@@ -79,7 +75,7 @@ def blank_answers() -> str:
 
 
 def fill_guidelines(folder: Path, answers: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    """Return every guideline with its items filled in as far as run and person know.
+    """Return every guideline with its items, filled in from the study's facts and a person's answers.
 
     Parameters
     ----------
@@ -91,20 +87,16 @@ def fill_guidelines(folder: Path, answers: dict[str, str] | None = None) -> list
     Returns
     -------
     list of dict
-        name, version, source, items (list of `Item`), counts (state to number).
+        name, version, source, items (list of `Item`), counts (number of items by state).
     """
     facts = collect_facts(folder)
     answers = read_answers(folder) if answers is None else answers
     guidelines = []
-    for entry in read_guidelines()["guidelines"]:
-        items = [_fill(*row, facts, answers) for row in entry["items"]]
-        counts = {
-            state: sum(item.state == state for item in items)
-            for state in ("filled", "blank", "not applicable")
-        }
-        guidelines.append(
-            {key: entry[key] for key in ("name", "version", "source")} | {"items": items, "counts": counts}
-        )
+    for guideline in read_guidelines()["guidelines"]:
+        items = [_fill(*row, facts, answers) for row in guideline["items"]]
+        states = [item.state for item in items]
+        counts = {state: states.count(state) for state in (FILLED, BLANK, NOT_APPLICABLE)}
+        guidelines.append(guideline | {"items": items, "counts": counts})
     return guidelines
 
 
@@ -113,38 +105,31 @@ def _fill(
 ) -> Item:
     known = [facts[name] for name in names if facts.get(name)]
     answer = answers.get(ask, "")
-    declined = answer.lower().startswith(("n/a", "not applicable")) or (
-        not ask and known and all(text.startswith("Not applicable") for text in known)
-    )
+    if ask:
+        declined = answer.lower().startswith(("n/a", "not applicable"))
+    else:
+        declined = bool(known) and all(text.startswith("Not applicable") for text in known)
     filled = bool(answer) if ask else len(known) == len(names)
-    return Item(
-        number, topic, known, answer, ask, "not applicable" if declined else "filled" if filled else "blank"
+    state = NOT_APPLICABLE if declined else FILLED if filled else BLANK
+    return Item(number, topic, known, answer, ask, state)
+
+
+def write_checklist(folder: Path) -> Path:
+    """Write the study's ``reporting_checklist.html``; the page shows what is wrong with ``study.yaml``."""
+    manifest, error = read_table(folder / "manifest.csv"), ""
+    try:
+        guidelines = fill_guidelines(folder)
+    except InputError as problem:
+        error, guidelines = str(problem), fill_guidelines(folder, answers={})
+    page = render_page(
+        "checklist.html.j2",
+        title=f"Reporting checklist: {folder.name}",
+        study=folder.name,
+        guidelines=guidelines,
+        class_names=read_class_names(folder),
+        questions=read_guidelines()["questions"],
+        error=error,
+        flow=[] if manifest is None else list(count_flow(manifest).itertuples(index=False, name=None)),
+        parts=[] if manifest is None else class_balance(manifest).to_dict("records"),
     )
-
-
-def card_values(folder: Path, model: str, *, answers: dict[str, str] | None = None) -> dict[str, Any]:
-    """Return what the model card's template shows: scores, facts, answers (by default a study's), how it is
-    loaded.
-    """
-    record = read_json(folder / "study.json")
-    scores = read_json(folder / model / "metrics.json")
-    trained = read_json(folder / model / "training.json")
-    given = read_answers(folder) if answers is None else answers
-    rows = [
-        (METRIC_TITLES[name], describe(scores[name]), describe(scores["validation"][name]))
-        for name in METRICS
-    ]
-    return {
-        "model": model,
-        "study": folder.name,
-        "created": record["created"][:10],
-        "scores": scores,
-        "rows": rows,
-        "answers": {name: escape(text) for name, text in given.items()},
-        "trained": trained,
-        "engine": describe_engine(trained["engine"]),
-        "facts": collect_facts(folder) | evaluated_facts(folder, model),
-        "settings": record["settings"],
-        "class_names": read_class_names(folder),
-        "count": describe_count(scores, "test images"),
-    }
+    return write_text(folder / "reporting_checklist.html", page)

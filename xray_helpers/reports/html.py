@@ -1,214 +1,186 @@
-"""A notebook as one HTML file that asks no host for anything, and the frame that all pages share."""
+"""An executed notebook as a report: one HTML file that loads nothing from any host."""
 
 import base64
 import csv
-import hashlib
 import html
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import bleach
-import jinja2
-from bleach.sanitizer import ALLOWED_TAGS
-from markupsafe import Markup
-
+from xray_helpers.reports.frame import (
+    TEMPLATES,
+    clean_html,
+    clean_table,
+    markdown_to_html,
+    minute,
+    page_frame,
+)
 from xray_helpers.settings import Settings
 from xray_helpers.study.files import read_json, write_text
 from xray_helpers.study.folders import LAB, redact
-from xray_helpers.study.machine import is_noise, now
+from xray_helpers.study.machine import is_noise
 
 if TYPE_CHECKING:
-    import nbformat
-TEMPLATES = Path(__file__).parent / "templates"
-_TAGS = ALLOWED_TAGS | {
-    "br",
-    "caption",
-    "col",
-    "colgroup",
-    "dd",
-    "del",
-    "details",
-    "div",
-    "dl",
-    "dt",
-    "figcaption",
-    "figure",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "h5",
-    "h6",
-    "hr",
-    "img",
-    "kbd",
-    "mark",
-    "p",
-    "pre",
-    "s",
-    "samp",
-    "section",
-    "small",
-    "span",
-    "sub",
-    "summary",
-    "sup",
-    "table",
-    "tbody",
-    "td",
-    "tfoot",
-    "th",
-    "thead",
-    "tr",
-    "u",
-    "var",
-}
-_ATTRIBUTES = {"alt", "class", "colspan", "id", "open", "rowspan", "scope", "title", "width", "height"}
+    from nbformat import NotebookNode
+
+_PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 
 
 def write_html(notebook: Path, target: Path | None = None, *, error: str = "", images: bool = True) -> Path:
     """Write an executed notebook as a report.
 
-    What is in the notebook is shown as text or picture, never run: no script, no style, no address that a
-    browser would ask. Paths of this machine are replaced by words.
+    The notebook's outputs are shown as text or pictures and never run: the page has no script or style of
+    theirs, and no address that a browser would load. Paths of this machine are replaced by words.
 
     Parameters
     ----------
     notebook : Path
-        In a study's folder or a model's folder within, or anywhere.
+        In the folder of a study or of one of its models, or anywhere else.
     target : Path, optional
-        Beside the notebook when left out.
+        By default beside the notebook.
     error : str
-        One sentence for the banner of a notebook that stopped.
+        For a notebook that stopped, one sentence that is shown at the top.
     images : bool
-        Without them no radiograph is shown; diagrams stay.
+        Whether radiographs are shown; diagrams always are.
     """
     import nbformat  # two seconds that no notebook should pay for
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
     nb = nbformat.read(notebook, as_version=4)
-    study = _study_of(notebook)
+    study = _find_study(notebook)
     clean_notebook(nb, study)
-    contents = _render_prose(nb)
+    contents = _render_markdown(nb)
+    report = _title_block(nb, notebook, study)
+    report |= {"error": redact(error, study), "contents": contents, "images": images}
     light, dark = (
-        HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark")
+        HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark")
     )
-    css = f"{_read('style.css')}\n{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}"
-    report = _title_block(nb, notebook, study) | {
-        "error": redact(error, study),
-        "contents": contents,
-        "images": images,
+    frame = page_frame(f"\n{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}")
+    page = {"title": f"{report['heading']} · {report['eyebrow']}", **frame}
+    filters = {
+        "clean": clean_html,
+        "clean_table": clean_table,
+        "pictures": _picture_address,
+        "is_widget": _is_widget,
     }
-    page = {"title": f"{report['heading']} · {report['eyebrow']}", **_frame(css)}
     exporter = HTMLExporter(
         template_file=str(TEMPLATES / "report.html.j2"),
         extra_template_paths=[str(TEMPLATES)],
-        filters={
-            "clean": clean_html,
-            "clean_table": clean_table,
-            "pictures": _picture_address,
-            "is_widget": _is_widget,
-        },
+        filters=filters,
     )
     body, _ = exporter.from_notebook_node(nb, resources={"report": report, "page": page})
     return write_text(target or notebook.with_suffix(".html"), body)
 
 
-def clean_notebook(nb: "nbformat.NotebookNode", study: Path | None) -> None:
-    """Take from an executed notebook, in place, what names this machine: paths in outputs and papermill's
-    metadata.
+def clean_notebook(nb: "NotebookNode", study: Path | None) -> None:
+    """Remove from an executed notebook, in place, what names this machine or is noise.
 
-    papermill's own error cells go, and pieces of one stream are joined as a terminal would show them.
+    Paths in outputs are replaced by words; papermill's paths and error cells and TensorFlow's start-up
+    messages are removed. Consecutive outputs of one stream are joined, and of what a carriage return
+    overwrites only the last is kept.
     """
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
+
     for key in ("input_path", "output_path", "environment_variables"):
         nb.metadata.get("papermill", {}).pop(key, None)
-    nb.cells = [c for c in nb.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+    TagRemovePreprocessor(remove_cell_tags={"papermill-error-cell-tag"}).preprocess(nb, {})
+    CoalesceStreamsPreprocessor().preprocess(nb, {})
     for cell in nb.cells:
         if cell.cell_type != "code":
             continue
-        cell.outputs = _join_streams(cell.outputs)
         for output in cell.outputs:
-            for key in ("text", "evalue"):
-                if key in output:
-                    output[key] = redact(output[key], study)
-            if "traceback" in output:
-                output.traceback = [redact(line, study) for line in output.traceback]
-            for kind, value in output.get("data", {}).items():
-                if kind.startswith("text/"):
-                    output.data[kind] = redact("".join(value), study)
+            _clean_output(output, study)
+        cell.outputs = [output for output in cell.outputs if output.get("text", "x").strip()]
 
 
-def _study_of(notebook: Path) -> Path | None:
-    folder = notebook.parent
-    return next((place for place in (folder, folder.parent) if (place / "study.json").exists()), None)
+def _clean_output(output: "NotebookNode", study: Path | None) -> None:
+    if output.output_type == "stream":
+        lines = (line.rstrip() for line in output.text.split("\n"))
+        output.text = redact("\n".join(line for line in lines if not is_noise(line)), study)
+    elif output.output_type == "error":
+        output.evalue = redact(output.evalue, study)
+        output.traceback = [redact(line, study) for line in output.traceback]
+    for kind, value in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            output.data[kind] = redact("".join(value), study)
 
 
-def _title_block(nb: "nbformat.NotebookNode", notebook: Path, study: Path | None) -> dict[str, Any]:
-    """Return heading, eyebrow, facts, parameters and verdict of a notebook; its first heading is taken
-    out.
+def _find_study(notebook: Path) -> Path | None:
+    """Return the folder of the study that a notebook belongs to; None if it belongs to none."""
+    folders = (notebook.parent, notebook.parent.parent)
+    return next((folder for folder in folders if (folder / "study.json").exists()), None)
+
+
+def _render_markdown(nb: "NotebookNode") -> list[tuple[str, str]]:
+    """Render Markdown cells into their metadata; return anchor and text of each heading of level two.
+
+    Every cell gets the heading that it stands under as the metadata ``label``.
     """
-    heading = notebook.stem
-    first = next((c for c in nb.cells if c.cell_type == "markdown" and c.source.startswith("# ")), None)
-    if first is not None:
-        line, _, rest = first.source.partition("\n")
-        heading = line.lstrip("# ")
-        first.metadata.html = first.metadata.html.partition("</h1>")[2] if rest.strip() else ""
+    contents, label = [], "Table"
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.metadata.html = markdown_to_html(cell.source)
+            for anchor, heading in re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', cell.metadata.html, re.DOTALL):
+                label = html.unescape(re.sub(r"<.*?>", "", heading))
+                contents.append((html.unescape(anchor), label))
+        cell.metadata.label = label
+    return contents
+
+
+def _title_block(nb: "NotebookNode", notebook: Path, study: Path | None) -> dict[str, Any]:
+    """Return heading, eyebrow, facts, parameters and verdict of a report."""
+    heading = _take_heading(nb) or notebook.stem
     facts, parameters, eyebrow = {}, {}, notebook.stem
     if study is not None:
         record = read_json(study / "study.json")
-        model = (
-            _model_of(nb)
-            if notebook.parent.name == LAB
-            else notebook.parent.name
-            if notebook.parent != study
-            else ""
-        )
-        eyebrow = " · ".join(part for part in (study.name, model) if part)
-        facts = (
-            {"study": study.name}
-            | ({"model": model} if model else {})
-            | {"data": describe_source(study, record)}
-        )
+        folder = notebook.parent
+        model = _find_model(nb) if folder.name == LAB else folder.name if folder != study else ""
+        eyebrow = f"{study.name} · {model}" if model else study.name
+        facts = {"study": study.name, "model": model, "data": describe_source(study, record)}
         parameters = changed_parameters(record["settings"])
-    facts["made"] = now()[:16].replace("T", " ")
-    words = [
-        o.data["text/markdown"]
-        for c in nb.cells[-1:]
-        for o in c.get("outputs", [])
-        if "text/markdown" in o.get("data", {})
+    facts = {key: value for key, value in facts.items() if value} | {"made": minute()}
+    block = {"heading": heading, "eyebrow": eyebrow, "facts": facts, "parameters": parameters}
+    return block | {"verdict": _find_verdict(nb)}
+
+
+def _take_heading(nb: "NotebookNode") -> str:
+    """Remove the first heading of a notebook whose Markdown is rendered, and return its text."""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            line, _, rest = cell.source.partition("\n")
+            cell.metadata.html = cell.metadata.html.partition("</h1>")[2] if rest.strip() else ""
+            return line.lstrip("# ")
+    return ""
+
+
+def _find_verdict(nb: "NotebookNode") -> str:
+    """Return the first sentence of the last paragraph that the last cell displays."""
+    outputs = nb.cells[-1].get("outputs", []) if nb.cells else []
+    texts = [
+        data["text/markdown"] for output in outputs if "text/markdown" in (data := output.get("data", {}))
     ]
-    verdict = re.split(r"(?<=[.!?])\s+(?=[A-Z])", words[-1].strip())[0] if words else ""
-    return {
-        "heading": heading,
-        "eyebrow": eyebrow,
-        "facts": facts,
-        "parameters": parameters,
-        "verdict": verdict,
-    }
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", texts[-1].strip())[0] if texts else ""
 
 
-def _model_of(nb: "nbformat.NotebookNode") -> str:
-    """Return the parameter ``model`` that a notebook ran with last, or an empty string where it has none."""
-    found = ""
+def _find_model(nb: "NotebookNode") -> str:
+    """Return the value of the parameter ``model``, which papermill may have injected; empty without it."""
+    model = ""
     for cell in nb.cells:
         if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
-            value = re.search(r"""^model = (["'])(.*?)\1""", cell.source, re.MULTILINE)
-            found = value[2] if value else found
-    return found
+            assigned = re.search(r"""^model = (["'])(.*?)\1""", cell.source, re.MULTILINE)
+            model = assigned[2] if assigned else model
+    return model
 
 
 def describe_source(study: Path, record: dict[str, Any]) -> str:
-    """Return what the images of a study are, in a few words."""
+    """Return what the images of a study are, such as ``120 radiographs in 80 groups``."""
     kind = "synthetic phantoms" if record["settings"]["data"] == "phantoms" else "radiographs"
     path = study / "manifest.csv"
     if not path.exists():
         return kind
-    with open(
-        path, encoding="utf-8", newline=""
-    ) as handle:  # pandas takes longer to start than a report to render
-        rows = [(row["group"], row["status"]) for row in csv.DictReader(handle)]
+    with open(path, encoding="utf-8", newline="") as file:  # importing pandas takes longer than the report
+        rows = [(row["group"], row["status"]) for row in csv.DictReader(file)]
     groups = [group for group, status in rows if status == "used"]
     rest = sum(status == "not sampled" for _, status in rows)
     share = f"{len(groups):,} of {len(groups) + rest:,}" if rest else f"{len(groups):,}"
@@ -216,60 +188,10 @@ def describe_source(study: Path, record: dict[str, Any]) -> str:
 
 
 def changed_parameters(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return those of a study's settings that are not the defaults."""
+    """Return those of a study's settings that differ from the defaults."""
     default = Settings().model_dump(mode="json")
-    return {
-        key: value
-        for key, value in settings.items()
-        if value != default.get(key) and key not in ("name", "data")
-    }
-
-
-def _render_prose(nb: "nbformat.NotebookNode") -> list[tuple[str, str]]:
-    """Render Markdown cells into their metadata, give each cell the heading it stands under, return anchors
-    and headings.
-    """
-    from nbconvert.filters import markdown2html
-
-    contents, label = [], "Table"
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            text = re.sub(r'<a class="anchor-link".*?</a>', "", markdown2html(cell.source))
-            cell.metadata.html = clean_html(text)
-            for anchor, words in re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', cell.metadata.html, re.DOTALL):
-                label = html.unescape(re.sub(r"<.*?>", "", words))
-                contents.append((html.unescape(anchor), label))
-        cell.metadata.label = label
-    return contents
-
-
-def clean_html(text: str) -> Markup:
-    """Return HTML with nothing in it that runs, styles, or asks an address; what is not known is shown as
-    text.
-    """
-    text = re.sub(r"<(style|script)\b.*?</\1\s*>", "", str(text), flags=re.DOTALL | re.IGNORECASE)
-    return Markup(
-        bleach.clean(text, tags=_TAGS, attributes=_is_allowed, protocols={"http", "https", "mailto", "data"})
-    )
-
-
-def clean_table(text: str) -> Markup:
-    """Return a table's HTML, cleaned, in which intervals such as ``(0.43 to 0.75)`` stay in one piece."""
-    return Markup(
-        re.sub(
-            r"(?<=>)([^<>()]*\d) (\((?:(?:[^<>()]*\d to|at least|at most) [^<>()]*|no interval)\))(?=</td>)",
-            r"\1 <small>\2</small>",
-            str(clean_html(text)),
-        )
-    )
-
-
-def _is_allowed(tag: str, name: str, value: str) -> bool:
-    if name == "src":
-        return tag == "img" and value.startswith("data:image/")
-    if name == "href":
-        return not value.startswith("data:")
-    return name in _ATTRIBUTES
+    changed = {key: value for key, value in settings.items() if value != default.get(key)}
+    return {key: value for key, value in changed.items() if key not in ("name", "data")}
 
 
 def _is_widget(data: dict[str, Any]) -> bool:
@@ -277,69 +199,13 @@ def _is_widget(data: dict[str, Any]) -> bool:
 
 
 def _picture_address(data: dict[str, Any]) -> str:
-    """Return the address of an output's picture as data, or an empty string; tables come before pictures,
-    widgets after.
-    """
+    """Return the data URI of an output's picture; empty if there is none, or a table is shown instead."""
     if "text/html" in data and not _is_widget(data):
         return ""
-    for kind in ("image/png", "image/jpeg", "image/svg+xml"):
+    for kind in _PICTURES:
         if kind in data:
             content = "".join(data[kind])
-            packed = (
-                base64.b64encode(content.encode()).decode()
-                if kind == "image/svg+xml"
-                else content.replace("\n", "")
-            )
-            return f"data:{kind};base64,{html.escape(packed)}"
+            is_text = kind == "image/svg+xml"
+            encoded = base64.b64encode(content.encode()).decode() if is_text else content.replace("\n", "")
+            return f"data:{kind};base64,{html.escape(encoded)}"
     return ""
-
-
-def _join_streams(outputs: list[Any]) -> list[Any]:
-    """Return the outputs with neighbouring pieces of one stream joined, as a terminal would show them."""
-    joined: list[Any] = []
-    for output in outputs:
-        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    for output in joined:
-        if output.output_type == "stream":
-            output.text = last_of_line(output.text)
-    return [output for output in joined if output.get("text", "x").strip()]
-
-
-def last_of_line(text: str) -> str:
-    """Return `text` as a terminal leaves it: of what a carriage return overwrites, only the last; no
-    `is_noise`.
-    """
-    lines = (line.rstrip("\r").split("\r")[-1].rstrip() for line in text.split("\n"))
-    return "\n".join(line for line in lines if not is_noise(line))
-
-
-def _read(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _frame(css: str | None = None) -> dict[str, Markup]:
-    """Return style, script and the policy that lets a browser take these and pictures within the page, and
-    nothing else.
-    """
-    css, script = css or _read("style.css"), _read("page.js")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(script)}; base-uri "
-        "'none'; "
-        "form-action 'none'"
-    )
-    return {"css": Markup(css), "script": Markup(script), "policy": Markup(policy)}
-
-
-def render_page(template: str, **values: Any) -> str:
-    """Return a page from one of our templates, values escaped."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-    return environment.get_template(template).render(
-        changed=now()[:16].replace("T", " "), **_frame(), **values
-    )

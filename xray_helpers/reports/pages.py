@@ -1,6 +1,4 @@
-"""The pages of a study: its index, checklist, model cards; all studies; an audit; what is sent or printed of
-them.
-"""
+"""The index page of a study: its verdict, warnings, scores, steps, figures and tables."""
 
 import base64
 import io
@@ -9,109 +7,96 @@ from typing import Any
 
 import pandas as pd
 
-from xray_helpers.data.leaks import describe_leak
 from xray_helpers.data.parts import class_balance
-from xray_helpers.evaluation.comparison import choose_primary, describe_comparison
+from xray_helpers.evaluation.comparison import choose_primary
 from xray_helpers.evaluation.variability import describe_all_images
 from xray_helpers.explain.shortcut_verdicts import read_shortcuts
-from xray_helpers.reports.display import study_banners
-from xray_helpers.reports.html import changed_parameters, describe_source, render_page
+from xray_helpers.reports.banners import describe_incomplete_steps, study_banners
+from xray_helpers.reports.frame import render_page
+from xray_helpers.reports.html import changed_parameters, describe_source
+from xray_helpers.reports.results import (
+    describe_outcome,
+    list_stale,
+    primary_model,
+    read_comparison,
+    read_table,
+)
 from xray_helpers.reports.text import headline_table
-from xray_helpers.settings import VALIDATION
 from xray_helpers.study.files import list_complete_files, read_csv, read_json, write_text
 from xray_helpers.study.folders import RUN, read_class_names
 from xray_helpers.study.records import STALE, mark_stale
 
-_THUMBNAIL, _LARGE = 480, 1400  # pixels wide
+_THUMBNAIL, _LARGE = 480, 1400  # widths of pictures in pixels
+_FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html")
+_PAGES = (("reporting_checklist.html", "Reporting checklist: CLAIM, STARD-AI, TRIPOD+AI"),)
 
 
 def write_index(folder: Path, *, target: Path | None = None, images: bool = True) -> Path:
-    """Write the study's ``index.html`` from what lies in its folder; into `target` instead where one is
-    given.
+    """Write ``index.html`` of a study from the files in its folder.
+
+    Parameters
+    ----------
+    folder : Path
+    target : Path, optional
+        Another folder to write it to, for sharing.
+    images : bool
+        Whether figures with radiographs are shown.
     """
     study = mark_stale(read_json(folder / "study.json"), folder)
-    manifest = read_csv(folder / "manifest.csv") if (folder / "manifest.csv").exists() else None
-    stale, comparison = list_stale(study), read_comparison(folder, study)
-    found = read_shortcuts(folder, study["settings"]["models"], stale)
-    verdict = "No model has been compared yet."
-    if comparison is not None and manifest is not None:
-        balance = class_balance(manifest).set_index("split")
-        pairs = read_csv(folder / "pairs.csv") if (folder / "pairs.csv").exists() else None
-        primary, model = (
-            study["settings"].get(key, word)
-            for key, word in (("primary", "auroc"), ("primary_model", VALIDATION))
-        )
-        verdict = describe_comparison(
-            comparison, balance.loc["test", "majority_accuracy"], pairs, primary=primary, model=model
-        )
-        spread = folder / choose_primary(comparison, model) / "spread.csv"
-        verdict += f" {describe_all_images(read_csv(spread))}" if spread.exists() else ""
-    out = target or folder
-    files = list_complete_files(
-        folder, "*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html"
-    )
-    names = [name for path in files if (name := path.relative_to(folder).as_posix()) not in stale]
+    settings = study["settings"]
+    manifest, comparison = read_table(folder / "manifest.csv"), read_comparison(folder, study)
+    stale, out = list_stale(study), target or folder
+    shortcuts = read_shortcuts(folder, settings["models"], stale)
+    paths = (path.relative_to(folder).as_posix() for path in list_complete_files(folder, *_FILES))
+    names = [name for name in paths if name not in stale]
     figures = sorted((folder / name for name in names if name.endswith(".png")), key=_figure_order)
-    cards = [name for name in names if name.endswith(".html")]
+    main = folder / "figures" / "models_evaluation_grid.png"
     page = render_page(
         "index.html.j2",
-        title=f"{study['settings']['name']}: fracture classifiers compared",
+        title=f"{settings['name']}: fracture classifiers compared",
         study=study,
-        verdict=verdict,
+        verdict=_describe_verdict(folder, settings, comparison, manifest),
         positive=read_class_names(folder)[1],
-        banners=study_banners(study, manifest, found),
+        banners=study_banners(study, manifest, shortcuts),
         source=describe_source(folder, study),
         shortcuts=[
-            each["verdict"] if len(found) == 1 else f"{model}: {each['verdict']}"
-            for model, each in found.items()
+            each["verdict"] if len(shortcuts) == 1 else f"{model}: {each['verdict']}"
+            for model, each in shortcuts.items()
         ],
-        parameters=changed_parameters(study["settings"]),
+        parameters=changed_parameters(settings),
         headline=headline_table(comparison) if comparison is not None else [],
         sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
-        main=None
-        if comparison is None
-        else _figure(folder / "figures" / "models_evaluation_grid.png", images, _LARGE),
-        figures=[figure for path in figures if (figure := _figure(path, images))],
-        pages=[(name, words) for name, words in _PAGES if (out / name).exists()],
-        cards=cards,
+        main=_embed_figure(main, images, _LARGE) if comparison is not None else None,
+        figures=[figure for path in figures if (figure := _embed_figure(path, images))],
+        pages=[(name, title) for name, title in _PAGES if (out / name).exists()],
+        cards=[name for name in names if name.endswith(".html")],
         files=[name for name in names if not name.endswith((".png", ".html"))],
     )
     return write_text(out / "index.html", page)
 
 
-def refresh_index(folder: Path) -> str:
-    """Write a study's index anew after a notebook was run by hand, and return which of its results are out of
-    date.
+def _describe_verdict(
+    folder: Path, settings: dict[str, Any], comparison: pd.DataFrame | None, manifest: pd.DataFrame | None
+) -> str:
+    if comparison is None or manifest is None:
+        return "No model has been compared yet."
+    baseline = class_balance(manifest).set_index("split").loc["test", "majority_accuracy"]
+    verdict = describe_outcome(folder, settings, comparison, baseline)
+    spread = folder / choose_primary(comparison, primary_model(settings)) / "spread.csv"
+    return f"{verdict} {describe_all_images(read_csv(spread))}" if spread.exists() else verdict
 
-    Nothing is done while a command runs the study, which keeps the index itself, or where there is no index.
+
+def refresh_index(folder: Path) -> str:
+    """Write a study's index again after a notebook was run by hand; return which results are outdated.
+
+    Nothing is done while a command runs the study and keeps the index itself, or if there is no index.
     """
     if (folder / RUN).exists() or not (folder / "index.html").exists():
         return ""
     write_index(folder)
     study = mark_stale(read_json(folder / "study.json"), folder)
-    return next((text for _, text in study_banners(study, None) if STALE in text), "")
-
-
-def list_stale(study: dict[str, Any]) -> set[str]:
-    """Return the files that a step of ``study.json`` writes which is not done: those of an earlier run are no
-    results.
-    """
-    stale = {
-        file for step in study.get("steps", []) if step["state"] != "done" for file in step.get("writes", [])
-    }
-    return stale | {
-        file.replace("metrics.json", f"model_card.{end}") for file in stale for end in ("html", "md")
-    }
-
-
-def read_comparison(folder: Path, study: dict[str, Any]) -> pd.DataFrame | None:
-    """Return ``comparison.csv``; None where there is none, or only an earlier run's."""
-    path = folder / "comparison.csv"
-    return read_csv(path) if path.exists() and path.name not in list_stale(study) else None
-
-
-_PAGES = (("reporting_checklist.html", "Reporting checklist: CLAIM, STARD-AI, TRIPOD+AI"),)
+    return next((text for text in describe_incomplete_steps(study) if STALE in text), "")
 
 
 def _figure_order(path: Path) -> tuple[bool, bool, str]:
@@ -119,14 +104,12 @@ def _figure_order(path: Path) -> tuple[bool, bool, str]:
 
 
 def is_shown(path: Path, images: bool) -> bool:
-    """Return whether a figure is shown: any where `images` may be, else those without a radiograph."""
-    return _figure(path, images) is not None
+    """Return whether a figure is shown: any with `images`, else those without radiographs."""
+    return _embed_figure(path, images) is not None
 
 
-def _figure(path: Path, images: bool, width: int = _THUMBNAIL) -> dict[str, str] | None:
-    """Return path, small picture as data, alternative text and caption of a figure; None where it is not to
-    be shown.
-    """
+def _embed_figure(path: Path, images: bool, width: int = _THUMBNAIL) -> dict[str, str] | None:
+    """Return path, small picture as data URI, alternative text and caption of a figure that is shown."""
     from PIL import Image
 
     if not path.exists():
@@ -134,19 +117,18 @@ def _figure(path: Path, images: bool, width: int = _THUMBNAIL) -> dict[str, str]
     with Image.open(path) as picture:
         if picture.info.get("Radiographs") and not images:
             return None
-        alt, buffer = picture.info.get("Description") or path.stem.replace("_", " "), io.BytesIO()
+        caption, buffer = path.stem.replace("_", " "), io.BytesIO()
+        alt = picture.info.get("Description") or caption
         picture = picture.convert("RGB")
         picture.thumbnail((width, 2 * width))
         picture.save(buffer, "webp", quality=80)
     data = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return {"path": f"figures/{path.name}", "data": data, "alt": alt, "caption": path.stem.replace("_", " ")}
+    return {"path": f"figures/{path.name}", "data": data, "alt": alt, "caption": caption}
 
 
 def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
-    links = [
-        (label, f"{step['report']}{end}") for label, end in (("report", ".html"), ("notebook", ".ipynb"))
-    ]
     seconds = step.get("seconds")
+    links = [("report", f"{step['report']}.html"), ("notebook", f"{step['report']}.ipynb")]
     return {
         "name": step["name"],
         "state": step["state"],
@@ -154,31 +136,3 @@ def _step_row(folder: Path, step: dict[str, Any]) -> dict[str, Any]:
         "error": step.get("error", ""),
         "links": [(label, link) for label, link in links if (folder / link).exists()],
     }
-
-
-def write_audit(
-    out: Path,
-    facts: dict[str, str],
-    leak: dict,
-    conflicts: pd.DataFrame,
-    links: pd.DataFrame,
-    strips: list,
-    notes: list,
-) -> Path:
-    """Write the page of `audit.audit_folder`: what was found, the largest groups as pictures, doubtful
-    pairs.
-    """
-    doubtful = links[links["decision"] == "for review"].sort_values("correlation", ascending=False)
-    page = render_page(
-        "audit.html.j2",
-        title="Same-source images: an audit",
-        facts=facts,
-        verdict=describe_leak(leak).replace("The split leaks", "Its own folders leak")
-        if leak["groups"]
-        else "",
-        conflicts=conflicts.head(50).to_dict("records"),
-        doubtful=doubtful.head(50).to_dict("records"),
-        strips=strips,
-        notes=notes,
-    )
-    return write_text(out / "index.html", page)

@@ -1,4 +1,4 @@
-"""What can be sent of a study: reports, index, tables, figures; no notebook, no model, no patient's name."""
+"""What can be shared of a study: reports, index, tables, figures; no notebook, model or patient name."""
 
 import html
 import re
@@ -11,7 +11,8 @@ from xray_helpers.evaluation.subgroups import subgroup_columns
 from xray_helpers.images.dicom import hash_identifier
 from xray_helpers.reports.display import escape
 from xray_helpers.reports.html import write_html
-from xray_helpers.reports.pages import is_shown, list_stale, write_index
+from xray_helpers.reports.pages import is_shown, write_index
+from xray_helpers.reports.results import list_stale
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import (
     atomic_write,
@@ -25,61 +26,44 @@ from xray_helpers.study.folders import LAB
 from xray_helpers.study.records import mark_stale
 from xray_helpers.study.tables import MANIFEST
 
-_SENT = ".to-send"  # in a folder that holds what can be sent, and nothing else
-_PATHS = ["path", "path_a", "path_b", "source_group", "group"]  # columns whose cells are files' names
+_MARKER = ".to-send"  # a file in each folder that `export_study` wrote
+_PATHS = ["path", "path_a", "path_b", "source_group", "group"]  # columns of file names
 _HASHES = ["sha256", "sha256_a", "sha256_b"]
-_TABLES = (
-    "*.csv",
-    "*/*.csv",
-    "*/metrics.json",
-    "*/model_card.*",
-    "reporting_checklist.html",
-    "figures/*.png",
-)
+_FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/model_card.*", "reporting_checklist.html", "figures/*.png")
 
 
 def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: bool = False) -> Path:
-    """Write what can be sent of a study into another folder: reports, index, tables, figures; no notebook, no
-    model.
+    """Write what can be shared of a study to another folder, and return its index.
 
-    What was put there before goes, so that nothing of it is sent. Of the manifest's columns those are sent
-    that the study itself made and those that make subgroups; patients as salted hashes.
+    An earlier export in that folder is deleted. Of the manifest only the study's own columns and those that
+    make subgroups are kept; patients are replaced by salted hashes.
 
     Parameters
     ----------
     folder, out : Path
     images : bool
-        Without them no file in `out` shows a radiograph.
+        Whether reports and figures with radiographs show them.
     anonymous : bool
-        Whether numbers stand for the files' names, and hashes of their contents are left out.
-
-    Returns
-    -------
-    Path
-        The index.
+        Whether file names are replaced by numbers, and hashes of files left out.
 
     Raises
     ------
     InputError
-        Where the folder holds anything else.
+        When the folder holds anything but an earlier export.
     """
     empty_export(out)
     study = mark_stale(read_json(folder / "study.json"), folder)
-    steps = {step["report"]: step for step in study.get("steps", [])}
+    errors = {step["report"]: step.get("error", "") for step in study.get("steps", [])}
     for notebook in list_complete_files(folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb"):
         name = notebook.relative_to(folder).with_suffix("")
-        if name.parent.name == LAB:  # a person's own
-            continue
-        error = steps.get(name.as_posix(), {}).get("error", "")
-        write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
+        if name.parts[0] != LAB:  # a person's own notebooks
+            error = errors.get(name.as_posix(), "")
+            write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
     stale = list_stale(study)
-    for path in list_complete_files(folder, *_TABLES):
+    for path in list_complete_files(folder, *_FILES):
         name = path.relative_to(folder)
-        if (
-            name.as_posix() in stale
-            or name.parts[0] == LAB
-            or (path.suffix == ".png" and not is_shown(path, images))
-        ):
+        hidden = path.suffix == ".png" and not is_shown(path, images)
+        if name.as_posix() in stale or name.parts[0] == LAB or hidden:
             continue
         if name.suffix == ".csv" and len(name.parts) == 1:
             write_csv(out / name, _select_columns(read_csv(path), drop_hashes=anonymous))
@@ -88,88 +72,78 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
                 shutil.copyfile(path, partial)
     index = write_index(folder, target=out, images=images)
     if anonymous:
-        numbers = _Numbers(folder)
-        for path in list_complete_files(
-            out, "*.html", "*/*.html", "*.csv", "*/*.csv", "*/*.json", "*/*.md", "figures/*.png"
-        ):
-            _rename_within(path, numbers)
+        names = _FileNames(read_csv(folder / "manifest.csv"))
+        for path in list_complete_files(out, *_FILES, "*.html", "*/*.html"):
+            names.replace(path)
     return index
 
 
 def empty_export(out: Path) -> None:
-    """Empty a folder that `export_study` wrote, and mark it as such; refuse one that holds anything else."""
+    """Empty a folder that `export_study` wrote and mark it as such; refuse one that holds anything else."""
     if out.exists() and any(out.iterdir()):
-        if not (out / _SENT).exists():
+        if not (out / _MARKER).exists():
             raise InputError(
                 f"{out.name} holds files that are not of an earlier export: give another folder with --out."
             )
         shutil.rmtree(out)
-    write_text(out / _SENT, "")
+    write_text(out / _MARKER, "")
 
 
 def _select_columns(table: pd.DataFrame, *, drop_hashes: bool) -> pd.DataFrame:
-    """Return of a manifest the columns that are used, patients hashed; any other table as it is."""
+    """Return a manifest with the columns that are shared and hashed patients; other tables keep theirs."""
     if {"patient", "status"} <= set(table.columns):
-        used = table[table["status"] == "used"]
-        made = [name for name in MANIFEST if name in table.columns]
-        table = table[[*made, *(name for name in subgroup_columns(used, table) if name not in made)]]
+        subgroups = subgroup_columns(table[table["status"] == "used"], table)
+        table = table[[name for name in dict.fromkeys([*MANIFEST, *subgroups]) if name in table]]
         table = table.assign(patient=table["patient"].map(hash_identifier, na_action="ignore"))
     return table.drop(columns=_HASHES if drop_hashes else [], errors="ignore")
 
 
-class _Numbers:
-    """What stands for each file's name: a number, in the order of the files' contents."""
+class _FileNames:
+    """The replacement of file names by numbers, which follow the order of the files' hashes."""
 
-    def __init__(self, folder: Path) -> None:
-        manifest = read_csv(folder / "manifest.csv").sort_values(["sha256", "path"], ignore_index=True)
-        self.by_path = {path: f"{number:06d}" for number, path in enumerate(manifest["path"], 1)}
-        names = {path.split("/")[-1]: number for path, number in self.by_path.items()}
+    def __init__(self, manifest: pd.DataFrame) -> None:
+        paths = manifest.sort_values(["sha256", "path"])["path"]
+        self._numbers = {path: f"{number:06d}" for number, path in enumerate(paths, 1)}
+        names = {path.split("/")[-1]: number for path, number in self._numbers.items()} | self._numbers
         forms = {}
-        for name, number in (names | self.by_path).items():
-            if "/" in name or re.search(r"\.[A-Za-z]\w*$", name):  # 12 or hand may be any word of a text
-                forms |= dict.fromkeys(
-                    (name, html.escape(name), html.escape(name, quote=False), escape(name)), number
-                )
-        self._forms = dict(
-            sorted(forms.items(), key=lambda item: len(item[0]), reverse=True)
-        )  # a path before its name
+        for name, number in names.items():
+            if "/" in name or re.search(r"\.[A-Za-z]\w*$", name):  # "12" or "hand" may be any word of a text
+                for form in (name, html.escape(name), html.escape(name, quote=False), escape(name)):
+                    forms[form] = number
+        self._forms = dict(sorted(forms.items(), key=lambda item: -len(item[0])))  # paths before names
 
-    def within_text(self, text: str) -> str:
-        """Return a text in which whole names are replaced, none of them twice."""
+    def replace(self, path: Path) -> None:
+        """Replace the names in a file of an export."""
+        if path.suffix == ".png":
+            self._replace_in_png(path)
+            return
+        if path.suffix == ".csv":
+            table = read_csv(path)
+            for column in table.columns.intersection(_PATHS):
+                table[column] = table[column].map(
+                    lambda name: self._numbers.get(name, name), na_action="ignore"
+                )
+            write_csv(path, table)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".html":  # table cells that hold nothing but a file name
+            cell = re.compile(r"(<t[dh][^>]*>)([^<]*)(?=</t[dh]>)")
+            text = cell.sub(lambda m: m[1] + self._numbers.get(html.unescape(m[2]), m[2]), text)
+        write_text(path, self._replace_in_text(text))
+
+    def _replace_in_text(self, text: str) -> str:
         for form, number in self._forms.items():
             if form in text:
                 text = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w-])", number, text)
         return text
 
-    def within_page(self, text: str) -> str:
-        """Return HTML in which also table cells that are a file's name alone are replaced."""
-        cell = re.compile(r"(<t[dh][^>]*>)([^<]*)(?=</t[dh]>)")
-        return self.within_text(cell.sub(lambda m: m[1] + self.by_path.get(html.unescape(m[2]), m[2]), text))
+    def _replace_in_png(self, path: Path) -> None:
+        from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
 
-    def within_table(self, path: Path) -> None:
-        """Rewrite a CSV: whole cells of the columns that hold paths, and names within other texts."""
-        table = read_csv(path)
-        for column in table.columns.intersection(_PATHS):
-            table[column] = table[column].map(lambda name: self.by_path.get(name, name), na_action="ignore")
-        write_csv(path, table)
-        write_text(path, self.within_text(path.read_text(encoding="utf-8")))
-
-
-def _rename_within(path: Path, numbers: _Numbers) -> None:
-    if path.suffix == ".csv":
-        numbers.within_table(path)
-        return
-    if path.suffix != ".png":
-        text = path.read_text(encoding="utf-8")
-        write_text(path, numbers.within_page(text) if path.suffix == ".html" else numbers.within_text(text))
-        return
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    with Image.open(path) as picture:
-        told = PngInfo()
-        for key, value in picture.info.items():
-            if isinstance(value, str):
-                told.add_text(key, numbers.within_text(value))
-        with atomic_write(path) as partial:
-            picture.save(partial, pnginfo=told)
+        with Image.open(path) as picture:
+            info = PngInfo()
+            for key, value in picture.info.items():
+                if isinstance(value, str):
+                    info.add_text(key, self._replace_in_text(value))
+            with atomic_write(path) as partial:
+                picture.save(partial, pnginfo=info)
