@@ -8,7 +8,7 @@ from xray_helpers.evaluation.operating_point import (
     count_scarcer,
     describe_choice,
 )
-from xray_helpers.evaluation.thresholds import describe_rule
+from xray_helpers.evaluation.thresholds import choose_threshold, describe_rule, threshold_band
 from xray_helpers.models.resampling import predict_out_of_fold
 from xray_helpers.settings import build_settings
 
@@ -107,3 +107,17 @@ def test_a_large_validation_part_needs_no_folds(study):
     features, parts = study
     many = parts | {"validation": predictions(200).assign(fold=0, counted=True)}
     assert predict_out_of_fold(features, many, build_settings()).empty
+
+
+def test_the_threshold_band_contains_the_threshold_and_shrinks_with_images():
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (60, 2000):
+        y = rng.integers(0, 2, n)
+        p = 1 / (1 + np.exp(-rng.normal(3 * y - 1.5, 1.5)))
+        table = pd.DataFrame({"y_true": y, "y_prob": p, "group": range(n)})
+        low, high = threshold_band(table, "youden")
+        assert low <= choose_threshold(y, p, "youden") <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+    assert threshold_band(table, "fixed") == (0.5, 0.5)  # nothing was chosen, so nothing is uncertain

@@ -1,6 +1,7 @@
+import pandas as pd
 import pytest
 
-from xray_helpers.same_source.corrections import read_corrections, remove_correction
+from xray_helpers.same_source.corrections import read_corrections, remove_correction, write_corrections
 from xray_helpers.settings import InputError
 
 
@@ -21,3 +22,23 @@ def test_a_correction_is_taken_back_whichever_file_is_named_first(root, tmp_path
     with pytest.raises(InputError, match="need the columns"):
         remove_correction("c.csv", "a", "b")
     assert file.read_text() == "sha256_a\nx\n"
+
+
+def test_the_last_correction_of_a_pair_counts(root):
+    write_corrections("data/c.csv", [("separate", "a", "b"), ("separate", "a", "c")])
+    place = write_corrections("data/c.csv", [("join", "b", "a")])
+    assert place == root / "data" / "c.csv"
+    table = read_corrections("data/c.csv", {"a", "b", "c"})
+    assert sorted(map(tuple, table.to_numpy())) == [("join", "b", "a"), ("separate", "a", "c")]
+
+
+def test_corrections_that_cannot_be_saved_are_refused(root):
+    with pytest.raises(InputError, match="corrections is empty"):
+        write_corrections("", [("separate", "a", "b")])
+    assert not list(root.iterdir())
+    (root / "c.csv").write_text("")
+    with pytest.raises(InputError, match="need the columns"):
+        write_corrections("c.csv", [("separate", "a", "b")])
+    (root / "c.csv").write_text("action,sha256_a,sha256_b\njoin,,b\n")  # an unfinished row is kept as it is
+    write_corrections("c.csv", [("separate", "a", "b")])
+    assert len(pd.read_csv(root / "c.csv")) == 2

@@ -1,9 +1,8 @@
-"""The images of a study, browsed in JupyterLab: by class, part, status and source; and corrections made
-there.
-"""
+"""The images of a study in JupyterLab, by class, part, status and source, and the corrections of sources."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,23 @@ import pandas as pd
 from IPython.display import Image
 
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError
-from xray_helpers.interactive.components import FLOW, SMALL, Pager, draw_radiograph, show, table, text
+from xray_helpers.interactive.components import FLOW, SMALL, Pager, draw_radiograph, show, table
 from xray_helpers.same_source.corrections import read_corrections, remove_correction, write_corrections
 from xray_helpers.settings import InputError, Settings
 
-_PAGE, _STRIP = 12, 12  # images a page; of a group
+_PER_PAGE = 12  # images
 _ALL = "all"
-_KEPT = {"join": "kept together", "separate": "kept apart"}
-_RUN = {"joined": "join", "separated": "separate"}
+_EFFECTS = {"join": "kept together", "separate": "kept apart"}  # of the action of a correction
+_ACTIONS = {"joined": "join", "separated": "separate"}  # by the decision in links.csv
 
 
 def browse_dataset(
     manifest: pd.DataFrame, links: pd.DataFrame, folder: ImageFolder, settings: Settings, still: Image
 ) -> Any:
-    """Show images by class, part, status and source, and groups of one source with why they are one.
+    """Show images by class, part, status and source, and groups of one source with the evidence for them.
 
-    A group that holds two sources can be marked, and of a doubtful pair whether it is one; that goes to the
-    study's corrections, which the next run of 01 honours. What was saved there can be looked at, and taken
-    back.
+    A group of two sources can be separated, and doubtful pairs joined or separated. That is saved to the
+    corrections of the study, which the next run of 01 applies; saved corrections can be taken back.
 
     Parameters
     ----------
@@ -39,44 +37,41 @@ def browse_dataset(
         ``manifest.csv`` and ``links.csv``.
     folder : ImageFolder
     settings : Settings
-        Of it, `corrections`.
+        Names the file of the corrections.
     still : Image
-        What batch shows.
+        Shown in batch.
     """
     return show(lambda: _DatasetBrowser(manifest, links, folder, settings.corrections).box, still)
 
 
 class _Pages(Sequence):
-    """Stretches of a table, each cut out when it is looked at: 50,000 tables at once would take most of a
-    GB.
-    """
+    """Ranges of rows of a table, cut out when they are shown: 50,000 tables would need most of a gigabyte."""
 
-    def __init__(self, table: pd.DataFrame, places: list[slice]) -> None:
-        self._table, self._places = table, places
+    def __init__(self, table: pd.DataFrame, ranges: list[slice]) -> None:
+        self._table, self._ranges = table, ranges
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._ranges)
 
     def __getitem__(self, at: int) -> pd.DataFrame:
-        return self._table.iloc[self._places[at]]
+        return self._table.iloc[self._ranges[at]]
 
 
 class _DatasetBrowser:
-    """Filters, a page of pictures, and for groups the reasons and what can be done about them."""
+    """Filters, a page of pictures, and for groups the evidence and the possible corrections."""
 
     def __init__(
         self, manifest: pd.DataFrame, links: pd.DataFrame, folder: ImageFolder, corrections: str
     ) -> None:
         self.manifest, self.links, self.folder, self.corrections = manifest, links, folder, corrections
         self.sha = manifest.set_index("path")["sha256"]
-        finders = {
+        self._finders = {
             "groups of one source": self._groups,
             "doubtful pairs": self._doubtful,
             "images": self._images,
             "corrections": self._corrections,
         }
-        self.finders = finders
-        self.view = w.Dropdown(options=list(finders), description="show")
+        self.view = w.Dropdown(options=list(self._finders), description="show")
         self.filters = {
             column: w.Dropdown(
                 options=[_ALL, *sorted(manifest[column].dropna().unique())],
@@ -85,44 +80,38 @@ class _DatasetBrowser:
             )
             for column, name in (("label", "class"), ("split", "part"), ("status", "status"))
         }
-        if "train" in self.filters["split"].options:  # the other parts are for who asks for them
+        if "train" in self.filters["split"].options:  # the other parts are shown on demand only
             self.filters["split"].value = "train"
-        self.source = w.Text(
-            description="source", placeholder="part of a name", layout=w.Layout(width="260px")
-        )
+        layout = w.Layout(width="260px")
+        self.source = w.Text(description="source", placeholder="part of a name", layout=layout)
         self.pictures = w.HBox(layout=w.Layout(**FLOW))
         self.reasons, self.waiting, self.message = w.HTML(), w.HTML(), w.HTML()
-        self.pager = Pager(self._open)
-        for control in (self.view, *self.filters.values(), self.source):
+        self.pager = Pager(self._show_page)
+        controls = [self.view, *self.filters.values(), self.source]
+        for control in controls:
             control.observe(self._filter, "value")
-        chosen = w.HBox([self.view, *self.filters.values(), self.source], layout=w.Layout(**FLOW))
-        actions = self._build_actions()
-        self.box = w.VBox(
-            [chosen, self.pager.box, self.pictures, self.reasons, self.waiting, actions, self.message]
-        )
+        texts = [self.reasons, self.waiting, self._build_actions(), self.message]
+        self.box = w.VBox([w.HBox(controls, layout=w.Layout(**FLOW)), self.pager.box, self.pictures, *texts])
         self._filter()
 
     def _build_actions(self) -> w.Widget:
-        """Build what can be done about what is shown, and keep which of it each view has."""
+        """Build the controls that correct what is shown."""
         self.hint = w.HTML(
             "Mark what does not belong, the others stay together; with none marked, or all, each is kept "
             "apart from each."
         )
         self.wrong = w.SelectMultiple(description="apart", rows=5, layout=w.Layout(width="460px"))
-        self.separate, self.join, self.two, self.back = (
-            w.Button(description=words, layout=w.Layout(width="320px"))
-            for words in (
-                "This group is wrong: keep these apart",
-                "This is one source: keep together",
-                "These are two sources: keep apart",
-                "Take this correction back",
-            )
-        )
-        self.separate.on_click(lambda _: self._save("separate"))
-        self.join.on_click(lambda _: self._save("join"))
-        self.two.on_click(lambda _: self._save("separate"))
-        self.back.on_click(lambda _: self._take_back())
-        self.offered = {
+
+        def button(description: str, act: Callable[[], None]) -> w.Button:
+            built = w.Button(description=description, layout=w.Layout(width="320px"))
+            built.on_click(lambda _: act())
+            return built
+
+        self.separate = button("This group is wrong: keep these apart", lambda: self._save("separate"))
+        self.join = button("This is one source: keep together", lambda: self._save("join"))
+        self.two = button("These are two sources: keep apart", lambda: self._save("separate"))
+        self.back = button("Take this correction back", self._take_back)
+        self._offered = {
             "groups of one source": (self.hint, self.wrong, self.separate),
             "doubtful pairs": (self.join, self.two),
             "corrections": (self.back,),
@@ -131,103 +120,101 @@ class _DatasetBrowser:
         return w.VBox([self.hint, self.wrong, buttons])
 
     def _filter(self, _: Any = None) -> None:
-        table = self.manifest
+        rows = self.manifest
         for column, control in self.filters.items():
             if control.value != _ALL:
-                table = table[table[column] == control.value]
-        if self.source.value:
-            table = table[
-                table["source_group"].str.contains(self.source.value, case=False, regex=False, na=False)
-            ]
-        self.pager.load(self.finders[self.view.value](table))
+                rows = rows[rows[column] == control.value]
+        if name := self.source.value:
+            rows = rows[rows["source_group"].str.contains(name, case=False, regex=False, na=False)]
+        self.pager.load(self._finders[self.view.value](rows))
 
-    def _images(self, table: pd.DataFrame) -> "_Pages":
-        return _Pages(table, [slice(start, start + _PAGE) for start in range(0, len(table), _PAGE)])
+    def _images(self, rows: pd.DataFrame) -> _Pages:
+        return _Pages(rows, [slice(start, start + _PER_PAGE) for start in range(0, len(rows), _PER_PAGE)])
 
-    def _groups(self, table: pd.DataFrame) -> "_Pages":
-        whole = self.manifest[self.manifest["source_group"].isin(table["source_group"].dropna())]
-        sizes = whole.groupby("source_group")["path"].transform("size")
-        order = (
-            whole[sizes > 1]
-            .assign(size=sizes)
-            .sort_values(["size", "source_group", "path"], ascending=[False, True, True])
-        )
-        ends = np.flatnonzero(np.diff(pd.factorize(order["source_group"])[0], append=-1)) + 1
-        return _Pages(order, [slice(*at) for at in pairwise([0, *ends.tolist()])])
+    def _groups(self, rows: pd.DataFrame) -> _Pages:
+        complete = self.manifest[self.manifest["source_group"].isin(rows["source_group"].dropna())]
+        sizes = complete.groupby("source_group")["path"].transform("size")
+        largest_first = complete[sizes > 1].assign(size=sizes)
+        keys = ["size", "source_group", "path"]
+        largest_first = largest_first.sort_values(keys, ascending=[False, True, True])
+        ends = np.flatnonzero(np.diff(pd.factorize(largest_first["source_group"])[0], append=-1)) + 1
+        return _Pages(largest_first, [slice(*each) for each in pairwise([0, *ends.tolist()])])
 
-    def _doubtful(self, table: pd.DataFrame) -> list[pd.DataFrame]:
-        doubtful = self.links[self.links["decision"] == "for review"].sort_values(
-            "correlation", ascending=False
-        )
-        either = doubtful["path_a"].isin(table["path"]) | doubtful["path_b"].isin(table["path"])
-        rows = self.manifest.set_index("path", drop=False)
-        return [rows.loc[[row.path_a, row.path_b]] for row in doubtful[either].itertuples()]
+    def _doubtful(self, rows: pd.DataFrame) -> list[pd.DataFrame]:
+        doubtful = self.links[self.links["decision"] == "for review"]
+        doubtful = doubtful.sort_values("correlation", ascending=False)
+        either = doubtful["path_a"].isin(rows["path"]) | doubtful["path_b"].isin(rows["path"])
+        by_path = self.manifest.set_index("path", drop=False)
+        return [by_path.loc[[row.path_a, row.path_b]] for row in doubtful[either].itertuples()]
 
-    def _corrections(self, table: pd.DataFrame) -> list[pd.DataFrame]:
-        rows, shown = (
-            self.manifest.drop_duplicates("sha256").set_index("sha256", drop=False),
-            set(table["sha256"]),
-        )
+    def _corrections(self, rows: pd.DataFrame) -> list[pd.DataFrame]:
+        by_sha = self.manifest.drop_duplicates("sha256").set_index("sha256", drop=False)
         return [
-            rows.loc[[row.sha256_a, row.sha256_b]].assign(action=row.action)
-            for row in self._saved().itertuples()
-            if {row.sha256_a, row.sha256_b} & shown
+            by_sha.loc[[row.sha256_a, row.sha256_b]].assign(action=row.action)
+            for row in self._read_saved().itertuples()
+            if rows["sha256"].isin([row.sha256_a, row.sha256_b]).any()
         ]
 
-    def _saved(self) -> pd.DataFrame:
-        """Return the saved corrections of files at hand; none where their file cannot be read, which is
-        said.
-        """
+    def _read_saved(self) -> pd.DataFrame:
+        """Return the saved corrections of files of this study; none, and a message, where that fails."""
         try:
             return read_corrections(self.corrections, set(self.sha.dropna()))
         except (InputError, OSError) as error:
-            self.message.value = text(str(error))
+            self.message.value = escape(str(error))
             return pd.DataFrame(columns=["action", "sha256_a", "sha256_b"])
 
-    def _open(self, page: pd.DataFrame | None) -> None:
+    def _show_page(self, page: pd.DataFrame | None) -> None:
         self.page, self.message.value, self.waiting.value = page, "", ""
-        offered = () if page is None else self.offered.get(self.view.value, ())
+        offered = () if page is None else self._offered.get(self.view.value, ())
         for control in (self.hint, self.wrong, self.separate, self.join, self.two, self.back):
             control.layout.display = None if control in offered else "none"
         if page is None:
-            kept = [f"{one.description} = {one.value}" for one in self.filters.values() if one.value != _ALL]
-            kept += [f"source contains {self.source.value}"] if self.source.value else []
+            filters = [
+                f"{one.description} = {one.value}" for one in self.filters.values() if one.value != _ALL
+            ]
+            filters += [f"source contains {self.source.value}"] if self.source.value else []
             self.pictures.children = []
-            self.reasons.value = text(", ".join(["Nothing is like that", *kept]) + ".")
-            self._saved()  # says where corrections cannot be read
+            self.reasons.value = escape(", ".join(["Nothing is like that", *filters]) + ".")
+            self._read_saved()  # shows a message where the corrections cannot be read
             return
-        self.pictures.children = [self._card(row) for row in page.head(_STRIP).itertuples()]
-        more = f"<p>… and {len(page) - _STRIP} more.</p>" if len(page) > _STRIP else ""
+        self.pictures.children = [self._card(row) for row in page.head(_PER_PAGE).itertuples()]
+        more = f"<p>… and {len(page) - _PER_PAGE} more.</p>" if len(page) > _PER_PAGE else ""
         self.wrong.options = list(page["path"])
-        self.reasons.value = more + ("" if self.view.value == "images" else self._why(page))
-        self._tell_waiting()
+        self.reasons.value = more + ("" if self.view.value == "images" else self._explain(page))
+        self._show_waiting()
 
-    def _tell_waiting(self) -> None:
-        """Say which corrections of what is shown are saved, and were not there when 01 ran."""
+    def _show_waiting(self) -> None:
+        """Name the corrections of what is shown that were saved after 01 ran."""
         if self.view.value == "images":
             return
-        run = self.links[self.links["kind"] == "correction"]
-        done = {(_RUN[row.decision], frozenset((row.sha256_a, row.sha256_b))) for row in run.itertuples()}
-        pairs = [(row.action, frozenset((row.sha256_a, row.sha256_b))) for row in self._saved().itertuples()]
+        applied = {
+            (_ACTIONS[row.decision], frozenset((row.sha256_a, row.sha256_b)))
+            for row in self.links[self.links["kind"] == "correction"].itertuples()
+        }
+        saved = [
+            (row.action, frozenset((row.sha256_a, row.sha256_b))) for row in self._read_saved().itertuples()
+        ]
         shown = set(self.page["sha256"])
-        actions = [action for action, pair in pairs if pair <= shown and (action, pair) not in done]
-        told = [f"{_pairs(count)} {_KEPT[action]}" for action, count in sorted(Counter(actions).items())]
-        words = f"Saved already, and honoured by the next run of 01: {', '.join(told)}."
-        self.waiting.value = f"<p>{words}</p>" if told else ""
+        waiting = Counter(row[0] for row in saved if row[1] <= shown and row not in applied)
+        listed = ", ".join(f"{_pairs(count)} {_EFFECTS[action]}" for action, count in sorted(waiting.items()))
+        sentence = f"<p>Saved already, and honoured by the next run of 01: {listed}.</p>"
+        self.waiting.value = sentence if waiting else ""
 
     def _card(self, row: Any) -> w.Widget:
-        words = [str(value) for value in (row.label, row.split, row.status) if pd.notna(value)]
-        under = f"<small>{text(row.path.split('/')[-1])}<br>{text(', '.join(words))}"
+        """Return the picture of a file with its name, class, part and status."""
+        about = ", ".join(str(value) for value in (row.label, row.split, row.status) if pd.notna(value))
+        caption = f"{escape(row.path.split('/')[-1])}<br>{escape(about)}"
         layout = w.Layout(width=f"{SMALL}px")
         try:
             data = draw_radiograph(self.folder.read(row.path).pixels, side=SMALL)
         except UnreadableError as error:
-            return w.HTML(f"{under}<br>no picture: it {text(str(error))}</small>", layout=layout)
-        return w.VBox([w.Image(value=data, format="png"), w.HTML(f"{under}</small>", layout=layout)])
+            return w.HTML(f"<small>{caption}<br>no picture: it {escape(str(error))}</small>", layout=layout)
+        return w.VBox([w.Image(value=data, format="png"), w.HTML(f"<small>{caption}</small>", layout=layout)])
 
-    def _why(self, page: pd.DataFrame) -> str:
+    def _explain(self, page: pd.DataFrame) -> str:
+        """Return why these files are shown together, as HTML."""
         if self.view.value == "corrections":
-            return f"<p>The correction: these two are <b>{_KEPT[page['action'].iloc[0]]}</b>.</p>"
+            return f"<p>The correction: these two are <b>{_EFFECTS[page['action'].iloc[0]]}</b>.</p>"
         inside = self.links[self.links["path_a"].isin(page["path"]) & self.links["path_b"].isin(page["path"])]
         rows = [
             (
@@ -235,58 +222,54 @@ class _DatasetBrowser:
                 row.path_b,
                 row.kind,
                 row.decision,
-                "" if pd.isna(row.correlation) else f"{row.correlation:.2f}",
-                "" if pd.isna(row.inliers) else f"{row.inliers:.0f}",
+                _number(row.correlation, 2),
+                _number(row.inliers, 0),
             )
             for row in inside.itertuples()
         ]
-        title = (
-            "Why they may be one source" if self.view.value == "doubtful pairs" else "Why they are together"
-        )
+        is_pair = self.view.value == "doubtful pairs"
+        title = "Why they may be one source" if is_pair else "Why they are together"
         return table(title, ("one", "other", "why", "decision", "correlation", "points"), rows)
 
     def _save(self, action: str) -> None:
-        marked, whole = (
-            {self.sha[path] for path in paths} for paths in (self.wrong.value, self.wrong.options)
-        )
-        others = sorted(whole - marked) if marked else []
-        pairs = {
-            (*sorted((a, b)),) for a in (marked if others else whole) for b in (others or whole) if a != b
-        }
+        marked = {self.sha[path] for path in self.wrong.value}
+        files = {self.sha[path] for path in self.wrong.options}
+        others = sorted(files - marked) if marked else []
+        one_side, other_side = (marked, others) if others else (files, files)
+        pairs = {tuple(sorted((a, b))) for a in one_side for b in other_side if a != b}
         if not pairs:
             self.message.value = "These files are equal in every byte: they cannot be kept apart."
             return
         rows = [(action, *pair) for pair in sorted(pairs)]
-        rows += [
-            ("join", *pair) for pair in pairwise(others)
-        ]  # they may have hung together by a marked file alone
+        rows += [("join", *pair) for pair in pairwise(others)]  # a marked file may have been their only link
         if path := self._try(lambda: write_corrections(self.corrections, rows)):
-            self._tell_waiting()
-            self.message.value = (
-                f"<b>Saved</b>: {_pairs(len(rows))} in {text(path.name)}. The next run of 01 honours it."
-            )
+            self._show_waiting()
+            saved = f"{_pairs(len(rows))} in {escape(path.name)}"
+            self.message.value = f"<b>Saved</b>: {saved}. The next run of 01 honours it."
 
     def _take_back(self) -> None:
         pair, at = self.page["sha256"].tolist(), self.pager.at
         if path := self._try(lambda: remove_correction(self.corrections, *pair)):
             self._filter()
             self.pager.turn(at)
-            self.message.value = (
-                f"<b>Taken back</b>: {text(path.name)} is without it. The next run of 01 honours it."
-            )
+            left = f"{escape(path.name)} is without it"
+            self.message.value = f"<b>Taken back</b>: {left}. The next run of 01 honours it."
 
     def _try(self, write: Callable[[], Path]) -> Path | None:
-        """Return what was written; None where it could not be, which is said."""
+        """Return the file written; None, and a message, where that fails."""
         try:
             return write()
         except InputError as error:
-            self.message.value = f"<b>Not saved</b>. {text(str(error))}"
+            self.message.value = f"<b>Not saved</b>. {escape(str(error))}"
         except OSError as error:
-            self.message.value = (
-                f"<b>Not saved</b>: {text(self.corrections)} cannot be written ({text(str(error))})."
-            )
+            reason = f"{escape(self.corrections)} cannot be written ({escape(str(error))})"
+            self.message.value = f"<b>Not saved</b>: {reason}."
         return None
 
 
 def _pairs(count: int) -> str:
     return "1 pair" if count == 1 else f"{count} pairs"
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{digits}f}"

@@ -96,7 +96,9 @@ def show(plot: Figure | Axes, path: Path | None = None) -> Image:
     ]
     alt = texts or "; ".join(filter(None, titles))
     if not alt:
-        raise ValueError("The figure has no alternative text: set one with xh.plots.with_alt(figure, text).")
+        raise ValueError(
+            "The figure has no alternative text: give it a title, or a text by figure.set_label(text)."
+        )
     radiographs = any(ax.images for ax in figure.axes)
     data = _encode_png(figure, {"Description": alt} | ({"Radiographs": "yes"} if radiographs else {}))
     if path is not None:
