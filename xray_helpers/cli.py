@@ -271,7 +271,7 @@ def app(study: str, model: str, ip: str, port: int) -> None:
     """Open the reading room: a page that classifies files dropped on it, in memory. For research only."""
     from xray_helpers.interactive.server import serve_room
 
-    sys.exit(serve_room(study, model, ip=ip, port=port, tell=click.echo))
+    sys.exit(serve_room(study, model, ip=ip, port=port))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

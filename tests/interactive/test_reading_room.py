@@ -38,7 +38,7 @@ def png(grey):
     return buffer.getvalue()
 
 
-def test_files_are_answered_one_by_one():
+def test_each_file_has_an_answer():
     blank = io.BytesIO()
     Image.fromarray(np.zeros((200, 300), np.uint8)).save(blank, "PNG")
     files = [
@@ -142,7 +142,7 @@ def test_forget_all_leaves_nothing_of_a_file(room):
     assert (room.answers, room.view._shown, room.pager._items) == ([], [], [])
 
 
-def test_the_page_is_told_when_the_next_files_may_come(room, monkeypatch):
+def test_the_page_can_tell_when_the_next_files_may_come(room, monkeypatch):
     from xray_helpers.interactive import reading_room
 
     seen, judge = [], reading_room.evaluate_files
@@ -169,7 +169,7 @@ def test_the_csv_is_named_after_study_and_model(room):
     assert "underline" in room.csv.value
 
 
-def test_what_is_known_of_the_maps_stands_under_them(room, tmp_path):
+def test_the_verdict_on_the_maps_is_in_the_caption(room, tmp_path):
     from xray_helpers.interactive.reading_room import ReadingRoom
 
     row = {
@@ -197,7 +197,7 @@ def test_a_reason_keeps_its_capitals(room):
     assert "It has 600 MB, too many" in room.answer.value
 
 
-def test_a_name_is_no_formula_in_a_spreadsheet():
+def test_a_file_name_is_not_a_formula_in_a_spreadsheet():
     table = pd.read_csv(
         io.StringIO(build_csv(evaluate_files(Reader(), None, [("=cmd|x.png", png(9))]), "s", "A"))
     )
@@ -234,7 +234,7 @@ def test_the_model_is_the_best_on_validation_not_on_test(tmp_path):
         choose_model(tmp_path / "A")
 
 
-def test_what_cannot_be_served_is_told_before_anything_starts(tmp_path, monkeypatch):
+def test_what_cannot_be_served_is_refused_before_anything_starts(tmp_path, monkeypatch):
     import socket
 
     from xray_helpers.interactive.server import serve_room

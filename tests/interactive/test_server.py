@@ -23,7 +23,7 @@ def parameters(notebook):
     return next("".join(c["source"]) for c in cells if "injected-parameters" in c["metadata"].get("tags", []))
 
 
-def test_what_a_person_did_stays_and_another_model_is_not_opened_as_the_old_one(study):
+def test_changes_by_hand_stay_and_another_model_gets_another_notebook(study):
     written = {path.stem: path for path in write_lab("s", "VGG16")}
     assert list(written)[:2] == ["01_data_exploration", "02_train_model"]
     train = written["02_train_model"]
@@ -42,8 +42,9 @@ def test_what_a_person_did_stays_and_another_model_is_not_opened_as_the_old_one(
         write_lab("s", "VGG19")
 
 
-def test_a_server_that_is_slow_to_answer_is_waited_for(tmp_path):
+def test_a_slow_server_is_waited_for(tmp_path):
     port = _free_port("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{port}"
     slow = f"""
 import socket, time
 listener = socket.create_server(("127.0.0.1", {port}))
@@ -52,10 +53,10 @@ listener.accept()[0].send(b"HTTP/1.0 403 Forbidden\\r\\n\\r\\n")
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", slow]) as process:
-        assert _answers(process, "127.0.0.1", port)
+        assert _answers(process, address)
         process.kill()
     started = time.monotonic()
-    assert not _answers(process, "127.0.0.1", port)  # it has ended
+    assert not _answers(process, address)  # it has ended
     assert time.monotonic() - started < 30
 
 
@@ -64,7 +65,7 @@ def test_a_study_without_a_model_has_no_reading_room(study):
         serve_room("s")
 
 
-def test_jupyterlab_is_spared_what_tensorflow_says_at_its_start(study, monkeypatch):
+def test_tensorflow_is_quiet_in_jupyterlab(study, monkeypatch):
     given = {}
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""A study opened by a person: the series in JupyterLab, or the reading room as a page that Voilà serves."""
+"""A study in a browser: the series in JupyterLab, or the reading room as a page that Voilà serves."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,37 +25,28 @@ from xray_helpers.study.files import hash_of, read_json, write_json, write_text
 from xray_helpers.study.folders import LAB, find_study, notebooks_folder, root
 
 LOCAL_ADDRESS = "127.0.0.1"
-_POLICY = (  # no host but this one is asked for anything
+_POLICY = (  # the page asks no other host for anything
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss:; "
     "frame-ancestors 'self'"
 )
-_ASK_NOBODY = {
-    "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}
-}  # news and updates
-_LEFT = {"cull_idle_timeout": 30, "cull_interval": 10}  # seconds; a kernel whose page is open is not culled
-_LARGEST = 600_000_000  # bytes of one message: files of radiographs.MAX_BYTES, as they travel
+_NO_NEWS = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # and no updates
+_CULLING = {"cull_idle_timeout": 30, "cull_interval": 10}  # seconds; only kernels whose page is closed
+_MAX_MESSAGE = 600_000_000  # bytes of a message: an encoded file of radiographs.MAX_BYTES
 
 
-def serve_room(
-    study: str,
-    model: str = "",
-    *,
-    ip: str = LOCAL_ADDRESS,
-    port: int = 0,
-    tell: Callable[[str], None] = print,
-) -> int:
-    """Serve the reading room until interrupted; return Voilà's exit status.
+def serve_room(study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: int = 0) -> int:
+    """Serve the reading room until interrupted; return the exit status of Voilà.
+
+    The address, with the token that opens it, is printed once the page can be opened.
 
     Parameters
     ----------
     study, model : str
         Of a study under reports/; its best model by AUROC on validation where none is named.
     ip : str
-        Whom to listen to; by default this machine only.
+        The address to listen on; by default this machine only.
     port : int
-        0: one that is free.
-    tell : callable
-        Is told the address, with the token that opens it, once the page can be opened.
+        0: any free one.
 
     Raises
     ------
@@ -68,32 +59,34 @@ def serve_room(
         raise InputError(f"The study must lie under {reports}: {folder} does not.")
     name = folder.resolve().relative_to(reports).as_posix()
     model = choose_model(folder, model)
-    if not (folder / model / "model.keras").exists() or not (folder / model / "metrics.json").exists():
+    if not all((folder / model / file).exists() for file in ("model.keras", "metrics.json")):
         known = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.keras"))) or "none"
         raise InputError(
             f"{folder.name} has no model {model!r} that was trained and evaluated: it has {known}."
         )
     port, token = _free_port(ip, port), secrets.token_urlsafe(24)
-    with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as is the token in it
+    with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as it holds the token
         notebook = Path(place) / "05_reading_room.ipynb"
         _write_notebook(notebook, {"name": name, "model": model})
-        options = {"ip": ip, "port": port, "open_browser": False, "token": token, "port_retries": 0}
-        options |= {
-            "tornado_settings": {
-                "websocket_max_message_size": _LARGEST,
-                "headers": {"Content-Security-Policy": _POLICY},
-            }
+        tornado = {
+            "websocket_max_message_size": _MAX_MESSAGE,
+            "headers": {"Content-Security-Policy": _POLICY},
         }
-        shown = {"strip_sources": True, "file_allowlist": []}
-        config = {"Voila": options, "VoilaConfiguration": shown, "MappingKernelManager": _LEFT}
+        options = {"ip": ip, "port": port, "open_browser": False, "token": token, "port_retries": 0}
+        config = {
+            "Voila": options | {"tornado_settings": tornado},
+            "VoilaConfiguration": {"strip_sources": True, "file_allowlist": []},
+            "MappingKernelManager": _CULLING,
+        }
         (Path(place) / "voila.json").write_text(json.dumps(config), encoding="utf-8")
-        env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "XRAY_HELPERS_ROOT": str(root())}
+        env = _environment()
         env.pop("JPY_SESSION_NAME", None)
         command = [sys.executable, "-m", "voila", str(notebook), "--Voila.log_level=ERROR"]
         with _child(command, cwd=place, env=env) as process:
-            if _answers(process, ip, port):
-                tell(describe_decision_rule(folder, model))
-                tell(f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/?token={token}")
+            address = f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}"
+            if _answers(process, address):
+                print(describe_decision_rule(folder, model))
+                print(f"{address}/?token={token}", flush=True)
             elif process.poll() is None:
                 raise InputError(
                     "The page did not answer within three minutes: close other programs, and try again."
@@ -103,31 +96,31 @@ def serve_room(
 
 
 def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> int:
-    """Open the series in JupyterLab on one study, and return JupyterLab's exit status; as `write_lab`."""
+    """Open the series on a study in JupyterLab, see `write_lab`; return the exit status of JupyterLab."""
     if os.name == "posix" and os.geteuid() == 0 and "--allow-root" not in arguments:
         raise InputError(
             "JupyterLab does not run as root unless told: add --allow-root, as is usual in a container."
         )
     first, *_ = write_lab(study, model)
-    large = f"--ServerApp.tornado_settings={json.dumps({'websocket_max_message_size': _LARGEST})}"
+    large = f"--ServerApp.tornado_settings={json.dumps({'websocket_max_message_size': _MAX_MESSAGE})}"
     command = [sys.executable, "-m", "jupyterlab", str(first), large, *arguments]
     with tempfile.TemporaryDirectory() as place:
-        write_json(Path(place) / "labconfig" / "page_config.json", _ASK_NOBODY)
+        write_json(Path(place) / "labconfig" / "page_config.json", _NO_NEWS)
         path = os.pathsep.join(filter(None, (place, os.environ.get("JUPYTER_CONFIG_PATH"))))
-        env = os.environ | {
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "XRAY_HELPERS_ROOT": str(root()),
-            "JUPYTER_CONFIG_PATH": path,
-        }
-        with _child(command, env=env) as process:
+        with _child(command, env=_environment() | {"JUPYTER_CONFIG_PATH": path}) as process:
             process.wait()
     return process.returncode
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment of a server: this one's root, and no messages of TensorFlow's start."""
+    return os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "XRAY_HELPERS_ROOT": str(root())}
+
+
 @contextmanager
 def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
-    """Run a server that ends when this process is ended, by Ctrl-C or politely."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what follows `finally` is done
+    """Run a server that ends with this process, by Ctrl-C or by SIGTERM."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `finally` runs
     process = subprocess.Popen(command, **options)
     try:
         yield process
@@ -140,14 +133,15 @@ def _child(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
 
 
 def write_lab(study: str, model: str = "") -> list[Path]:
-    """Write the numbered notebooks with a study's parameters to ``lab/`` in it; what was begun there stays.
+    """Write the numbered notebooks, with the parameters of a study, to its folder ``lab/``.
 
-    A notebook of other parameters, such as another model, is renamed to ``…-before-1.ipynb``.
+    A notebook that is there stays as it is; one with other parameters, such as another model, is renamed to
+    ``…-before-1.ipynb``.
 
     Parameters
     ----------
     study, model : str
-        The study's best model by AUROC on validation where none is named.
+        The best model of the study by AUROC on validation where none is named.
 
     Raises
     ------
@@ -158,9 +152,9 @@ def write_lab(study: str, model: str = "") -> list[Path]:
     settings = Settings(**read_json(folder / "study.json")["settings"])
     if model and model not in settings.models:
         raise InputError(f"{folder.name} has no model {model!r}: it has {', '.join(settings.models)}.")
-    steps = build_steps((model or choose_model(folder),))
-    parameters = {step.notebook: notebook_parameters(step, settings) for step in steps}
-    parameters["05_reading_room"] = {"name": settings.name, "model": steps[1].parameters["model"]}
+    model = choose_model(folder, model)
+    parameters = {step.notebook: notebook_parameters(step, settings) for step in build_steps((model,))}
+    parameters["05_reading_room"] = {"name": settings.name, "model": model}
     written = []
     (folder / LAB).mkdir(exist_ok=True)
     for notebook, values in parameters.items():
@@ -170,10 +164,9 @@ def write_lab(study: str, model: str = "") -> list[Path]:
 
 
 def _write_notebook(target: Path, values: dict[str, Any]) -> None:
-    """Write a numbered notebook with its parameters set, as papermill does.
+    """Write a numbered notebook with its parameters set by papermill.
 
-    One that is there stays, with what a person did in it; one of other parameters, or of another version, is
-    put aside.
+    A file that is there stays; one with other parameters, or of another version, is renamed first.
     """
     import nbformat
     from papermill.iorw import load_notebook_node
@@ -193,7 +186,7 @@ def _write_notebook(target: Path, values: dict[str, Any]) -> None:
 
 
 def _free_port(ip: str, port: int) -> int:
-    """Return `port`, or one that is free for 0."""
+    """Return `port` if it is free, or any free port for 0."""
     with socket.socket() as probe:
         try:
             probe.bind((ip, port))
@@ -204,15 +197,14 @@ def _free_port(ip: str, port: int) -> int:
         return probe.getsockname()[1]
 
 
-def _answers(process: subprocess.Popen, ip: str, port: int, seconds: float = 180) -> bool:
-    """Wait until the server answers, or has ended."""
+def _answers(process: subprocess.Popen, address: str, seconds: float = 180) -> bool:
+    """Wait until the server answers; False when it ends before, or takes longer."""
     end = time.monotonic() + seconds
-    address = f"http://{LOCAL_ADDRESS if ip == '0.0.0.0' else ip}:{port}/api/status"
     while time.monotonic() < end and process.poll() is None:
         try:
-            urlopen(address, timeout=2)
+            urlopen(f"{address}/api/status", timeout=2)
             return True
-        except HTTPError:  # it answers: only with the token
+        except HTTPError:  # an answer: it asks for the token
             return True
         except OSError:
             time.sleep(0.2)
