@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +9,12 @@ from sklearn.metrics import roc_auc_score
 
 from xray_helpers.evaluation.delong import auroc_covariance, compare_auroc, delong_interval
 
+REFERENCE = Path(__file__).parents[1] / "reference"
 
-def test_intervals_and_paired_tests_agree_with_the_reference(shared):
-    scores = pd.read_csv(shared / "reference" / "auc_scores.csv")
-    for row in pd.read_csv(shared / "reference" / "auc_delong_proc.csv", skipinitialspace=True).itertuples():
+
+def test_intervals_and_paired_tests_agree_with_the_reference():
+    scores = pd.read_csv(REFERENCE / "auc_scores.csv")
+    for row in pd.read_csv(REFERENCE / "auc_delong_proc.csv", skipinitialspace=True).itertuples():
         case = scores[scores["case"] == row.case]
         y = case["y_true"].to_numpy()
         both = case[["score_a", "score_b"]].to_numpy().T
