@@ -1,29 +1,35 @@
+import re
+
 import pytest
 import yaml
 
-from xray_helpers.reports.checklist import blank_answers, fill_guidelines, read_answers, read_guidelines
+from xray_helpers.reports.checklist import (
+    blank_answers,
+    fill_guidelines,
+    read_answers,
+    read_guidelines,
+    write_checklist,
+)
 from xray_helpers.reports.facts import collect_facts
-from xray_helpers.settings import InputError, build_settings
-from xray_helpers.study.files import write_json
-from xray_helpers.study.folders import shareable
-from xray_helpers.study.machine import provenance
+from xray_helpers.settings import InputError
 
 
 @pytest.fixture
-def folder(tmp_path):
-    write_json(
-        tmp_path / "s" / "study.json", {"settings": shareable(build_settings(name="s")), **provenance()}
-    )
-    return tmp_path / "s"
+def new_study(make_study):
+    """A study of which no step has run."""
+    return make_study(data="local")
 
 
-def test_every_item_asks_for_something_that_can_be_known():
+def test_every_item_asks_for_something_that_can_be_known(new_study):
     book = read_guidelines()
-    sizes = {g["name"]: len(g["items"]) for g in book["guidelines"]}
-    assert sizes == {"CLAIM": 44, "STARD-AI": 48, "TRIPOD+AI": 52}
-    asked = {row[3] for g in book["guidelines"] for row in g["items"]} - {""}
-    assert asked == set(book["questions"])
-    assert all(row[2] or row[3] for g in book["guidelines"] for row in g["items"])
+    rows = [row for guideline in book["guidelines"] for row in guideline["items"]]
+    assert {guideline["name"]: len(guideline["items"]) for guideline in book["guidelines"]} == {
+        "CLAIM": 44,
+        "STARD-AI": 48,
+        "TRIPOD+AI": 52,
+    }
+    assert {row[3] for row in rows} - {""} == set(book["questions"])
+    assert all(row[2] or row[3] for row in rows)
 
 
 def test_numbers_of_items_are_those_of_the_guidelines():
@@ -34,11 +40,9 @@ def test_numbers_of_items_are_those_of_the_guidelines():
         assert plain == list(range(1, {"CLAIM": 44, "STARD-AI": 40, "TRIPOD+AI": 27}[guideline["name"]] + 1))
 
 
-def test_a_study_that_has_not_run_knows_its_settings_only(folder):
-    facts = collect_facts(folder)
-    assert "Adam, learning rate 0.001" in facts["training"]
-    assert "flow" not in facts
-    claim = {item.number: item for item in fill_guidelines(folder)[0]["items"]}
+def test_a_study_that_has_not_run_knows_only_its_settings(new_study):
+    assert "flow" not in collect_facts(new_study)
+    claim = {item.number: item for item in fill_guidelines(new_study)[0]["items"]}
     assert claim["25"].state == "filled"
     assert claim["20"].state == "blank"
     assert claim["31"].state == "filled"  # maps are among the settings
@@ -46,65 +50,40 @@ def test_a_study_that_has_not_run_knows_its_settings_only(folder):
     assert claim["44"].known == []
 
 
-def test_a_person_fills_and_declines(folder):
-    before = fill_guidelines(folder)[0]["counts"]
-    (folder / "study.yaml").write_text("funding: none\nregistration: 'n/a: not a trial'\nethics:\n")
-    items = {item.number: item for item in fill_guidelines(folder)[0]["items"]}
+def test_a_person_answers_and_declines(new_study):
+    before = fill_guidelines(new_study)[0]["counts"]
+    (new_study / "study.yaml").write_text("funding: none\nregistration: 'n/a: not a trial'\nethics:\n")
+    items = {item.number: item for item in fill_guidelines(new_study)[0]["items"]}
     assert items["44"].state == "filled"
     assert items["44"].answer == "none"
     assert items["34"].state == "not applicable"
-    after = fill_guidelines(folder)[0]["counts"]
+    after = fill_guidelines(new_study)[0]["counts"]
     assert after["filled"] == before["filled"] + 1
     assert after["blank"] == before["blank"] - 2
     assert sum(after.values()) == 44
 
 
-def test_a_blank_form_asks_everything_and_answers_nothing(folder):
-    (folder / "study.yaml").write_text(blank_answers())
+def test_a_blank_form_asks_everything_and_answers_nothing(new_study):
+    (new_study / "study.yaml").write_text(blank_answers())
     assert set(yaml.safe_load(blank_answers())) == set(read_guidelines()["questions"])
-    assert read_answers(folder) == {}
+    assert read_answers(new_study) == {}
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [("fundng: x", "did you mean funding"), ("- a\n", "has no entries"), ("a: [", "is not YAML at line")],
 )
-def test_what_cannot_be_an_answer_is_told(folder, text, words):
-    (folder / "study.yaml").write_text(text)
-    with pytest.raises(InputError, match=words):
-        read_answers(folder)
+def test_invalid_answers_are_refused(new_study, text, message):
+    (new_study / "study.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_answers(new_study)
 
 
-def test_how_pictures_are_fitted_is_told_as_it_was(tmp_path):
-    settings = build_settings(name="s", resize="pad")
-    write_json(tmp_path / "study.json", {"settings": shareable(settings), **provenance()})
-    assert "padded to 224 x 224" in collect_facts(tmp_path)["preprocessing"]
-
-
-def test_what_chose_epochs_and_threshold_is_told_of_each_model(folder):
-    from xray_helpers.reports.facts import _facts_of_choices
-
-    few = {
-        "threshold": 0.3,
-        "rule": "youden",
-        "chosen_on": "train and validation, out of fold",
-        "sources": 80,
-        "validation_sources": 14,
-    }
-    for name, chosen in (("A", few), ("B", few), ("C", few | {"chosen_on": "validation"})):
-        write_json(folder / name / "threshold.json", chosen)
-        write_json(folder / name / "training.json", {"epochs_by": "The median over folds of train."})
-    known = {"selection": "Among models.", "threshold": "Output is P."}
-    facts = _facts_of_choices(folder, ["A", "B"], known)
-    assert "on train and validation, out of fold (80 independent sources" in facts["threshold"]
-    assert "on validation" not in facts["threshold"]
-    assert facts["selection"].startswith("The median over folds of train. Among models")
-    mixed = _facts_of_choices(folder, ["A", "B", "C"], known)["threshold"]
-    assert "A, B: It was chosen on train and validation" in mixed
-    assert "C: It was chosen on validation, and is uncertain" in mixed
-
-
-def test_class_weights_are_told(tmp_path):
-    settings = shareable(build_settings(name="w", class_weight="balanced"))
-    write_json(tmp_path / "w" / "study.json", {"settings": settings, **provenance()})
-    assert "Each class has the same weight" in collect_facts(tmp_path / "w")["imbalance"]
+def test_the_page_counts_items_and_shows_what_is_wrong_with_answers(folder):
+    page = write_checklist(folder).read_text()
+    row = re.search(r"STARD-AI, 2025</a></th><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td><td>48</td>", page)
+    assert sum(map(int, row.groups())) == 48
+    assert "found: 8" in page
+    assert "&lt;img src=x onerror=alert(1)&gt; 8" in page  # the mode of the files
+    (folder / "study.yaml").write_text("fundng: me")
+    assert "did you mean funding" in write_checklist(folder).read_text()

@@ -5,26 +5,16 @@ from PIL import Image
 
 from xray_helpers.plots import images, style
 from xray_helpers.reports.sharing import export_study
-from xray_helpers.settings import build_settings
+from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_csv, read_json, write_csv, write_json, write_text
-from xray_helpers.study.folders import shareable
-from xray_helpers.study.machine import provenance
 
 NAMES = [f"ward 7/Smith & Jones_{i}.png" for i in range(40)]
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(make_study):
     """A study of images whose names and columns name patients."""
-    monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
-    folder = tmp_path / "reports" / "s"
-    record = {
-        "settings": shareable(build_settings(name="s", data="phantoms")),
-        **provenance(),
-        "steps": [],
-        "state": "done",
-    }
-    write_json(folder / "study.json", record)
+    folder = make_study(record={"steps": [], "state": "done"})
     table = pd.DataFrame(
         {
             "path": NAMES,
@@ -70,7 +60,7 @@ def contents(folder):
     return "\n".join(texts)
 
 
-def test_patients_are_hashed_and_columns_that_nothing_uses_stay(study, tmp_path):
+def test_patients_are_hashed_and_columns_that_nothing_uses_are_left_out(study, tmp_path):
     out = export_study(study, tmp_path / "sent").parent
     sent = read_csv(out / "manifest.csv")
     assert "diagnosis" not in sent.columns
@@ -84,11 +74,11 @@ def test_patients_are_hashed_and_columns_that_nothing_uses_stay(study, tmp_path)
     assert again["patient"].equals(sent["patient"])
 
 
-def test_numbers_stand_for_names(study, tmp_path):
+def test_anonymous_exports_replace_file_names_by_numbers(study, tmp_path):
     out = export_study(study, tmp_path / "sent", anonymous=True).parent
-    told = contents(out)
+    text = contents(out)
     for word in ("Smith", "Jones", "ward", "c0ffee", "MRN"):
-        assert word not in told
+        assert word not in text
     sent = read_csv(out / "manifest.csv")
     assert sorted(sent["path"]) == [f"{number:06d}" for number in range(1, 41)]
     assert set(read_csv(out / "VGG16" / "failures.csv")["path"]) <= set(sent["path"])
@@ -96,7 +86,7 @@ def test_numbers_stand_for_names(study, tmp_path):
     assert "Smith" in contents(study)  # the study itself stays as it was
 
 
-def test_files_named_as_numbers_and_words_leave_the_numbers_of_tables_alone(study, tmp_path):
+def test_file_names_that_are_words_or_numbers_are_replaced_in_cells_only(study, tmp_path):
     names = {name: ["1", "2", "hand", "0.84", "test"][i] if i < 5 else name for i, name in enumerate(NAMES)}
     table = read_csv(study / "manifest.csv")
     for column in ("path", "group", "source_group"):
@@ -113,7 +103,32 @@ def test_files_named_as_numbers_and_words_leave_the_numbers_of_tables_alone(stud
     assert (sent["n"], sent["auroc"]) == (12, 0.84)
     assert len(sent["path"]) == 6
     assert read_json(out / "VGG16" / "metrics.json") == {"auroc": {"value": 0.84}, "n": 12}
-    told = (out / "VGG16" / "model_card.html").read_text()
-    assert "<td>hand</td>" not in told
-    assert "12 of 40 in test" in told
+    text = (out / "VGG16" / "model_card.html").read_text()
+    assert "<td>hand</td>" not in text
+    assert "12 of 40 in test" in text
     assert sorted(read_csv(out / "manifest.csv")["path"]) == [f"{number:06d}" for number in range(1, 41)]
+
+
+def test_a_persons_own_notebooks_are_left_out(folder, tmp_path):
+    (folder / "lab").mkdir()
+    (folder / "lab" / "02_train_model.ipynb").write_text("{}")
+    (folder / "lab" / "mine.csv").write_text("x")
+    export_study(folder, tmp_path / "sent")
+    assert not (tmp_path / "sent" / "lab").exists()
+    assert (tmp_path / "sent" / "manifest.csv").exists()
+
+
+def test_an_export_without_images_removes_the_radiographs_of_an_earlier_one(study, tmp_path):
+    picture = "figures/VGG16_sample_predictions.png"
+    export_study(study, tmp_path / "sent")
+    assert (tmp_path / "sent" / picture).exists()
+    export_study(study, tmp_path / "sent", images=False)
+    assert not list((tmp_path / "sent").rglob("*sample_predictions*"))
+
+
+def test_a_folder_with_other_files_is_refused_and_kept(study, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("my own")
+    with pytest.raises(InputError, match="give another folder"):
+        export_study(study, tmp_path / "mine")
+    assert (tmp_path / "mine" / "index.html").read_text() == "my own"

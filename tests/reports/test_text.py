@@ -1,9 +1,8 @@
-import numpy as np
 import pandas as pd
-import pytest
 
-from xray_helpers.reports.banners import study_banners
-from xray_helpers.reports.display import escape, show_banner, show_table
+from xray_helpers.reports.display import escape, show_table
+from xray_helpers.reports.text import describe_border, describe_parts, describe_scores, describe_training
+from xray_helpers.settings import build_settings
 
 
 def test_text_is_shown_as_it_is():
@@ -12,47 +11,7 @@ def test_text_is_shown_as_it_is():
     assert "<b>" not in show_table([{"path": "<b>x</b>"}]).data
 
 
-@pytest.fixture
-def leaky():
-    return pd.DataFrame(
-        {
-            "path": list("abcd"),
-            "group": ["1", "1", "2", "3"],
-            "label": ["Fractured", "Non-Fractured"] * 2,
-            "split": ["train", "test", "validation", "test"],
-            "status": "used",
-        }
-    )
-
-
-def test_banners_tell_leaks_random_weights_and_failures(leaky):
-    study = {
-        "settings": {"weights": "random", "normalization": "unit"},
-        "steps": [{"name": "x", "state": "failed"}],
-    }
-    kinds = study_banners(study, leaky)
-    words = " ".join(text for _, text in kinds)
-    assert kinds[0][0] == "bad"
-    for word in (
-        "The split leaks: 1 of 2",
-        "steps failed: x",
-        "Random weights",
-        "normalization = unit",
-        "test part is small",
-    ):
-        assert word in words
-    assert "The split leaks" in show_banner("imagenet", manifest=leaky).data
-    clean = leaky.assign(group=np.arange(4).astype(str))
-    assert show_banner("imagenet", manifest=clean) is None
-    assert (
-        "Control study: &lt;x&gt;"
-        in show_banner("imagenet", manifest=clean, control="Control study: <x>").data
-    )
-
-
 def test_a_border_that_predicts_the_label_is_called_a_shortcut():
-    from xray_helpers.reports.text import describe_border
-
     assert describe_border("keep", {"ci_low": 0.7}) == ""
     assert "the images hold a shortcut" in describe_border(
         "only", {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
@@ -65,10 +24,7 @@ def test_a_border_that_predicts_the_label_is_called_a_shortcut():
     assert "not known" in describe_border("only", {"value": None, "ci_low": None, "ci_high": None})
 
 
-def test_what_training_rests_on_is_told():
-    from xray_helpers.reports.text import describe_training
-    from xray_helpers.settings import build_settings
-
+def test_training_says_what_chose_epochs_and_threshold():
     history = pd.DataFrame({"epoch": [1, 2], "val_loss": [0.5, 0.6], "best": [False, True], "phase": "head"})
     chosen = {
         "threshold": 0.3,
@@ -89,20 +45,31 @@ def test_what_training_rests_on_is_told():
     )
 
 
-def test_few_effective_patients_are_told_though_there_are_many_images():
-    """Ten patients of a class, one with most of the images: worth hardly more than one."""
-    rows = [("giant" if i < 100 else f"p{i}", "Fractured") for i in range(110)] + [
-        (f"n{i}", "Non-Fractured") for i in range(60)
-    ]
-    table = pd.DataFrame(rows, columns=["group", "label"]).assign(split="test", status="used")
-    table["path"] = [f"{i}.png" for i in range(len(table))]
-    told = [
-        text
-        for _, text in study_banners(
-            {"settings": {"weights": "imagenet", "normalization": "imagenet"}}, table
-        )
-    ]
-    assert any(
-        "test part has few sources or patients (11 of Fractured, worth 1.2, 60 of Non-Fractured)" in text
-        for text in told
-    )
+def test_scores_say_whether_the_model_is_better_than_chance():
+    def entry(value, low, high):
+        return {"value": value, "ci_low": low, "ci_high": high}
+
+    scores = {
+        "auroc": entry(0.6, 0.45, 0.75),
+        "accuracy": entry(0.5, 0.4, 0.55),
+        "recall": entry(0.5, 0.3, 0.7),
+        **{"n": 40, "n_groups": 20, "threshold": 0.3, "threshold_rule": "Youden's J", "leak": 0.0},
+        **{"tp": 10, "fn": 10},
+    }
+    text = describe_scores("VGG16", scores, 0.6, out_of_fold=entry(0.7, 0.6, 0.8))
+    assert "may or may not be better than chance on test, and is shown to be better than chance on" in text
+    assert "accuracy is 0.50 (0.40 to 0.55), which is shown not to be above the 0.60" in text
+    assert "It finds 10 of 20 images that are Fractured: sensitivity 0.50" in text
+    assert "inflated" not in text
+    assert "12% of the test images have a sibling" in describe_scores("VGG16", scores | {"leak": 0.12}, 0.6)
+
+
+def test_parts_are_disjoint_by_patient_or_source_or_leak():
+    table = pd.DataFrame(
+        {"path": list("abc"), "group": list("abc"), "patient": list("123"), "status": "used"}
+    ).assign(split=["train", "validation", "test"])
+    assert describe_parts(table) == "No group is in two parts: disjoint at patient level."
+    some = table.assign(patient=["1", None, None])
+    assert "patient level for 1 of 3 images, image-source level for the others" in describe_parts(some)
+    assert "image-source level, patients unknown" in describe_parts(table.assign(patient=None))
+    assert "The split leaks: 1 of 1 test images" in describe_parts(table.assign(group=["a", "b", "a"]))

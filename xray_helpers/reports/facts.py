@@ -7,7 +7,6 @@ import jinja2
 import pandas as pd
 import yaml
 
-from xray_helpers.data.leaks import describe_leak, measure_leak
 from xray_helpers.data.manifest import count_flow
 from xray_helpers.data.parts import class_balance
 from xray_helpers.evaluation.calibration import describe_calibration
@@ -22,6 +21,7 @@ from xray_helpers.explain.shortcut_verdicts import describe_controls, read_short
 from xray_helpers.reports.banners import study_banners
 from xray_helpers.reports.frame import TEMPLATES
 from xray_helpers.reports.results import describe_outcome, primary_model, read_table
+from xray_helpers.reports.text import describe_parts
 from xray_helpers.same_source.groups import find_label_conflicts
 from xray_helpers.study.files import read_csv, read_json
 from xray_helpers.study.folders import read_class_names
@@ -63,7 +63,7 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
 
 def _facts_of_data(manifest: pd.DataFrame, settings: dict[str, Any]) -> dict[str, str]:
     used = manifest[manifest["status"] == "used"]
-    balance, leak = class_balance(manifest), measure_leak(manifest, manifest["split"])
+    balance = class_balance(manifest)
     test = next(row for row in balance.itertuples() if row.split == "test")
     parts = "; ".join(
         f"{row.split} {row.n} images in {row.groups} groups, {row.fractured} of the positive class"
@@ -87,22 +87,11 @@ def _facts_of_data(manifest: pd.DataFrame, settings: dict[str, Any]) -> dict[str
         if conflicts
         else "No source carries both labels.",
         "partitions": f"{parts}; {drawn}.",
-        "disjoint": describe_leak(leak)
-        if leak["groups"]
-        else f"No group is in two parts: disjoint at {_describe_level(used)}.",
+        "disjoint": describe_parts(manifest),
         "size": f"{test.n} test images in {test.groups} groups, as many as the set gave. "
         f"{describe_plan(plan_test(manifest), manifest)}",
         "characteristics": f"{parts}. All parts: {shares}." if shares else f"{parts}.",
     }
-
-
-def _describe_level(used: pd.DataFrame) -> str:
-    known = used["patient"].notna()
-    if known.all():
-        return "patient level"
-    if known.any():
-        return f"patient level for {known.sum()} of {len(used)} images, image-source level for the others"
-    return "image-source level, patients unknown"
 
 
 def _describe_shares(values: pd.Series) -> str:

@@ -28,7 +28,6 @@ from xray_helpers.study.records import STALE, mark_stale
 
 _THUMBNAIL, _LARGE = 480, 1400  # widths of pictures in pixels
 _FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html")
-_PAGES = (("reporting_checklist.html", "Reporting checklist: CLAIM, STARD-AI, TRIPOD+AI"),)
 
 
 def write_index(folder: Path, *, target: Path | None = None, images: bool = True) -> Path:
@@ -69,7 +68,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_embed_figure(main, images, _LARGE) if comparison is not None else None,
         figures=[figure for path in figures if (figure := _embed_figure(path, images))],
-        pages=[(name, title) for name, title in _PAGES if (out / name).exists()],
+        has_checklist=(out / "reporting_checklist.html").exists(),
         cards=[name for name in names if name.endswith(".html")],
         files=[name for name in names if not name.endswith((".png", ".html"))],
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from xray_helpers.data.leaks import describe_leak, measure_leak
 from xray_helpers.data.manifest import find_label_columns
 from xray_helpers.evaluation.intervals import describe, describe_count, unflatten_entry
 from xray_helpers.evaluation.metrics import METRIC_TITLES
@@ -20,6 +21,19 @@ _LOGGED = ("accuracy", "precision", "recall", "f1", "auroc")
 _IS = {SHOWN: "is shown to be", RULED_OUT: "is shown not to be", UNKNOWN: "may or may not be"}
 
 
+def describe_parts(manifest: pd.DataFrame) -> str:
+    """Return at which level the parts are disjoint, or that they leak."""
+    leak = measure_leak(manifest, manifest["split"])
+    if leak["groups"]:
+        return describe_leak(leak)
+    used = manifest[manifest["status"] == "used"]
+    known = used["patient"].notna()
+    level = "patient level" if known.all() else "image-source level, patients unknown"
+    if known.any() and not known.all():
+        level = f"patient level for {known.sum()} of {len(used)} images, image-source level for the others"
+    return f"No group is in two parts: disjoint at {level}."
+
+
 def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     """Return how many images count, at which level the parts are disjoint, and what a useless model scores.
 
@@ -31,25 +45,15 @@ def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     """
     used = manifest[manifest["status"] == "used"]
     parts = balance.set_index("split")
-    known = used["patient"].notna()
-    if known.all():
-        patients = used["patient"].nunique()
-        level = f"Patients are known for all images ({patients} patients): no patient is in two parts."
-    elif known.any():
-        level = (
-            f"Patients are known for {known.sum()} of {len(used)} images only; the others are kept apart by "
-            "source."
-        )
-    else:
-        level = "Patients are unknown: the parts are disjoint at image-source level, patients unknown."
     counted, test = int(parts["n"].sum()), parts.loc["test"]
     copies = ""
     if counted < len(used):
         copies = f" of {len(used)} files, one per source; copies are for training only"
     return (
         f"{counted} images in {used['group'].nunique()} groups count{copies}. {parts['fractured'].sum()} of "
-        f"them are {class_names()[1]}. {level} Always naming the more frequent class would be right for "
-        f"{test['majority_accuracy']:.0%} of the {int(test['n'])} test images: a model below that is useless."
+        f"them are {class_names()[1]}. {describe_parts(manifest)} Always naming the more frequent class is "
+        f"right for {test['majority_accuracy']:.0%} of the {int(test['n'])} test images: a model below that "
+        "is useless."
     )
 
 
@@ -197,7 +201,11 @@ def describe_scores(
     sentences = [
         f"On {describe_count(scores, 'test images')}, {model} has AUROC {describe(auroc)}.",
         f"It {_is_above(auroc, 0.5)} better than chance on test"
-        + (f", and {_is_above(out_of_fold, 0.5)} on all images out of fold." if out_of_fold else "."),
+        + (
+            f", and {_is_above(out_of_fold, 0.5)} better than chance on all images, out of fold."
+            if out_of_fold
+            else "."
+        ),
         f"At the threshold {scores['threshold']:.2f} ({scores['threshold_rule']}) its accuracy is "
         f"{describe(accuracy)}, which {_is_above(accuracy, baseline)} above the {baseline:.2f} of the "
         "majority class.",
