@@ -65,7 +65,7 @@ def _facts_of_data(manifest: pd.DataFrame, settings: dict[str, Any]) -> dict[str
     used = manifest[manifest["status"] == "used"]
     balance = class_balance(manifest)
     test = next(row for row in balance.itertuples() if row.split == "test")
-    parts = "; ".join(
+    parts = "Parts: " + "; ".join(
         f"{row.split} {row.n} images in {row.groups} groups, {row.fractured} of the positive class"
         for row in balance.itertuples()
     )

@@ -141,7 +141,7 @@ def describe_engine(record: dict[str, Any]) -> str:
         record["asked"],
         record["difference"],
     )
-    text = f"Computed by {record['engine']} in {record['precision']}"
+    text = f"Features were computed by {record['engine']} in {record['precision']}"
     if asked != used:
         return f"{text}, because {asked} differed by {difference:.2g} standard deviations."
     if asked == "tensorflow, float32":
