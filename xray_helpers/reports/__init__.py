@@ -1,4 +1,8 @@
-"""Text, tables and pages: what a study says, as HTML and PDF."""
+"""What notebooks and pages show: sentences, tables, warnings, and a study as HTML and PDF.
+
+Notebooks use `display` and `text`. `html` makes a report of an executed notebook; `pages`, `overview`,
+`checklist`, `cards` and `audit` each write a page; `sharing` and `pdf` export them.
+"""
 
 import lazy_loader
 
