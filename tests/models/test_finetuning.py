@@ -175,9 +175,7 @@ np.testing.assert_allclose(*losses, rtol=2e-2)
 
 
 def test_class_weights_reach_fine_tuning(root):
-    """With one class weighted to nothing but its share, losses and what is learned differ; the same call
-    resumes alike.
-    """
+    """With few images of one class, the weighted loss differs from the plain one."""
     from xray_helpers.models.finetuning import fine_tune
 
     losses = {}

@@ -46,7 +46,7 @@ def test_a_gpu_takes_tensorflow_in_the_precision_that_measures_faster(monkeypatc
 
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
-    """A machine with a GPU's driver, on which TensorFlow finds as many GPUs as it is told to."""
+    """A machine with the driver of a GPU; the fixture sets how many GPUs TensorFlow finds."""
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

@@ -264,7 +264,9 @@ def test_a_file_with_another_hash_is_not_taken_and_a_damaged_one_is_fetched_anew
     name = BACKBONES["VGG16"].published.file
     good = write_numbers(folder / name, 2000).read_bytes()
     monkeypatch.setitem(BACKBONES, "VGG16", replace(BACKBONES["VGG16"], md5=hashlib.md5(good).hexdigest()))
-    write_numbers(home / name, 2000, seed=1)  # opens, and holds as many numbers: only the hash tells
+    write_numbers(
+        home / name, 2000, seed=1
+    )  # readable, with the right number of parameters: only the hash differs
     assert "MD5" in find_problem(BACKBONES["VGG16"].published, home / name, by_hash=True)
     assert resolve_weights("imagenet", ("VGG16",)) == "imagenet"
     assert (home / name).read_bytes() == good

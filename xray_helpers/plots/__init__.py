@@ -6,10 +6,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "calibration": ["plot_band", "plot_decision_curve", "plot_reliability"],
-        "curves": ["plot_history", "plot_operating_points", "plot_roc", "plot_roc_models", "plot_roc_parts"],
+        "curves": ["plot_history", "plot_operating_points", "plot_roc_models", "plot_roc_parts"],
         "data": ["plot_class_balance", "plot_intensities", "plot_sizes"],
         "images": ["plot_groups", "plot_radiographs", "plot_sample_predictions"],
-        "intervals": ["plot_forest", "plot_intervals", "plot_ranking", "plot_spread"],
+        "intervals": ["plot_forest", "plot_ranking", "plot_spread"],
         "scores": [
             "plot_confusion",
             "plot_confusion_grid",
@@ -18,6 +18,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_evaluation_grid",
             "plot_leakage",
         ],
-        "style": ["set_theme", "show", "with_alt"],
     },
 )
