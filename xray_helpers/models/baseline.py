@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from xray_helpers.evaluation.thresholds import choose_threshold
 from xray_helpers.images.pixels import load_pixels, resize
@@ -49,7 +50,8 @@ def predict_baseline(
     if len(np.unique(fold)) > 1:
         grid = {"logisticregression__C": C_VALUES}
         model = GridSearchCV(model, grid, scoring="roc_auc", cv=PredefinedSplit(fold))
-    model.fit(x["train"], y)
+    with threadpool_limits(1):  # of many small products; threads would wait for each other
+        model.fit(x["train"], y)
     y_prob = {split: model.predict_proba(x[split])[:, 1] for split in ("validation", "test")}
     validation, rule = parts["validation"], (settings.threshold_rule, settings.target_sensitivity)
     threshold = choose_threshold(
