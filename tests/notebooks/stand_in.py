@@ -30,7 +30,7 @@ print("wrote", len({files!r}), "files")
 def write_notebooks(folder, recorded, *, pause=0.02, first=None):
     """Write them; `first` maps the name of one to source that it runs before it writes."""
     folder.mkdir(parents=True, exist_ok=True)
-    for step in build_steps(("MODEL",)):
+    for step in build_steps(("MODEL",), {"MODEL": 1}):
         real = nbformat.read(notebooks_folder() / f"{step.notebook}.ipynb", as_version=4)
         parameters = next(cell for cell in real.cells if "parameters" in cell.metadata.get("tags", []))
         cells = [

@@ -34,7 +34,7 @@ def plot_history(
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     kept = f", epoch {best.iloc[0]:.0f} is kept" if len(best) else ""
-    return with_alt(ax, f"{title}: {len(history)} epochs{kept}.")
+    return with_alt(ax, f"Learning curve, {title}: {len(history)} epochs{kept}.")
 
 
 def plot_roc(
