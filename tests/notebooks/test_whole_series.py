@@ -404,7 +404,7 @@ def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, s
             ["ROC, precision and recall", "confident errors, and the images it is least sure of"],
         ),
         ("MobileNetV2/03a_where_it_looked", ["Grad-CAM of", "maps"]),
-        ("04_compare_models", ["radiographs. Test images that models judge differently"]),
+        ("04_compare_models", ["radiographs. Test images on which models differ"]),
     ],
 )
 def test_what_is_clicked_in_jupyterlab_is_a_picture_in_the_report(study, page, pictures):

@@ -155,12 +155,13 @@ def _take_heading(nb: "NotebookNode") -> str:
 
 
 def _find_verdict(nb: "NotebookNode") -> str:
-    """Return the first sentence of the last paragraph that the last cell displays."""
+    """Return the first sentence of the last paragraph that the last cell displays, without bold type."""
     outputs = nb.cells[-1].get("outputs", []) if nb.cells else []
     texts = [
         data["text/markdown"] for output in outputs if "text/markdown" in (data := output.get("data", {}))
     ]
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", texts[-1].strip())[0] if texts else ""
+    text = texts[-1].replace("**", "").strip() if texts else ""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)[0]
 
 
 def _find_model(nb: "NotebookNode") -> str:
