@@ -85,9 +85,7 @@ def test_a_model_that_would_run_code_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_no_radiograph_is_unlike_real_radiographs(root, shared):
-    """ImageNet MobileNetV2, trained on half of the real sample, tested on the rest and on photographs, text,
-    noise, nothing.
-    """
+    """Half of the real sample is known; the rest is compared with photographs, text, noise and blanks."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
