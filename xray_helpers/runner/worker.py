@@ -250,6 +250,7 @@ def _run_notebook(spec: dict[str, Any], partial: Path, watch: _Watch) -> tuple[s
             _escape_braces(partial),
             parameters=spec["parameters"],
             kernel_name="python3",
+            language="python",
             cwd=root(),
             progress_bar=False,
             start_timeout=180,
