@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray_helpers.evaluation.baseline import describe_baseline, evaluate_baseline
+from xray_helpers.evaluation.comparison import describe_baseline
 
 
 def predictions(strength, images=120, seed=0):
@@ -39,12 +39,3 @@ def test_equal_predictions_rule_a_gain_out():
 def test_too_few_groups_are_not_tested():
     one = predictions(1.0, 6)
     assert "was not tested" in describe_baseline("A", one, predictions(0.0, 6, seed=1))
-
-
-def test_it_is_evaluated_at_a_threshold_of_its_own():
-    tables = {"validation": predictions(2.0, seed=3), "test": predictions(2.0, seed=4)}
-    chosen = {"rule": "youden", "target_sensitivity": 0.95, "threshold": 0.99, "uncertain": [0.9, 1.0]}
-    scores = evaluate_baseline(tables, chosen)
-    assert scores["threshold"] != 0.99
-    assert scores["auroc"]["ci_low"] < scores["auroc"]["value"]
-    assert scores["n"] == 120

@@ -35,6 +35,19 @@ def test_permuting_weights_changes_the_map_and_leaves_the_model_as_it_was(model)
 
 
 @pytest.mark.slow
+def test_the_head_is_what_follows_the_features_whatever_its_layers_are_called(model):
+    import keras
+
+    x = keras.layers.Dense(7, activation="relu", name="mine")(model.get_layer("pooled").output)
+    x = keras.layers.Dense(5, activation="relu", name="own")(x)
+    other = keras.Model(model.input, keras.layers.Dense(1, activation="sigmoid", name="answer")(x))
+    pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)
+    table, _ = randomization_test(other, GradCam(other), pictures, np.arange(12), permutations=1)
+    assert table["layers"].tolist() == [3, 3, 5]
+    assert table["correlation"].iloc[0] < 1
+
+
+@pytest.mark.slow
 def test_maps_that_are_empty_after_permuting_count_for_no_correlation(model):
     """A model whose maps vanish with some permutations: those that stay full alone make the correlation."""
     pictures = np.random.default_rng(1).integers(0, 255, (12, 16, 16), np.uint8)

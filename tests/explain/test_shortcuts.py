@@ -131,14 +131,16 @@ def test_the_border_is_predicted_from_features_of_the_border_alone(root, tmp_pat
 
     monkeypatch.setattr(shortcuts, "open_extractor", open_extractor)
     monkeypatch.setattr(shortcuts, "extract_features", extract)
-    monkeypatch.setattr(
-        shortcuts,
-        "cross_validate",
-        lambda views, table, settings, schedule: table.assign(y_prob=views[0][:, 0]),
-    )
-    predicted = shortcuts.predict_border(
-        "MobileNetV2", Settings(), "random", None, ImageFolder(tmp_path), part
-    )
+    given = []
+
+    def cross_validate(views, table, settings, schedule, head):
+        given.append((schedule, head))
+        return table.assign(y_prob=views[0][:, 0])
+
+    monkeypatch.setattr(shortcuts, "cross_validate", cross_validate)
+    source = ("random", None, ImageFolder(tmp_path))
+    predicted = shortcuts.predict_border("MobileNetV2", Settings(), *source, part, [0.1], "own head")
+    assert given == [([0.1], "own head")]  # what the head of whole pictures had
     assert opened == ["only"]
     assert len(predicted) == 40
     off = shortcuts.predict_border(

@@ -1,4 +1,4 @@
-import inspect
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -35,26 +35,25 @@ def parts(root):
 
 def test_the_baseline_learns_from_train_and_predicts_the_other_parts(parts, root):
     settings = build_settings(img_size=(40, 48))
-    found = predict_baseline(parts, root, settings)
+    found, chosen = predict_baseline(parts, root, settings)
     assert list(found) == ["validation", "test"]
     for split, table in found.items():
         assert list(table) == ["path", "group", "y_true", "y_prob", "y_pred"]
         assert table["path"].tolist() == parts[split]["path"].tolist()
         assert ((table["y_prob"] > 0.5) == table["y_true"]).mean() > 0.9
         assert table["y_prob"].between(0, 1).all()
-    threshold = found["test"].loc[found["test"]["y_pred"] == 1, "y_prob"].min()
-    assert (found["test"]["y_pred"] == (found["test"]["y_prob"] >= threshold)).all()
-    assert len(inspect.getsource(predict_baseline).splitlines()) < 40
+    assert (found["test"]["y_pred"] == (found["test"]["y_prob"] >= chosen["threshold"])).all()
+    assert (chosen["rule"], chosen["chosen_on"]) == (settings.threshold_rule, "validation")
 
 
 def test_labels_of_validation_and_test_do_not_reach_its_probabilities(parts, root):
     settings = build_settings(img_size=(40, 48))
-    first = predict_baseline(parts, root, settings)
+    first, _ = predict_baseline(parts, root, settings)
     flipped = {
         split: part if split == "train" else part.assign(y_true=1 - part["y_true"])
         for split, part in parts.items()
     }
-    other = predict_baseline(flipped, root, settings)
+    other, _ = predict_baseline(flipped, root, settings)
     for split in first:
         assert first[split]["y_prob"].tolist() == other[split]["y_prob"].tolist()
 
@@ -82,5 +81,17 @@ def test_class_weights_are_those_of_the_settings(parts, root):
     settings = build_settings(img_size=(40, 48))
     balanced = settings.model_copy(update={"class_weight": "balanced"})
     few = parts | {"train": rare.assign(fold=0)}  # one fold: nothing to choose C by
-    means = [predict_baseline(few, root, chosen)["test"]["y_prob"].mean() for chosen in (settings, balanced)]
+    tables = [predict_baseline(few, root, chosen)[0]["test"] for chosen in (settings, balanced)]
+    means = [table["y_prob"].mean() for table in tables]
     assert means[1] > means[0] + 0.1
+
+
+def test_folds_without_both_classes_choose_nothing(parts, root):
+    """Folds that hold one class only, all of them or but one; scikit-learn would warn, or refuse to fit."""
+    train = parts["train"]
+    for fold in (train["y_true"], np.where(train.index < 40, 2, train["y_true"])):
+        uneven = parts | {"train": train.assign(fold=np.asarray(fold))}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tables, _ = predict_baseline(uneven, root, build_settings(img_size=(40, 48)))
+        assert ((tables["test"]["y_prob"] > 0.5) == tables["test"]["y_true"]).mean() > 0.9

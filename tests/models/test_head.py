@@ -1,8 +1,13 @@
+import json
+import random
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from xray_helpers.settings import build_settings
+from xray_helpers.study.folders import notebooks_folder
 
 pytestmark = pytest.mark.slow
 
@@ -167,48 +172,50 @@ def test_class_weights_find_the_rare_class():
     assert shares["balanced"] > 0.2
 
 
-def test_the_cell_of_the_notebook_trains_the_head_of_train_head(separable):
-    """The Keras code of 02 gives the very weights and history of `train_head`, also as repeats train it."""
+def head_cells():
+    """Return the source of the cells of 02 that build, compile and train the head."""
+    book = notebooks_folder() / "02_train_model.ipynb"
+    sources = ["".join(cell["source"]) for cell in json.loads(book.read_text(encoding="utf-8"))["cells"]]
+    return [source for source in sources if "keras.Sequential(" in source or "head.fit(" in source]
+
+
+@pytest.mark.parametrize("few", [False, True], ids=["validation decides", "folds of train decide"])
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_the_cells_of_the_notebook_train_the_head_of_train_head(separable, few, class_weight, monkeypatch):
+    """They give the very weights and history of `train_head`, whether or not folds were trained before."""
     import keras
 
     import xray_helpers as xh
     from xray_helpers.models.head import copy_head, train_head
 
     views, y = separable
-    for changes in ({}, {"class_weight": "balanced"}):
-        settings, epochs_seen = build_settings(epochs=6, patience=2, **changes), []
-        train, validation, monitor = (views, y), (views[0, :61], y[:61]), epochs_seen.append
-        for schedule in (None, [0.01, 0.005]):
-            batches, watched = xh.models.build_batches(train, validation, settings)
-            epochs = settings.epochs if schedule is None else len(schedule)
-            callbacks = xh.models.callbacks(settings, monitor, schedule)
-
-            keras.utils.set_random_seed(settings.seed)
-            head = keras.Sequential(
-                [
-                    keras.Input((12,)),
-                    keras.layers.Dropout(settings.dropout_rate, name="dropout_1"),
-                    keras.layers.Dense(128, activation="relu", name="dense"),
-                    keras.layers.Dropout(0.6 * settings.dropout_rate, name="dropout_2"),
-                    keras.layers.Dense(1, activation="sigmoid", name="p_fractured"),
-                ]
-            )
-            adam = keras.optimizers.Adam(settings.learning_rate)
-            head.compile(adam, loss="binary_crossentropy", metrics=["accuracy"], steps_per_execution=8)
-            head.fit(batches, validation_data=watched, epochs=epochs, callbacks=callbacks, verbose=0)
-            history = xh.models.build_history(head, schedule)
-
-            copy = copy_head(head)
-            assert any((a != b).any() for a, b in zip(copy.get_weights(), head.get_weights(), strict=True))
-            for template in (None, copy):
-                other, same = train_head(train, validation, settings, template, schedule=schedule)
-                pd.testing.assert_frame_equal(history, same, check_exact=True)
-                assert all(
-                    (a == b).all() for a, b in zip(head.get_weights(), other.get_weights(), strict=True)
-                )
-            assert len(epochs_seen) == len(history)
-            assert epochs_seen[-1]["val_loss"] == history["val_loss"].iloc[-1]
-            epochs_seen.clear()
+    settings, logs = build_settings(epochs=6, patience=2, class_weight=class_weight), []
+    monkeypatch.setattr(xh.interactive, "watch_training", lambda model: logs.append, raising=False)
+    table = pd.DataFrame({"group": range(200), "y_true": y, "fold": np.arange(200) // 2 % 4})
+    parts = {"train": table, "validation": table[:40] if few else table[:61]}
+    end = len(parts["validation"])
+    notebook = {
+        "xh": xh,
+        "keras": keras,
+        "settings": settings,
+        "run": SimpleNamespace(seed=settings.seed),
+        "forward": SimpleNamespace(features=12),
+        "model": "VGG16",
+        "parts": parts,
+        "x": {"train": views, "validation": [views[0, :end]]},
+        "y": {"train": y, "validation": y[:end]},
+    }
+    cells = head_cells()
+    assert len(cells) == 2
+    for source in cells:
+        exec(source, notebook)
+    head, history, schedule = (notebook[name] for name in ("head", "history", "schedule"))
+    assert (schedule is not None) == few
+    assert logs[-1]["val_loss"] == history["val_loss"].iloc[-1]
+    for template in (None, copy_head(head)):
+        other, same = train_head((views, y), (views[0, :end], y[:end]), settings, template, schedule=schedule)
+        pd.testing.assert_frame_equal(history, same, check_exact=True)
+        assert all((a == b).all() for a, b in zip(head.get_weights(), other.get_weights(), strict=True))
 
 
 def test_a_head_of_ones_own_is_what_repeats_train(separable):
@@ -216,7 +223,7 @@ def test_a_head_of_ones_own_is_what_repeats_train(separable):
     import keras
 
     from xray_helpers.models.head import build_batches, predict_head
-    from xray_helpers.models.resampling import cross_validate, repeat_seeds
+    from xray_helpers.models.resampling import choose_schedule, cross_validate, repeat_seeds
 
     (x, _), y = separable
     settings = build_settings(epochs=3, repeats=1)
@@ -235,4 +242,11 @@ def test_a_head_of_ones_own_is_what_repeats_train(separable):
     default = repeat_seeds(([x], y), parts, settings)
     assert own["auroc_test"].item() != default["auroc_test"].item()
     assert len(cross_validate([x], table, settings, head=head)) == 200
+    random.seed(5)
+    chosen = [choose_schedule([x], table, table[:40], settings, template) for template in (head, None)]
+    assert random.random() == random.Random(5).random()  # what is trained next does not depend on it
+    assert chosen[0][0] == chosen[1][0] == pytest.approx(settings.learning_rate)
+    few = settings.model_copy(update={"epochs": 40, "patience": 3})
+    own, default = (choose_schedule([x], table, table[:40], few, template) for template in (head, None))
+    assert own.tolist() != default.tolist()  # each head has a schedule of its own
     assert (predict_head(head, x) == before).all()

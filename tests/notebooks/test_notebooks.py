@@ -70,6 +70,23 @@ def test_cells_are_few_and_short_and_each_is_led_in(path):
     assert "What this means" in "".join(cells(path, "markdown")[-1]["source"])
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_cell_gives_a_parameter_another_value(path):
+    """The opening, run once more by hand, would take it for what a person typed."""
+    parameters, others = set(), set()
+    for cell in cells(path):
+        tree = ast.parse("".join(cell["source"]))
+        loops = [n for n in ast.walk(tree) if isinstance(n, ast.comprehension)]
+        local = {id(n) for loop in loops for n in ast.walk(loop.target)}
+        names = (n for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in local)
+        stored = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        if "parameters" in cell["metadata"].get("tags", []):
+            parameters = stored
+        else:
+            others |= stored
+    assert parameters & others == set()
+
+
 def test_the_series_passes_every_declared_parameter():
     from xray_helpers.runner.graph import build_steps, notebook_parameters
 

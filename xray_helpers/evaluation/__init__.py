@@ -5,12 +5,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "baseline": ["BASELINE", "describe_baseline", "evaluate_baseline"],
         "calibration": ["calibration_table", "describe_calibration", "evaluate_calibration"],
         "comparison": [
+            "BASELINE",
             "choose_primary",
             "compare_models",
             "cost_table",
+            "describe_baseline",
             "describe_comparison",
             "evaluated_models",
             "find_disagreements",

@@ -10,9 +10,11 @@ from xray_helpers.data.parts import check_made_with
 from xray_helpers.evaluation.influence import CELLS
 from xray_helpers.evaluation.intervals import describe, describe_count, flatten_entry, unflatten_entry
 from xray_helpers.evaluation.metrics import METRICS
-from xray_helpers.evaluation.paired import describe_pairs
+from xray_helpers.evaluation.paired import ALPHA, MARGIN, compare_pairs, describe_pairs
 from xray_helpers.settings import VALIDATION, InputError
 from xray_helpers.study.files import read_csv, read_json
+
+BASELINE = "Logistic regression (32 x 32 pixels)"
 
 
 def evaluated_models(study: Path, models: tuple[str, ...], manifest: pd.DataFrame) -> list[str]:
@@ -183,3 +185,26 @@ def _describe_score(row: pd.Series, metric: str) -> str:
     entry = unflatten_entry(row, metric)
     text = describe(entry)
     return text if entry["ci_low"] is None else text.replace(" (", " (95 % interval ", 1)
+
+
+def describe_baseline(model: str, alone: pd.DataFrame, baseline: pd.DataFrame) -> str:
+    """Return whether a model is better than the baseline on the same test images: yes, no, or not known.
+
+    Parameters
+    ----------
+    model : str
+    alone, baseline : DataFrame
+        Predictions of the test part by the model and by the baseline: path, group, y_true, y_prob, y_pred.
+    """
+    pairs = compare_pairs({model: alone, BASELINE: baseline})
+    name = "logistic regression on 32 x 32 pixels"
+    if pairs.empty or not np.isfinite(pairs["p"].iloc[0]):
+        return f"Whether {model} is better than {name} was not tested: there are too few groups."
+    row = pairs.iloc[0]
+    difference = f"AUROC {row['difference']:+.2f} ({row['ci_low']:+.2f} to {row['ci_high']:+.2f})"
+    if row["p"] < ALPHA:
+        better = "better" if row["difference"] > 0 else "worse"
+        return f"{model} is {better} than {name}: {difference}."
+    if row["ci_high"] < MARGIN:
+        return f"{model} is not better than {name} by {MARGIN:g} or more: {difference}."
+    return f"Whether {model} is better than {name} is not known: {difference}."

@@ -74,7 +74,7 @@ def measure_leakage(
 
 
 def source_p(features: np.ndarray, table: pd.DataFrame, seed: int) -> float:
-    """Return the p of a permutation test that features do not give away the source of an image.
+    """Return the p-value of the hypothesis that features carry no information on the source of an image.
 
     Files drawn at random are predicted twice: with labels shuffled between groups, and with labels shuffled
     between images. Without information on the source, both predictions are equally good. The predictor is

@@ -8,7 +8,7 @@ What follows from the scores is decided in `shortcut_verdicts`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -29,6 +29,9 @@ from xray_helpers.models.inference import InferenceBackend
 from xray_helpers.models.resampling import cross_validate
 from xray_helpers.settings import SPLITS, Settings
 from xray_helpers.study.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import keras
 
 _MAX_IMAGES = 10_000  # more would narrow the interval by less than 0.01
 _SIDE = 256  # pixels per side at which grey levels are measured, as the search for same-source images caches
@@ -279,6 +282,7 @@ def predict_border(
     folder: ImageFolder,
     table: pd.DataFrame,
     schedule: Sequence[float] | None = None,
+    head: "keras.Model | None" = None,
 ) -> pd.DataFrame:
     """Predict every image out of fold by heads that were trained on border and corners alone.
 
@@ -290,8 +294,9 @@ def predict_border(
         See `features.open_extractor`.
     table : DataFrame
         Rows of the manifest, as for `resampling.cross_validate`.
-    schedule : sequence of float, optional
-        Learning rates with which the heads of the whole picture were trained, so that both are comparable.
+    schedule, head : optional
+        The learning rates and the head of whole pictures, so that both are comparable; see
+        `resampling.cross_validate`.
 
     Returns
     -------
@@ -304,4 +309,4 @@ def predict_border(
         return table[["path", "group", "y_true"]].head(0).assign(y_prob=np.empty(0), fold=np.empty(0, int))
     _, forward, key = open_extractor(model, view, weights, engine, folder)
     features = extract_features(table, folder, forward, key)[0]
-    return cross_validate([features], table, view, schedule)
+    return cross_validate([features], table, view, schedule, head)

@@ -1,5 +1,7 @@
 """A simple baseline: what logistic regression on small pictures reaches, any network should exceed."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -8,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from xray_helpers.evaluation.thresholds import choose_threshold
+from xray_helpers.evaluation.operating_point import choose_operating_point
 from xray_helpers.images.pixels import load_pixels, resize
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models.head import build_predictions
@@ -21,11 +23,11 @@ MAX_IMAGES = 10_000  # training images, drawn at random where there are more
 
 def predict_baseline(
     parts: dict[str, pd.DataFrame], folder: ImageFolder, settings: Settings
-) -> dict[str, pd.DataFrame]:
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Predict validation and test by logistic regression on 32 x 32 grey pixels, trained on train only.
 
-    C has the best mean AUROC over the folds of train, which keep groups together. The threshold is chosen on
-    validation by the rule of the study.
+    C has the best mean AUROC over those folds of train that hold both classes; folds keep groups together.
+    The threshold is chosen on validation as that of a model is.
 
     Parameters
     ----------
@@ -37,27 +39,30 @@ def predict_baseline(
 
     Returns
     -------
-    dict
+    predictions : dict
         ``validation`` and ``test`` to tables as of `head.build_predictions`.
+    chosen : dict
+        The threshold, as ``threshold.json`` of a model.
     """
     if len(parts["train"]) > MAX_IMAGES:
         parts = parts | {"train": parts["train"].sample(MAX_IMAGES, random_state=settings.seed)}
     x = {split: _read_small(part, folder, settings.img_size) for split, part in parts.items()}
     y, fold = parts["train"]["y_true"].to_numpy(), parts["train"]["fold"].to_numpy(int)
+    usable = [part for part in np.unique(fold) if len(set(y[fold == part])) == len(set(y[fold != part])) == 2]
     class_weight = None if settings.class_weight == "none" else settings.class_weight
-    regression = LogisticRegression(C=C_VALUES[0], class_weight=class_weight, max_iter=1000)
+    regression = LogisticRegression(C=C_VALUES[-2], class_weight=class_weight, max_iter=1000)
     model = make_pipeline(StandardScaler(), regression)
-    if len(np.unique(fold)) > 1:
-        grid = {"logisticregression__C": C_VALUES}
-        model = GridSearchCV(model, grid, scoring="roc_auc", cv=PredefinedSplit(fold))
+    if usable:
+        folds = PredefinedSplit(np.where(np.isin(fold, usable), fold, -1))
+        model = GridSearchCV(model, {"logisticregression__C": C_VALUES}, scoring="roc_auc", cv=folds)
     with threadpool_limits(1):  # of many small products; threads would wait for each other
         model.fit(x["train"], y)
     y_prob = {split: model.predict_proba(x[split])[:, 1] for split in ("validation", "test")}
-    validation, rule = parts["validation"], (settings.threshold_rule, settings.target_sensitivity)
-    threshold = choose_threshold(
-        validation["y_true"].to_numpy(), y_prob["validation"], *rule, validation["group"]
-    )
-    return {split: build_predictions(parts[split], scores, threshold) for split, scores in y_prob.items()}
+    validation = parts["validation"].assign(y_prob=y_prob["validation"])
+    chosen, _ = choose_operating_point(validation, validation.iloc[:0], settings)
+    threshold = chosen["threshold"]
+    tables = {split: build_predictions(parts[split], scores, threshold) for split, scores in y_prob.items()}
+    return tables, chosen
 
 
 def _read_small(part: pd.DataFrame, folder: ImageFolder, img_size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The head: trained on the features of a backbone, then joined with it to one model of grey pixels."""
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,17 @@ def build_head(features: int, settings: Settings) -> "keras.Model":
     # several steps per execution: the same numbers in half the time
     head.compile(adam, loss="binary_crossentropy", metrics=["accuracy"], steps_per_execution=8)
     return head
+
+
+@contextmanager
+def keep_random_state() -> Iterator[None]:
+    """Leave the random generators of Python and NumPy, from which Keras draws its seeds, as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def copy_head(head: "keras.Model") -> "keras.Model":

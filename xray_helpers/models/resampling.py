@@ -9,7 +9,7 @@ import pandas as pd
 from xray_helpers.data.splits import assign_folds
 from xray_helpers.evaluation.operating_point import MIN_SOURCES, count_scarcer
 from xray_helpers.evaluation.variability import plain_auroc
-from xray_helpers.models.head import Views, copy_head, predict_head, train_head
+from xray_helpers.models.head import Views, copy_head, keep_random_state, predict_head, train_head
 from xray_helpers.settings import Settings
 from xray_helpers.study.cache import RowView
 from xray_helpers.study.seeds import derive_seed
@@ -53,7 +53,11 @@ def predict_out_of_fold(
 
 
 def choose_schedule(
-    views: Views, train: pd.DataFrame, validation: pd.DataFrame, settings: Settings
+    views: Views,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    settings: Settings,
+    head: "keras.Model | None" = None,
 ) -> np.ndarray | None:
     """Return the learning rate of each epoch to train, or None if validation can decide how long to train.
 
@@ -69,6 +73,9 @@ def choose_schedule(
     train, validation : DataFrame
         Results of `parts.used_part`: group, y_true, fold, and for train counted.
     settings : Settings
+    head : keras.Model, optional
+        The compiled head whose copies are trained; the default is `head.build_head`. What is trained
+        afterwards does not depend on this call: the random generators are left as they were.
 
     Returns
     -------
@@ -77,7 +84,9 @@ def choose_schedule(
     """
     if validation["group"].nunique() >= MIN_VALIDATION:
         return None
-    histories = [history for _, _, history in _train_folds(views, train, settings, "own fold")]
+    with keep_random_state():
+        trained = _train_folds(views, train, settings, "own fold", head=head)
+        histories = [history for _, _, history in trained]
     if len(histories) < 2:
         return None
     best = sorted(int(history.loc[history["best"], "epoch"].iloc[0]) for history in histories)

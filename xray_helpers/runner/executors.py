@@ -34,7 +34,7 @@ def count_jobs(running: RunOptions) -> int:
 
 @contextmanager
 def open_executor(running: RunOptions, place: Path) -> Iterator[Executor]:
-    """Give the executor that `running` asks for; the engine of `series` knows no more of it than ``submit``.
+    """Open the executor that `running` names; the scheduler only calls its ``submit``.
 
     Parameters
     ----------
@@ -180,9 +180,7 @@ def _open_submitit(running: RunOptions, place: Path) -> Iterator[Executor]:
 
 
 def _watch_queue() -> None:
-    """Let submitit ask squeue how its jobs are: sacct needs an accounting that small clusters lack, and tells
-    late.
-    """
+    """Let submitit poll squeue: sacct needs accounting, which small clusters lack, and lags behind."""
     from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
     class Queue(SlurmInfoWatcher):

@@ -48,7 +48,7 @@ class Run:
         self.model: str = str(namespace.get("model", ""))
         self.folder: Path = self.study / self.model
         self.seed: int = self.settings.seed
-        self._declared = {name for name in (*Settings.model_fields, "model") if name in namespace}
+        self._declared = self.settings.model_fields_set
 
     @cached_property
     def manifest(self) -> pd.DataFrame:

@@ -80,8 +80,8 @@ class _RunningStep:
 
 
 class Scheduler:
-    """The loop: start what is ready, listen to what runs, take what ended; it knows no more of where than
-    ``submit``.
+    """The loop that starts steps, passes on what they print, and collects them; it reaches an executor only
+    through ``submit``.
     """
 
     def __init__(
@@ -357,9 +357,7 @@ def _outcome(future: Future) -> dict[str, Any]:
 
 
 def _delete_outputs(step: Step, folder: Path, *, report: bool = False) -> None:
-    """Delete what a step wrote before, its record first: nothing old is believed, nor read in its old
-    report.
-    """
+    """Delete the old outputs of a step, its record first, so that nothing stale is taken for current."""
     made = [*step.writes, *(f"{step.name}{end}" for end in (".html", ".ipynb") if report)]
     if step.notebook == EVALUATE:
         made += [f"{step.parameters['model']}/model_card{end}" for end in (".html", ".md")]

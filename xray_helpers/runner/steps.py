@@ -84,9 +84,7 @@ def _compare(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 def find_change(what: dict[str, Any], notebook: Path) -> str:
-    """Return in a sentence what of a step's source is not, or no longer, what its key says; an empty one if
-    all is.
-    """
+    """Return a sentence if the package or the notebook changed since the step was requested, else an empty one."""
     for part, words, now in (
         ("package", "The package", hash_source()),
         ("notebook", "The notebook", hash_notebook(notebook)),
@@ -115,7 +113,7 @@ def write_record(
 
 def find_complete(settings: Settings) -> Path | None:
     """Return the ``index.html`` of a study all of whose steps are done as these settings ask; else None.
-    Takes no second.
+    Takes less than a second.
 
     Parameters
     ----------
@@ -135,8 +133,8 @@ def find_complete(settings: Settings) -> Path | None:
 
 
 def resolve_settings(settings: Settings) -> Settings | None:
-    """Return the settings with places and weights as the study of this name found them, if it was asked for
-    just these.
+    """Return the settings with the stored places of data and weights, or None if the study was asked for with
+    other settings.
     """
     folder = study_folder(settings.name)
     local = read_json(folder / "local.json", default={})

@@ -276,7 +276,7 @@ def _pair_equal_pixels(pictures: _Pictures, separated: np.ndarray) -> list[tuple
 
 
 def _is_decided(links: pd.DataFrame, pictures: _Pictures, decided: pd.DataFrame) -> np.ndarray:
-    """Return which pairs for review corrections have decided: their groups are joined, or separated."""
+    """Return which of the doubtful pairs corrections have settled: their groups are joined, or separated."""
     group_of = _find_groups(pictures.files, links[links["decision"] == "joined"])
 
     def groups(table: pd.DataFrame) -> list[frozenset[int]]:
