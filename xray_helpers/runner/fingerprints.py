@@ -37,7 +37,7 @@ def fingerprint_source(key: str, value: str, folder: Path) -> str:
 
 
 def _look_at_images(data: Path) -> str:
-    """Return a hash of names, sizes and times; one that took long is used again for a while, as many steps ask."""
+    """Return a hash of names, sizes and times; a slow one is used again for a while, as many steps ask."""
     now, (until, known) = time.monotonic(), _looked.get(data, (0.0, ""))
     if now < until:
         return known

@@ -12,9 +12,7 @@ _SILENT = 60  # seconds; a command that runs a study gives a sign of life every 
 
 
 def describe_status(folder: Path) -> list[str]:
-    """Return how far a study is, in lines: what its steps did, how long, and whether a command is at it
-    now.
-    """
+    """Return how far a study is, in lines: what its steps did, how long, and whether it runs now."""
     study = mark_stale(read_json(folder / "study.json"), folder)
     steps, lines = study.get("steps", []), []
     width = max((len(step["name"]) for step in steps), default=0)

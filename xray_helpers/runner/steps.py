@@ -84,7 +84,7 @@ def _compare(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 def find_change(what: dict[str, Any], notebook: Path) -> str:
-    """Return a sentence if the package or the notebook changed since the step was requested, else an empty one."""
+    """Return a sentence if package or notebook changed since the step was requested, else an empty one."""
     for part, words, now in (
         ("package", "The package", hash_source()),
         ("notebook", "The notebook", hash_notebook(notebook)),
