@@ -166,19 +166,25 @@ class Application:
             raise InputError(
                 f"{self.name}@{RADIMAGENET} has no random weights: give -p weights=FOLDER, or leave it out."
             )
-        if weights in ("imagenet", "auto") and self.weight_set != RADIMAGENET:
+        file = self._choose_file(weights)
+        if file == keras_file(self.published):
             return fetch_file(self.published)
-        place = self._find_place(weights)
+        return check_file(self.published, file)
+
+    def _choose_file(self, weights: str) -> Path:
+        """Return the file of these weights, which may not exist if it is the one that Keras keeps."""
+        own = keras_file(self.published)
+        by_keras = weights in ("imagenet", "auto")
+        if by_keras and self.weight_set != RADIMAGENET:
+            return own
         try:
-            return check_file(self.published, choose_file(self.published, place, self.weight_set))
+            return choose_file(
+                self.published, own.parent if by_keras else from_root(weights), self.weight_set
+            )
         except InputError:
             if self.weight_set != "imagenet":
                 raise
-        return fetch_file(self.published)
-
-    def _find_place(self, weights: str) -> Path:
-        words = ("imagenet", "auto")
-        return keras_file(self.published).parent if weights in words else from_root(weights)
+        return own
 
     def identify_weights(self, weights: str) -> Any:
         """Return a value that differs for other weights: the hash of the file, or what random ones depend on.
@@ -190,10 +196,8 @@ class Application:
         """
         if weights == "random":
             return identify_random_weights()
-        file = keras_file(self.published)
-        if weights != "imagenet" or self.weight_set == RADIMAGENET:
-            file = self.locate_weights(weights)
-        elif not file.is_file():
+        file = self._choose_file(weights)
+        if not file.is_file():
             return weights
         with open(file, "rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -209,8 +213,10 @@ class Application:
             }
         file = self.locate_weights(weights)
         radimagenet = self._is_radimagenet(file)
+        published = file.name == self.published.file or "imagenet" in file.name.lower()
+        known = "RadImageNet, " if radimagenet else "ImageNet, " if published else "the file "
         return {
-            "weights_of": f"{'RadImageNet' if radimagenet else 'ImageNet'}, {file.name}",
+            "weights_of": f"{known}{file.name}",
             "preprocessing": describe_preprocessing(self._choose_preprocessing(weights, normalization)),
             "licence": "as RadImageNet's authors state it" if radimagenet else self.licence,
         }

@@ -17,6 +17,7 @@ from xray_helpers.settings import InputError, Settings, nearest
 
 if TYPE_CHECKING:
     import keras
+OWN = "own"  # the weights of models that bring theirs along
 BACKBONES = {application.name: application for application in APPLICATIONS}
 
 
@@ -115,8 +116,9 @@ def resolve_weights(weights: str, models: Sequence[str], settings: Settings | No
     Returns
     -------
     str
-        ``imagenet``, ``random``, or the path as given. ``auto`` becomes one of the first two, the same for
-        all networks of ``keras.applications``, so that they can be compared; others bring their own weights.
+        ``imagenet``, ``random``, the path as given, or `OWN` if all models bring theirs along. ``auto``
+        becomes one of the first two, the same for all networks of ``keras.applications``, so that they can
+        be compared.
 
     Raises
     ------
@@ -127,6 +129,8 @@ def resolve_weights(weights: str, models: Sequence[str], settings: Settings | No
     applications = {name: one for name, one in backbones.items() if isinstance(one, Application)}
     for name in backbones.keys() - applications.keys():
         backbones[name].locate_weights(weights)
+    if not applications:
+        return OWN
     if weights == "random":
         for application in applications.values():
             if application.weight_set:

@@ -3,11 +3,12 @@
 import functools
 import hashlib
 import importlib.util
+import json
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xray_helpers.models.graphs import call_network, count_patches, last_spatial_layer, pool
 from xray_helpers.models.preprocessing import PREPROCESSING, describe_preprocessing, prepare_pixels
@@ -32,7 +33,8 @@ _BINDING = {
     "msrla": _MSRLA,
 }
 _UNSTATED = "minus_one_to_one"  # what a preset gets that does not state the range of its input
-_INPUT_FILES = ("image_converter.json", "preprocessor.json", "preprocessor_config.json")
+_HUGGING_FACE = "preprocessor_config.json"
+_INPUT_FILES = ("image_converter.json", "preprocessor.json", _HUGGING_FACE)
 _OPEN = {
     "dinov2": "Apache-2.0",
     "vit": "Apache-2.0",
@@ -162,17 +164,54 @@ class HubBackbone:
                 import keras_hub
 
                 network = _vision_part(keras_hub.models.Backbone.from_preset(where))
+                stated = _read_input(where, self.folder)
+                size = [*stated.size, 3]
+                if stated.size and hasattr(network, "num_register_tokens") and size != [*network.image_shape]:
+                    # a DINO was trained on larger pictures than it is meant to be used with
+                    network = keras_hub.models.Backbone.from_preset(where, image_shape=tuple(size))
         except Exception as error:  # KerasHub raises nearly every type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
             raise InputError(
                 f"The model {self.name}: the preset {self.place} cannot be read as a network of pictures "
                 f"({reason})."
             ) from None
-        try:
-            converter = keras_hub.layers.ImageConverter.from_preset(where)
-        except Exception:  # the preset states none
-            return network, *PREPROCESSING[_UNSTATED]
-        return network, _per_channel(converter.scale, 1.0), _per_channel(converter.offset, 0.0)
+        return network, stated.scale, stated.offset
+
+
+class _Input(NamedTuple):
+    """What a preset says of its input: scale and offset per channel, height and width (or none)."""
+
+    scale: list[float]
+    offset: list[float]
+    size: tuple[int, ...] = ()
+
+
+def _read_input(preset: str, folder: Path | None) -> _Input:
+    """Return what the preset says of its input, of which Hugging Face has a file of its own."""
+    import keras_hub
+
+    file = folder / _HUGGING_FACE if folder else None
+    if file and file.is_file():
+        said = json.loads(file.read_text(encoding="utf-8"))
+        factor = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
+        normalise = said.get("do_normalize", True)
+        mean, std = said.get("image_mean", [0.5] * 3), said.get("image_std", [0.5] * 3)
+        mean, std = (mean, std) if normalise else ([0.0] * 3, [1.0] * 3)
+        side = said.get("crop_size") if said.get("do_center_crop", "crop_size" in said) else said.get("size")
+        sides = (side.get("height"), side.get("width")) if isinstance(side, dict) else (side, side)
+        return _Input(
+            [factor / one for one in std],
+            [-m / s for m, s in zip(mean, std, strict=True)],
+            sides if all(sides) else (),
+        )
+    try:
+        converter = keras_hub.layers.ImageConverter.from_preset(preset)
+    except Exception:  # KerasHub raises nearly every type where the preset states none
+        converter = None
+    if converter is None:
+        return _Input(*PREPROCESSING[_UNSTATED])
+    scale, offset = _per_channel(converter.scale, 1.0), _per_channel(converter.offset, 0.0)
+    return _Input(scale, offset, tuple(converter.image_size or ()))
 
 
 def _vision_part(network: "keras.Model") -> "keras.Model":
@@ -207,5 +246,5 @@ def _stated_licence(folder: Path | None) -> str:
         text = (folder / "README.md").read_text(encoding="utf-8")[:4000] if folder else ""
     except (OSError, UnicodeDecodeError):
         return ""
-    found = re.search(r"^license(?:_name)?:\s*([\w.-]+)", text, flags=re.MULTILINE)
-    return found[1].lower() if found and found[1].lower() != "other" else ""
+    found = re.findall(r"^license(?:_name)?:\s*([\w.-]+)", text, flags=re.MULTILINE)
+    return next((name.lower() for name in found if name.lower() != "other"), "")

@@ -188,9 +188,9 @@ class ForwardPass:
         Number of features.
     backend : InferenceBackend
         The one in use.
-    difference : float
+    difference : float or None
         Between the backend asked for and float32 TensorFlow: root mean square, in standard deviations of the
-        features.
+        features; None if it cannot run the network.
     started : bool
         Whether there were any pictures yet.
     seen : int
@@ -232,8 +232,13 @@ class ForwardPass:
         """Queue pictures (n, height, width), whose features `wait` will have written to rows of `store`."""
         self.seen += len(pictures)
         if not self.started:
-            self._start(self._asked)
-            if self._asked != EXACT:
+            try:
+                self._start(self._asked)
+            except RuntimeError as error:  # OpenVINO cannot convert every network
+                print(f"{self._asked} cannot run this network ({str(error).splitlines()[0][:100]}).")
+                self.difference = None
+                self._start(EXACT)
+            if self.backend != EXACT:
                 self._check(pictures[:BATCH])
         self._queue(pictures, store, rows)
 

@@ -156,6 +156,8 @@ def describe_engine(record: dict[str, Any]) -> str:
         record["difference"],
     )
     text = f"Features were computed by {record['engine']} in {record['precision']}"
+    if difference is None:
+        return f"{text}, because {asked} cannot run this network."
     if asked != used:
         return f"{text}, because {asked} differed by {difference:.2g} standard deviations."
     if asked == "tensorflow, float32":

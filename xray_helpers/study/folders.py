@@ -100,7 +100,7 @@ def write_class_names(folder: Path, names: tuple[str, str]) -> None:
 
 def is_private(key: str, value: str) -> bool:
     """Return whether the value of `data` or `weights` is a path on this machine."""
-    keywords = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto")}
+    keywords = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto", "own")}
     return value not in keywords[key]
 
 
@@ -110,7 +110,7 @@ def resolve_path(key: str, value: str) -> str:
 
 
 def weights_word(weights: str) -> str:
-    """Return ``imagenet``, ``random`` or ``auto``, or ``local`` for a path on this machine."""
+    """Return ``imagenet``, ``random``, ``auto`` or ``own``, or ``local`` for a path on this machine."""
     return LOCAL if is_private("weights", weights) else weights
 
 
