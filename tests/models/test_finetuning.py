@@ -24,10 +24,13 @@ SETTINGS = {
 }
 
 
+GAIN = {"value": 2.0, "ci_low": 1.0, "ci_high": 3.0}
+
+
 @pytest.fixture
 def any_gain(monkeypatch):
     """Every gain on validation counts, however small the part."""
-    monkeypatch.setattr("xray_helpers.models.finetuning.measure_gain", lambda *args: {"ci_low": 1.0})
+    monkeypatch.setattr("xray_helpers.models.finetuning.measure_gain", lambda *args: GAIN)
 
 
 PRELUDE = """
@@ -116,7 +119,7 @@ def test_a_gain_within_chance_is_not_kept(root):
     assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_a_gain_beyond_chance_is_kept_and_its_reverse_is_not(root):
+def test_a_gain_beyond_chance_is_kept_and_its_reverse_is_not(root, capsys):
     from xray_helpers.models.finetuning import _replace_weights
 
     model, _, _, validation, _ = made()
@@ -124,6 +127,7 @@ def test_a_gain_beyond_chance_is_kept_and_its_reverse_is_not(root):
     certain[-1] = certain[-1] + 6  # nearly every image is called fractured, and half of them are not
     model.set_weights(certain)
     assert _replace_weights(model, undecided, validation, None)
+    assert re.fullmatch(r".* by 2\.\d\d \(.* to .*\), n = 16: kept\n", capsys.readouterr().out)
     assert model.get_weights()[-1] == 0
     assert not _replace_weights(model, certain, validation, None)
     assert model.get_weights()[-1] == 0
@@ -164,6 +168,7 @@ def test_lower_layers_learn_by_smaller_rates(root):
     model, *_, settings = made(recipe="finetune", fine_tune_learning_rate=0.5, layer_decay=0.5, warmup=0)
     layers = ["Conv1", "expanded_conv_project", "Conv_1", "dense", "p_fractured"]
     copy = _trainable_copy(model, layers, 32, settings)
+    copy.optimizer.build(copy.trainable_variables)
     found = {}
     for optimizer in copy.optimizer.optimizers:
         for variable in optimizer._trainable_variables:
@@ -192,7 +197,7 @@ def test_averages_are_validated_and_the_weights_themselves_go_on(root):
     seen = []
     kernel = lambda: np.array(copy.get_layer("p_fractured").kernel)  # noqa: E731
     fit = copy.fit
-    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: seen.append(kernel()))
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(kernel()))
     copy.fit = lambda *args, callbacks, **options: fit(*args, callbacks=[watch, *callbacks], **options)
     row, averaged = _train_epoch(copy, 0, train, validation, settings)
     expected = seen[0]
