@@ -128,7 +128,7 @@ def test_with_flips_a_saved_model_gives_the_mean_of_both_ways_and_maps_one(root,
     # features and maps, which the reading room shows, are of the picture as it is
     together = keras.Model(both.input, [both.output, build_feature_model(both).output])
     found = np.asarray(together(pixels[..., None].astype(np.float32))[1])
-    np.testing.assert_allclose(found, ForwardPass(build_feature_model(one), EXACT)(pixels), atol=1e-5)
+    np.testing.assert_allclose(found, ForwardPass(build_feature_model(one), EXACT)(pixels), atol=1e-3)
     np.testing.assert_allclose(GradCam(both)(pixels), GradCam(one)(pixels), atol=1e-6)
 
 

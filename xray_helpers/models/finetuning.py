@@ -137,7 +137,7 @@ def fine_tune(
         copy = checkpoints.load() or _trainable_copy(model, layers, len(train.y_true), settings)
         rows = list(checkpoints.rows)
         total, done = settings.tuning_epochs, len(rows)
-        if done < total and not _list_gpus():
+        if done < total and not (devices or _list_gpus()):
             _tell_time(copy, train, validation, total - done, settings)
         with tqdm(total=total, initial=done, desc="fine-tuning", unit="epoch", leave=False) as bar:
             while len(rows) < total:
