@@ -18,7 +18,7 @@ from unittest import mock
 import click
 import numpy as np
 import pandas as pd
-from small import QUICK, write_set
+from small import QUICK
 from views import folds_of, read_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -54,7 +54,7 @@ def main(
         place, seeds, values = "random", 1, {"fine_tune_epochs": 1, "fine_tune_from": 0.1}
     once = sources is not None
     if not once:
-        data, sources = map(str, write_set(Path(home), 60 if quick else 480))
+        data, sources = make_phantoms(Path(home), 60 if quick else 480)
     settings = build_settings(img_size=size, epochs=20, patience=5, **({"recipe": "finetune"} | values))
     table, folder = read_images(Path(data).resolve(), sources)
     rows = [
@@ -64,6 +64,16 @@ def main(
     ]
     print_rows(pd.DataFrame(rows))
     shutil.rmtree(home)
+
+
+def make_phantoms(place: Path, images: int) -> tuple[str, str]:
+    """Write phantoms without copies; return their folder, and the table of their patients."""
+    from xray_helpers.synthetic.dataset import write_phantoms
+
+    csv = write_phantoms(place / "set", images=images, planted=0)
+    patients = pd.read_csv(csv)[["path", "patient"]].rename(columns={"patient": "source"})
+    patients.to_csv(place / "sources.csv", index=False)
+    return str(csv.parent), str(place / "sources.csv")
 
 
 def measure(table, folder, weights, settings, seed: int, fold: int, once: bool) -> dict:

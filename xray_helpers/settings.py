@@ -124,7 +124,7 @@ class Settings(BaseModel):
         description="'frozen': only the head learns; 'finetune': then the backbone too, where that helps",
     )
     fine_tune_epochs: int = Field(
-        0, ge=0, le=10_000, description="maximum number of epochs of fine-tuning; 0: what the recipe takes"
+        0, ge=0, le=10_000, description="number of epochs of fine-tuning; 0: what the recipe takes"
     )
     fine_tune_from: float | str = Field(
         1.0, description="layers to fine-tune: the upper share of them, or the name of the first"

@@ -18,6 +18,7 @@ from xray_helpers.models.optimization import build_optimizer, learning_rate
 from xray_helpers.settings import InputError, Settings, nearest
 from xray_helpers.study.cache import RowView, compute_lock
 from xray_helpers.study.files import hash_of
+from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
     import keras
@@ -58,7 +59,7 @@ def load_images(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Imag
 
 
 def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
-    """Return the names of the layers that fine-tuning trains, without batch normalization.
+    """Return the names of the layers that fine-tuning trains: those without batch normalization.
 
     Parameters
     ----------
@@ -82,7 +83,11 @@ def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
     else:
         first = int(len(names) * (1 - start))
     frozen = (keras.layers.BatchNormalization, keras.layers.Normalization)
-    return [layer.name for layer in model.layers[first:] if layer.weights and not isinstance(layer, frozen)]
+    return [
+        layer.name
+        for layer in model.layers[first:]
+        if layer.weights and not any(isinstance(each, frozen) for each in layer._flatten_layers())
+    ]
 
 
 def fine_tune(
@@ -290,8 +295,8 @@ def _list_gpus() -> list:
 def _has_bfloat16_gpu() -> bool:
     import tensorflow as tf
 
-    describe = tf.config.experimental.get_device_details
-    found = [describe(gpu).get("compute_capability", (0, 0)) for gpu in _list_gpus()]
+    details = tf.config.experimental.get_device_details
+    found = [details(gpu).get("compute_capability", (0, 0)) for gpu in _list_gpus()]
     return bool(found) and min(found) >= (8, 0)
 
 
@@ -301,9 +306,9 @@ def _train_epoch(
     """Train for an epoch; return its row of the history, and the averaged weights, which were validated."""
     import keras
 
-    for layer in copy.layers:
-        if isinstance(layer, keras.layers.Dropout) and layer.rate:  # so that a resumed run draws the same
-            layer.seed_generator.state.assign(np.array([settings.seed, epoch], "uint32"))
+    states = [each for each in copy.variables if each.path.endswith("seed_generator_state")]
+    for number, state in enumerate(states):  # of dropout, so that a resumed run draws the same
+        state.assign(np.array([derive_seed(settings.seed, "dropout", number), epoch], "uint32"))
     weights, own = class_weights(train.y_true, settings), []
     keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: own.extend(copy.get_weights()))
     data = _dataset(train, settings, epoch, weights)
