@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GPU_STAMP := $(VENV)/.installed-gpu
 READY := $(STAMP) $(if $(filter-out 0,$(GPU)),$(GPU_STAMP))
 
-.PHONY: demo test test-series test-rest benchmarks check lab cluster lock clean
+.PHONY: demo test test-series test-rest thorough benchmarks check lab cluster lock clean
 
 demo: $(READY)  ## with GPU=1 on an NVIDIA GPU
 	$(BIN)/python -m xray_helpers demo
@@ -20,7 +20,10 @@ test-series: $(STAMP)  ## the series, the browser and the survival tests share a
 	$(BIN)/python -m pytest --durations=15 tests/notebooks
 
 test-rest: $(STAMP)
-	$(BIN)/python -m pytest --durations=15 --ignore=tests/notebooks --ignore=tests/test_benchmarks.py
+	$(BIN)/python -m pytest --durations=15 -m "not thorough" --ignore=tests/notebooks --ignore=tests/test_benchmarks.py
+
+thorough: $(STAMP)  ## every size of each family of networks: builds, preprocesses, loads
+	$(BIN)/python -m pytest -m thorough -n auto
 
 benchmarks: $(STAMP)  ## the quick form of every benchmark
 	$(BIN)/python -m pytest tests/test_benchmarks.py
@@ -28,7 +31,7 @@ benchmarks: $(STAMP)  ## the quick form of every benchmark
 check: $(STAMP)  ## the quick part
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 lab: $(READY)  ## the series in JupyterLab, on the demo study
 	test -f reports/demo/comparison.csv || $(BIN)/python -m xray_helpers demo

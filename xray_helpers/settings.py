@@ -40,6 +40,23 @@ def read_list(value: Any) -> Any:
     return parts if any(parts) else []
 
 
+def split_model(text: str) -> tuple[str, str]:
+    """Return the name of a model, and where it comes from; empty for those of ``keras.applications``.
+
+    ``hub:PRESET``, ``hub:FOLDER`` and ``file:PATH.keras`` are called after the preset, folder or file;
+    ``NAME=hub:FOLDER`` gives another name. The name is also that of the model's folder in the study.
+    """
+    found = re.fullmatch(r"(?:([\w.@-]+)=)?((hub|file):(.+))", text.strip())
+    if not found:
+        return text.strip(), ""
+    name, source, kind, place = found.groups()
+    last = place.partition("?")[0].rstrip("/").split("/")[-1]
+    name = name or (last.removesuffix(".keras") if kind == "file" else last)
+    if not re.fullmatch(r"[\w@-][\w.@-]*", name):
+        raise ValueError(f"{text!r} gives no name of a folder: write NAME={source}")
+    return name, source
+
+
 class Settings(BaseModel):
     """The parameters of a study; the defaults are the profile ``quick``.
 
@@ -79,6 +96,13 @@ class Settings(BaseModel):
     models: tuple[str, ...] = Field(
         ("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2"),
         description="the backbones to compare",
+    )
+    sources: dict[str, str] = Field(
+        {}, description="where models that are not in keras.applications lie, by name; filled from 'models'"
+    )
+    pooling: Literal["auto", "mean", "cls"] = Field(
+        "auto",
+        description="features of transformers: the class token 'cls', the 'mean' of patches, or 'auto'",
     )
     weights: str = Field(
         "imagenet", description="weights of the backbones: 'imagenet', 'random', 'auto', or a file or folder"
@@ -235,10 +259,20 @@ class Settings(BaseModel):
             raise ValueError("a share must be above 0 and at most 1")
         return value
 
-    @field_validator("models", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _split_names(cls, value: Any) -> Any:
-        return read_list(value)
+    def _name_sources(cls, values: Any) -> Any:
+        """Give models that come from a place a name, under which their place stands in `sources`."""
+        entries = read_list(values.get("models"))
+        if not isinstance(entries, list | tuple):
+            return values
+        pairs = [split_model(str(entry)) for entry in entries]
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1 and any(source for other, source in pairs if other == name):
+                raise ValueError(f"two models are called {name!r}: name one, as in {name}_2=hub:FOLDER")
+        sources = {**(values.get("sources") or {}), **{name: source for name, source in pairs if source}}
+        return {**values, "models": names, "sources": {n: s for n, s in sources.items() if n in names}}
 
     @field_validator("models")
     @classmethod
@@ -331,7 +365,8 @@ def validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "primary_model"
+        whole = "primary_model" if "one of the study's models" in first["msg"] else "models"
+        field = str(first["loc"][0]) if first["loc"] else whole
         why = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         raise InputError(
             f"{field} = {values.get(field)!r} cannot be used: {why} ({field}: "

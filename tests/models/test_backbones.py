@@ -1,8 +1,15 @@
+import re
+from dataclasses import replace
+
+import h5py
 import numpy as np
 import pytest
+from weight_files import write_numbers, write_radimagenet
 
 from xray_helpers.models import weights
+from xray_helpers.models.applications import Application
 from xray_helpers.models.backbones import BACKBONES, get_backbone, resolve_weights
+from xray_helpers.models.graphs import open_model
 from xray_helpers.models.weights import choose_file
 from xray_helpers.settings import InputError, Settings
 
@@ -12,7 +19,7 @@ def test_the_registry_holds_what_the_settings_name():
 
 
 def test_unknown_names_and_small_images_are_refused():
-    with pytest.raises(InputError, match="did you mean VGG16"):
+    with pytest.raises(InputError, match="did you mean VGG1"):
         get_backbone("vgg61")
     with pytest.raises(InputError, match="at least 75"):
         get_backbone("InceptionV3").check_size((64, 64))
@@ -56,37 +63,151 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(BACKBONES))
-def test_a_backbone_preprocesses_as_keras_prescribes_and_names_its_map_layer(name, root, tmp_path):
+# One network of each family; the other sizes of a family are `thorough`.
+SMALLEST = (
+    *("InceptionV3", "ResNet50", "VGG16", "DenseNet121", "MobileNetV2", "ConvNeXtTiny", "EfficientNetB0"),
+    *("EfficientNetV2B0", "EfficientNetV2S", "MobileNet", "MobileNetV3Small", "NASNetMobile", "ResNet50V2"),
+    *("VGG19", "Xception", "InceptionResNetV2"),
+)
+
+
+def mark_variants(name):
+    """Return a parameter, `thorough` for the larger networks of a family."""
+    return name if name in SMALLEST else pytest.param(name, marks=pytest.mark.thorough)
+
+
+def preprocess_input(name):
+    """Return the function with which Keras prepares pixels for a network."""
     import importlib
+    import inspect
 
     import keras
 
-    from xray_helpers.explain.gradcam import find_layer
+    module = inspect.getmodule(inspect.unwrap(getattr(keras.applications, name)))
+    if name.startswith("ResNet") and name.endswith("V2"):
+        module = importlib.import_module("keras.applications.resnet_v2")
+    return module.preprocess_input
 
-    module = {
-        "InceptionV3": "inception_v3",
-        "ResNet50": "resnet50",
-        "VGG16": "vgg16",
-        "DenseNet121": "densenet",
-        "MobileNetV2": "mobilenet_v2",
-    }[name]
-    theirs = importlib.import_module(f"keras.applications.{module}").preprocess_input
-    grey = np.random.default_rng(0).uniform(0, 255, (2, 80, 96, 1)).astype("float32")
-    keras.utils.set_random_seed(0)
-    plain = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(80, 96, 3))
-    plain.save_weights(tmp_path / f"{name}.weights.h5")
-    ours, map_layer = get_backbone(name).build((80, 96), str(tmp_path))
-    assert map_layer == find_layer(ours)
-    expected = np.asarray(plain(theirs(np.repeat(grey, 3, axis=-1).copy()))).mean(axis=(1, 2))
-    assert np.asarray(ours(grey)) == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    assert ours.count_params() == BACKBONES[name].parameters
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [mark_variants(name) for name in BACKBONES])
+def test_every_network_preprocesses_as_keras_does_and_loads_the_file_that_keras_keeps(
+    name, root, tmp_path, monkeypatch
+):
+    import keras
+
+    entry = replace(BACKBONES[name], file_hash="")  # the file is made here
+    monkeypatch.setitem(BACKBONES, name, entry)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    side = entry.min_size
+    plain = entry._build_network(input_shape=(side, side, 3))
+    assert plain.count_params() == entry.parameters
+    written = tmp_path / "made.weights.h5"
+    plain.save_weights(written)
+    file = weights.keras_file(entry.published)
+    file.parent.mkdir()
+    written.rename(file)
+    build = Application._build_network
+    monkeypatch.setattr(  # of the two networks that it builds, the one for the file is there already
+        Application,
+        "_build_network",
+        lambda self, **how: plain if "input_shape" in how else build(self, **how),
+    )
+    assert resolve_weights("imagenet", (name,)) == "imagenet"
+    ours, map_layer = get_backbone(name).build((side, side), "imagenet")
+
+    grey = np.random.default_rng(0).uniform(0, 255, (2, side, side, 1)).astype("float32")
+    theirs = preprocess_input(name)(np.repeat(grey, 3, axis=-1).copy())
+    scaled = np.asarray(keras.Model(ours.input, ours.get_layer("preprocessing").output)(grey))
+    assert np.abs(scaled - theirs).max() <= 1e-6 * np.abs(theirs).max()
+    normalization = re.match(r"EfficientNetB\d", name)  # there Keras adds a layer if it loads the file itself
+    if not normalization:
+        features = np.asarray(plain(theirs, training=False))
+        features = features.mean(axis=(1, 2)) if features.ndim == 4 else features
+        small = float(1e-4 * np.abs(features).max() + 1e-9)
+        assert np.asarray(ours(grey, training=False)) == pytest.approx(features, rel=1e-3, abs=small)
+    assert len(open_model(ours).outputs[map_layer].shape) == 4
     assert not ours.trainable_weights
-    assert not any(isinstance(layer, keras.Model) for layer in ours.layers)  # one flat graph
-    unit = get_backbone(name).build((80, 96), str(tmp_path), "unit")[0]
-    expected = np.asarray(plain(np.repeat(grey, 3, axis=-1) / 255)).mean(axis=(1, 2))
-    assert np.asarray(unit(grey)) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert ours.count_params() == entry.parameters - (7 if normalization else 0)
+    keras.backend.clear_session()
+
+
+@pytest.mark.slow
+def test_efficientnet_is_what_keras_builds_from_its_own_file(root, tmp_path, monkeypatch):
+    import keras
+    from keras.src.applications import efficientnet
+    from keras.src.legacy.saving import legacy_h5_format
+
+    name = "EfficientNetB0"
+    monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], file_hash=""))
+    plain = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(64, 64, 3))
+    parts = plain.get_weights()
+    parts[0], parts[1] = np.array([0.485, 0.456, 0.406], "float32"), np.array([0.052, 0.05, 0.051], "float32")
+    plain.set_weights(parts)
+    file = tmp_path / BACKBONES[name].published.file
+    with h5py.File(file, "w") as handle:
+        legacy_h5_format.save_weights_to_hdf5_group(handle, plain)
+    monkeypatch.setattr(efficientnet.file_utils, "get_file", lambda *args, **options: str(file))
+    theirs = keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(64, 64, 3))
+    grey = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 1)).astype("float32")
+    ours = get_backbone(name).build((64, 64), str(file))[0]
+    expected = np.asarray(theirs(np.repeat(grey, 3, axis=-1), training=False)).mean(axis=(1, 2))
+    assert np.asarray(ours(grey)) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    copy = keras.models.clone_model(ours)  # as fine-tuning does
+    copy.set_weights(ours.get_weights())
+    assert np.asarray(copy(grey)) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_radimagenet_weights_have_their_own_preprocessing(root, tmp_path, monkeypatch):
+    import keras
+
+    keras.utils.set_random_seed(1)
+    plain = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(64, 64, 3))
+    folder = tmp_path / "rad"
+    folder.mkdir()
+    write_radimagenet(plain, folder / "RadImageNet-ResNet50_notop.h5")
+    with h5py.File(folder / "RadImageNet-ResNet50_notop.h5") as file:
+        assert "kernel:0" in file["model_weights/conv1_conv/conv1_conv"]
+    assert resolve_weights(str(folder), ("ResNet50",)) == str(folder)
+    grey = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 1)).astype("float32")
+    bgr = np.repeat(grey, 3, axis=-1) - [103.939, 116.779, 123.68]
+    expected = np.asarray(plain(bgr / 255, training=False)).mean(axis=(1, 2))
+    for name in ("ResNet50", "ResNet50@radimagenet"):
+        backbone = get_backbone(name)
+        assert np.asarray(backbone.build((64, 64), str(folder))[0](grey)) == pytest.approx(
+            expected, rel=1e-3, abs=1e-5
+        )
+        told = backbone.describe(str(folder))
+        assert "RadImageNet-ResNet50_notop.h5" in told["weights_of"]
+        assert "RadImageNet" in told["preprocessing"]
+
+
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [
+        ("ResNet50", "RadImageNet-ResNet50_notop.h5"),
+        ("InceptionResNetV2", "RadImageNet-IRV2-notop.h5"),
+        ("DenseNet121", "RadImageNet-DenseNet121-notop.h5"),
+        ("InceptionV3", "radimagenet_inceptionv3.h5"),
+    ],
+)
+def test_two_weight_sets_of_a_network_are_two_models(model, file, tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKBONES, model, replace(BACKBONES[model], parameters=100, file_hash=""))
+    write_numbers(tmp_path / file, 100, seed=1)
+    both = (model, f"{model}@radimagenet")
+    with pytest.raises(InputError, match=f"are the same file.*name the first one {model}@imagenet"):
+        resolve_weights(str(tmp_path), both)
+    write_numbers(tmp_path / f"{model}_notop.h5", 100)
+    assert resolve_weights(str(tmp_path), both) == str(tmp_path)
+    first, second = (get_backbone(name) for name in both)
+    assert first.locate_weights(str(tmp_path)).name == f"{model}_notop.h5"
+    assert second.locate_weights(str(tmp_path)).name == file
+    assert first.identify_weights(str(tmp_path)) != second.identify_weights(str(tmp_path))
+    with pytest.raises(InputError, match="no random weights"):
+        resolve_weights("random", both)
+    with pytest.raises(InputError, match="did you mean radimagenet"):
+        get_backbone(f"{model}@radimagnet")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xray_helpers.models.backbones import get_backbone
 from xray_helpers.models.features import (
     backend_record,
     extract_features,
@@ -128,9 +129,9 @@ def test_a_failure_leaves_nothing(root, part):
 
 def test_keys_differ_by_all_that_changes_features(tmp_path):
     (tmp_path / "MobileNetV2.h5").write_bytes(b"one")
-    base = ("MobileNetV2", (64, 64), "random", "imagenet", EXACT)
+    base = (get_backbone("MobileNetV2"), (64, 64), "random", "imagenet", EXACT)
     others = [
-        ("VGG16", *base[1:]),
+        (get_backbone("VGG16"), *base[1:]),
         (base[0], (64, 80), *base[2:]),
         (*base[:2], "imagenet", *base[3:]),
         (*base[:3], "unit", EXACT),
@@ -147,7 +148,7 @@ def test_keys_differ_by_all_that_changes_features(tmp_path):
 def test_keys_of_random_features_follow_all_that_makes_them(monkeypatch):
     from xray_helpers.models import random_weights
 
-    arguments = ("MobileNetV2", (64, 64), "random", "imagenet", EXACT)
+    arguments = (get_backbone("MobileNetV2"), (64, 64), "random", "imagenet", EXACT)
     keys = {extractor_key(*arguments)}
     for constant in ("_VERSION", "PHANTOM_VERSION", "INIT_SEED"):
         monkeypatch.setattr(random_weights, constant, getattr(random_weights, constant) + 1)

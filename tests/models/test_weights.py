@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from weight_files import write_numbers
 
 from xray_helpers.models import weights
 from xray_helpers.models.backbones import BACKBONES, embedder_weights, get_backbone, resolve_weights
@@ -20,21 +21,11 @@ from xray_helpers.settings import InputError
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there
 
 
-def write_numbers(path: Path, count: int, seed: int = 0) -> Path:
-    """Write an HDF5 file with `count` parameters, and an optimizer's state, which does not count."""
-    with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "layers/one/vars/0", data=np.random.default_rng(seed).normal(size=count).astype("float32")
-        )
-        file.create_dataset("optimizer/vars/0", data=np.zeros(5, "float32"))
-    return path
-
-
 @pytest.fixture
 def small(monkeypatch):
     """Give MobileNetV2 and VGG16 in the registry few parameters and no hash, so that tests can write them."""
     for name, count in (("MobileNetV2", 1000), ("VGG16", 2000)):
-        monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], parameters=count, md5=""))
+        monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], parameters=count, file_hash=""))
 
 
 @pytest.fixture
@@ -211,7 +202,7 @@ def test_published_weights_are_downloaded_once_and_only_the_224_file(small, home
         write_numbers(folder / MOBILE.format(f"1.0_{side}"), 1000)
     assert resolve_weights("auto", ("MobileNetV2",)) == "imagenet"
     assert resolve_weights("imagenet", ("MobileNetV2",)) == embedder_weights("auto") == "imagenet"
-    assert asked == [f"/mobilenet_v2/{MOBILE.format('1.0_224')}"]
+    assert asked == [f"/tensorflow/keras-applications/mobilenet_v2/{MOBILE.format('1.0_224')}"]
     assert [file.name for file in home.iterdir()] == [MOBILE.format("1.0_224")]
 
 
@@ -259,7 +250,9 @@ def test_a_file_with_another_hash_is_not_taken_and_a_damaged_one_is_fetched_anew
     folder, asked = serve()
     name = BACKBONES["VGG16"].published.file
     good = write_numbers(folder / name, 2000).read_bytes()
-    monkeypatch.setitem(BACKBONES, "VGG16", replace(BACKBONES["VGG16"], md5=hashlib.md5(good).hexdigest()))
+    monkeypatch.setitem(
+        BACKBONES, "VGG16", replace(BACKBONES["VGG16"], file_hash=hashlib.md5(good).hexdigest())
+    )
     write_numbers(
         home / name, 2000, seed=1
     )  # readable, with the right number of parameters: only the hash differs
@@ -292,22 +285,21 @@ def test_a_folder_of_keras_that_cannot_be_written_is_a_sentence(small, home, ser
         resolve_weights("imagenet", ("MobileNetV2",))
 
 
-def test_the_registry_has_the_hashes_that_keras_states():
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_the_registry_has_the_files_and_hashes_that_keras_states(name):
     import importlib
     import inspect
 
-    modules = {
-        "InceptionV3": "inception_v3",
-        "ResNet50": "resnet",
-        "VGG16": "vgg16",
-        "DenseNet121": "densenet",
-        "MobileNetV2": "mobilenet_v2",
-    }
-    for name, module in modules.items():
-        source = inspect.getsource(importlib.import_module(f"keras.src.applications.{module}"))
-        entry = BACKBONES[name]
-        assert entry.md5 in source
-        assert bool(entry.md5) == ("hash" in source), name
+    import keras
+
+    module = inspect.getmodule(inspect.unwrap(getattr(keras.applications, name)))
+    if module.__name__.split(".")[-1] == "resnet_v2":
+        module = importlib.import_module("keras.src.applications.resnet")
+    source, entry = inspect.getsource(module), BACKBONES[name]
+    assert entry.file_hash in source
+    assert bool(entry.file_hash) == ("hash" in source), name
+    assert entry.weights_file.split("/")[-2] in source
+    assert entry.published.file.split("_notop")[0].split("_no_top")[0].split("_")[0] in source
 
 
 def test_weights_are_identified_by_the_content_of_their_file(small, home):
@@ -339,7 +331,7 @@ def save(network, path: Path, layout: str) -> None:
         written.rename(path)
 
 
-@pytest.fixture(scope="module", params=list(BACKBONES))
+@pytest.fixture(scope="module", params=["MobileNetV2", "VGG16", "ConvNeXtTiny", "MobileNetV3Small"])
 def plain(request):
     """Each network as Keras builds it, with weights that differ from layer to layer."""
     import keras
@@ -365,9 +357,9 @@ def test_every_backbone_is_fetched_and_loaded_from_every_layout(plain, layout, h
     file = folder / entry.published.file
     save(network, file, layout)
     assert count_parameters(file) == entry.parameters == network.count_params()
-    if entry.md5:
+    if entry.file_hash:
         md5 = hashlib.md5(file.read_bytes()).hexdigest()
-        monkeypatch.setitem(BACKBONES, name, replace(entry, md5=md5))
+        monkeypatch.setitem(BACKBONES, name, replace(entry, file_hash=md5))
     assert resolve_weights("imagenet", (name,)) == "imagenet"
     built = get_backbone(name).build((96, 96), "imagenet")[0]
     assert len(asked) == 1

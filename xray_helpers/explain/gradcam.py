@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xray_helpers.evaluation.log_odds import log_odds
+from xray_helpers.models.graphs import Opened, open_model
 from xray_helpers.settings import InputError, nearest
 
 if TYPE_CHECKING:
@@ -22,21 +23,25 @@ _GRID = 6  # occluded patches per side
 def find_layer(model: "keras.Model", name: str = "") -> str:
     """Return the name of the layer for Grad-CAM: `name`, or by default the last convolution.
 
-    The default is the last layer with a spatial output that does not pool, that is, the last convolution
-    after its normalization and activation.
+    The default is the last layer with a spatial output that does not pool: the last convolution after its
+    normalization and activation, or the patches of a transformer before its last block.
 
     Raises
     ------
     InputError
         If there is no such layer, or its output is not spatial.
     """
-    spatial = [layer.name for layer in model.layers[1:] if len(layer.output.shape) == 4]
-    default = [layer for layer in spatial if "Pooling" not in type(model.get_layer(layer)).__name__][-1]
+    return _find(open_model(model), model.name, name)
+
+
+def _find(opened: Opened, model: str, name: str) -> str:
+    spatial = [layer for layer, output in opened.outputs.items() if len(output.shape) == 4]
+    default = opened.spatial[-1]
     if not name or name in spatial:
         return name or default
-    exists = name in [layer.name for layer in model.layers]
+    exists = name in opened.outputs
     why = "its output is not spatial" if exists else f"it does not exist{nearest(name, spatial)}"
-    raise InputError(f"Grad-CAM at the layer {name!r} of {model.name}: {why}; the default is {default}.")
+    raise InputError(f"Grad-CAM at the layer {name!r} of {model}: {why}; the default is {default}.")
 
 
 class GradCam:
@@ -45,7 +50,7 @@ class GradCam:
     Parameters
     ----------
     model : keras.Model
-        Result of `head.load_model`: one flat graph that ends in a dense layer.
+        Result of `head.load_model`, which ends in a dense layer.
     layer : str
         See `find_layer`.
     """
@@ -54,8 +59,9 @@ class GradCam:
         import keras
         import tensorflow as tf
 
-        self.layer, self.size, last = find_layer(model, layer), model.input_shape[1:3], model.layers[-1]
-        both = keras.Model(model.input, [model.get_layer(self.layer).output, last.input])
+        opened, last = open_model(model), model.layers[-1]
+        self.layer, self.size = _find(opened, model.name, layer), model.input_shape[1:3]
+        both = keras.Model(opened.input, [opened.outputs[self.layer], opened.features])
 
         def run(pixels: "tf.Tensor") -> "tf.Tensor":
             with tf.GradientTape() as tape:

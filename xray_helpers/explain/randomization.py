@@ -8,6 +8,7 @@ import pandas as pd
 from xray_helpers.evaluation.intervals import grouped_mean
 from xray_helpers.explain.gradcam import GradCam
 from xray_helpers.explain.maps import is_flat, rank_agreement
+from xray_helpers.models.graphs import weighted_layers
 from xray_helpers.models.out_of_distribution import build_feature_model
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def randomization_test(
     permuted : dict
         Stage to the maps after its first permutation, float32 of shape (n, rows, columns).
     """
-    weights, layers = model.get_weights(), [layer for layer in reversed(model.layers) if layer.weights]
-    backbone = set(build_feature_model(model).layers)
+    weights, layers = model.get_weights(), list(weighted_layers(model))[::-1]
+    backbone = set(weighted_layers(build_feature_model(model)))
     head = sum(layer not in backbone for layer in layers)
     stages = {"the head": head, "and the upper half": len(layers) // 2, "all layers": len(layers)}
     before, after = cam(pixels), {stage: [] for stage in stages}

@@ -26,6 +26,7 @@ from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder, find_file, image_folder
 from xray_helpers.models.features import extract_features, open_extractor
 from xray_helpers.models.inference import InferenceBackend
+from xray_helpers.models.preprocessing import CORNER
 from xray_helpers.models.resampling import cross_validate
 from xray_helpers.settings import SPLITS, Settings
 from xray_helpers.study.seeds import derive_seed
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _MAX_IMAGES = 10_000  # more would narrow the interval by less than 0.01
 _SIDE = 256  # pixels per side at which grey levels are measured, as the search for same-source images caches
-_CORNER = 0.2  # share of the side, as in `backbones.CORNER`
 _BLACK = 8  # highest grey level (0-255) that counts as black
 ALL = "all measures together"
 FAMILIES = {
@@ -129,7 +129,7 @@ def _file_size(folder: ImageFolder, path: str) -> float:
 def _measure_grey(picture: np.ndarray) -> dict[str, float]:
     measures = {"mean_grey": float(picture.mean()), "black_share": float((picture <= _BLACK).mean())}
     edges = np.abs(cv2.Laplacian(picture, cv2.CV_32F))
-    down, across = (round(_CORNER * side) for side in picture.shape)
+    down, across = (round(CORNER * side) for side in picture.shape)
     for vertical, rows in (("upper", slice(None, down)), ("lower", slice(-down, None))):
         for side, columns in (("left", slice(None, across)), ("right", slice(-across, None))):
             corner = picture[rows, columns]

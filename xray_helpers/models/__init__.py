@@ -8,7 +8,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "backbones": ["embedder_weights"],
+        "backbones": ["describe_backbone", "embedder_weights"],
         "baseline": ["predict_baseline"],
         "features": [
             "backend_record",

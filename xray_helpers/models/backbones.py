@@ -1,282 +1,164 @@
-"""Backbones: pretrained networks that turn a grey picture into features. `BACKBONES` is their registry.
+"""Backbones: pretrained networks that turn a grey picture into features, by the name a study gives them.
 
-To add one, add its `Backbone` to the registry. TensorFlow is imported inside the functions that build.
+`BACKBONES` holds those of ``keras.applications``; to add one, add a row to ``applications.csv``, or an
+`Application` to `BACKBONES`. Others come from a place: a KerasHub preset (`hub.HubBackbone`), or a ``.keras``
+file (`keras_files.FileBackbone`).
+TensorFlow is imported inside the functions that build.
 """
 
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from xray_helpers.models.random_weights import INIT_SEED, calibrate, identify_random_weights
-from xray_helpers.models.weights import (
-    PublishedWeights,
-    check_file,
-    choose_file,
-    fetch_file,
-    keras_file,
-    load_weights,
-)
-from xray_helpers.settings import InputError, nearest
-from xray_helpers.study.folders import from_root
+from xray_helpers.models.applications import APPLICATIONS, WEIGHT_SETS, Application
+from xray_helpers.models.hub import HubBackbone
+from xray_helpers.models.keras_files import FileBackbone
+from xray_helpers.models.weights import keras_file
+from xray_helpers.settings import InputError, Settings, nearest
 
 if TYPE_CHECKING:
     import keras
-BORDER, CORNER = 0.10, 0.20  # shares of the side that `border` treats as border, and as corners
-POOLED = "pooled"  # the layer of the pooled features
-# Scale and offset per channel, as the networks were trained: x * scale + offset, where x is grey, 0-255, in
-# three equal channels.
-_MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-PREPROCESSING = {
-    "caffe": ([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68]),  # means of BGR; grey needs no reordering
-    "torch": ((1 / (255 * _STD)).tolist(), (-_MEAN / _STD).tolist()),
-    "minus_one_to_one": ([1 / 127.5] * 3, [-1.0] * 3),
-    "unit": ([1 / 255] * 3, [0.0] * 3),
-    "none": ([1.0] * 3, [0.0] * 3),
-}
+BACKBONES = {application.name: application for application in APPLICATIONS}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """A network of ``keras.applications`` without its classification layer.
+class Backbone(Protocol):
+    """What every backbone can do; `Application` says it in full.
 
     Attributes
     ----------
     name : str
-        Name of its constructor in ``keras.applications``.
-    preprocessing : str
-        Key of `PREPROCESSING`: what its ImageNet weights expect.
-    min_size : int
-        Shortest side of its input in pixels.
-    map_layer : str
-        The last spatial layer that does not pool: where Grad-CAM looks.
     licence : str
-        Licence of its ImageNet weights.
-    weights_file : str
-        Where Keras publishes these weights without the classification layer, for all image sizes, relative to
-        `weights.BASE_URL`.
-    parameters : int
-        Number of parameters without the classification layer.
-    md5 : str
-        Hash of the file, as Keras's source states it; empty if it states none.
+        Of its weights; empty if it is not known.
     """
 
     name: str
-    preprocessing: str
-    min_size: int
-    map_layer: str
     licence: str
-    weights_file: str
-    parameters: int
-    md5: str = ""
-
-    @property
-    def published(self) -> PublishedWeights:
-        """The weights that Keras publishes."""
-        return PublishedWeights(self.name, self.weights_file, self.md5, self.parameters)
 
     def build(
-        self, img_size: tuple[int, int], weights: str, normalization: str = "imagenet", border: str = "keep"
+        self, img_size: tuple[int, int], weights: str, normalization: str, border: str
     ) -> tuple["keras.Model", str]:
-        """Build the frozen part of a model as one flat graph.
-
-        Parameters
-        ----------
-        img_size : (int, int)
-            Height and width.
-        weights : str
-            Result of `resolve_weights`.
-        normalization : {'imagenet', 'unit'}
-            The backbone's own preprocessing, or [0, 1] for all.
-        border : {'keep', 'blank', 'only'}
-            Controls for shortcuts: ``blank`` makes the border and the corners black, where markers are;
-            ``only`` makes everything else black.
-
-        Returns
-        -------
-        features : keras.Model
-            From grey pixels (n, height, width, 1), 0-255, of any real dtype, to pooled features (n, d),
-            float32. With random weights, the last layer standardises the features.
-        map_layer : str
-            Name of its layer for Grad-CAM.
-
-        Raises
-        ------
-        InputError
-            If the images are too small, or the weights do not fit.
-        """
-        import keras
-
-        self.check_size(img_size)
-        preprocessing = "unit" if normalization == "unit" else self.preprocessing
-        scale, offset = PREPROCESSING[preprocessing]
-        if weights == "random":
-            keras.utils.set_random_seed(INIT_SEED)
-        inputs = keras.Input((*img_size, 1), name="grey_pixels")
-        channels = keras.layers.Concatenate(name="to_three_channels")([_mask_border(inputs, border)] * 3)
-        scaled = keras.layers.Rescaling(scale, offset, name="preprocessing")(channels)
-        network = self._build_network(input_tensor=scaled)
-        pooled = keras.layers.GlobalAveragePooling2D(name=POOLED)(network.output)
-        features = keras.Model(inputs, pooled, name=self.name)
-        if weights == "random":
-            features = calibrate(features, f"{preprocessing}, border {border}")
-        else:
-            plain = self._build_network(input_shape=(*img_size, 3))
-            network.set_weights(load_weights(plain, self.locate_weights(weights), self.name))
-        features.trainable = False
-        return features, self.map_layer
-
-    def _build_network(self, **options: Any) -> "keras.Model":
-        import keras
-
-        return getattr(keras.applications, self.name)(include_top=False, weights=None, **options)
+        """Return the features of grey pixels as one flat graph, and the name of its layer for Grad-CAM."""
 
     def check_size(self, img_size: tuple[int, int]) -> None:
         """Raise `InputError` if images of this size are too small."""
-        if min(img_size) < self.min_size:
-            raise InputError(
-                f"{self.name} needs img_size of at least {self.min_size} pixels, not {min(img_size)}."
-            )
 
-    def locate_weights(self, weights: str) -> Path:
-        """Return the checked weights file: Keras's own, downloaded if it is missing, or that of a place.
-
-        Raises
-        ------
-        InputError
-            If there is none, or it does not fit.
-        """
-        if weights in ("imagenet", "auto"):
-            return fetch_file(self.published)
-        return check_file(self.published, choose_file(self.published, from_root(weights)))
+    def locate_weights(self, weights: str) -> Any:
+        """Return where the weights are; raise `InputError` if there are none."""
 
     def identify_weights(self, weights: str) -> Any:
-        """Return a value that differs for other weights: the hash of the file, or what random ones depend on.
+        """Return a value that differs for other weights."""
 
-        Raises
-        ------
-        InputError
-            If there is no such file.
-        """
-        if weights == "random":
-            return identify_random_weights()
-        file = keras_file(self.published)
-        if weights != "imagenet":
-            file = choose_file(self.published, from_root(weights))
-        elif not file.is_file():
-            return weights
-        with open(file, "rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+    def describe(self, weights: str, normalization: str) -> dict[str, str]:
+        """Return weights_of, preprocessing and licence, in words for a report."""
 
 
-_REGISTERED = (
-    Backbone(
-        name="InceptionV3",
-        preprocessing="minus_one_to_one",
-        min_size=75,
-        map_layer="mixed10",
-        licence="Apache-2.0",
-        weights_file="inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        parameters=21_802_784,
-        md5="bcbd6486424b2319ff4ef7d526e38f63",
-    ),
-    Backbone(
-        name="ResNet50",
-        preprocessing="caffe",
-        min_size=32,
-        map_layer="conv5_block3_out",
-        licence="MIT",
-        weights_file="resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        parameters=23_587_712,
-        md5="4d473c1dd8becc155b73f8504c6f6626",
-    ),
-    Backbone(
-        name="VGG16",
-        preprocessing="caffe",
-        min_size=32,
-        map_layer="block5_conv3",
-        licence="CC-BY-4.0",
-        weights_file="vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        parameters=14_714_688,
-        md5="6d6bbae143d832006294945121d1f1fc",
-    ),
-    Backbone(
-        name="DenseNet121",
-        preprocessing="torch",
-        min_size=32,
-        map_layer="relu",
-        licence="BSD-3-Clause",
-        weights_file="densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        parameters=7_037_504,
-        md5="30ee3e1110167f948a6b9946edeeb738",
-    ),
-    Backbone(
-        name="MobileNetV2",
-        preprocessing="minus_one_to_one",
-        min_size=32,
-        map_layer="out_relu",
-        licence="Apache-2.0",
-        weights_file="mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-        parameters=2_257_984,
-    ),
-)
-BACKBONES = {backbone.name: backbone for backbone in _REGISTERED}
+def get_backbone(name: str, settings: Settings | None = None) -> Backbone:
+    """Return a backbone by the name that a study gives it.
 
-
-def get_backbone(name: str) -> Backbone:
-    """Return a backbone by its name.
+    Parameters
+    ----------
+    name : str
+        A name of `BACKBONES`, such a name with ``@radimagenet`` or ``@imagenet``, or one of
+        ``settings.sources``.
+    settings : Settings, optional
+        Of the study, with the places of its sources on this machine.
 
     Raises
     ------
     InputError
         For an unknown name, naming the most similar known one.
     """
-    if name not in BACKBONES:
-        suggestion = nearest(name, BACKBONES) or "."
-        raise InputError(f"There is no model {name!r}{suggestion} Known: {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
+    source = (settings.sources if settings else {}).get(name, "")
+    kind, _, place = source.partition(":")
+    if kind == "hub":
+        return HubBackbone(name, place, settings.pooling)
+    if kind == "file":
+        return FileBackbone(name, place)
+    network, at, weight_set = name.partition("@")
+    if network not in BACKBONES:
+        suggestion = nearest(network, BACKBONES) or "."
+        raise InputError(
+            f"There is no model {name!r}{suggestion} Known: {', '.join(BACKBONES)}; and hub:PRESET or "
+            "hub:FOLDER of KerasHub, and file:PATH.keras."
+        )
+    if at and weight_set not in WEIGHT_SETS:
+        suggestion = nearest(weight_set, WEIGHT_SETS) or "."
+        raise InputError(
+            f"There are no weights {weight_set!r} of {network}{suggestion} Known: {', '.join(WEIGHT_SETS)}."
+        )
+    return BACKBONES[network].with_weight_set(weight_set) if at else BACKBONES[network]
 
 
-def resolve_weights(weights: str, models: tuple[str, ...]) -> str:
+def describe_backbone(model: str, settings: Settings, weights: str) -> dict[str, str]:
+    """Return what ``training.json`` says of a backbone: weights_of, preprocessing and licence, in words.
+
+    Parameters
+    ----------
+    model : str
+    settings : Settings
+    weights : str
+        Result of `resolve_weights`.
+    """
+    return get_backbone(model, settings).describe(weights, settings.normalization)
+
+
+def resolve_weights(weights: str, models: Sequence[str], settings: Settings | None = None) -> str:
     """Decide, before any work and without TensorFlow, where weights come from; download published ones.
 
     Parameters
     ----------
     weights : str
         ``imagenet``, ``random``, ``auto``, or a path.
-    models : tuple of str
+    models : sequence of str
+    settings : Settings, optional
+        As for `get_backbone`.
 
     Returns
     -------
     str
         ``imagenet``, ``random``, or the path as given. ``auto`` becomes one of the first two, the same for
-        all models, so that they can be compared.
+        all networks of ``keras.applications``, so that they can be compared; others bring their own weights.
 
     Raises
     ------
     InputError
-        If the weights cannot be had, or do not fit the model.
+        If the weights cannot be had, do not fit the model, or are the same for two models.
     """
+    backbones = {name: get_backbone(name, settings) for name in models}
+    applications = {name: one for name, one in backbones.items() if isinstance(one, Application)}
+    for name in backbones.keys() - applications.keys():
+        backbones[name].locate_weights(weights)
     if weights == "random":
+        for application in applications.values():
+            if application.weight_set:
+                application.locate_weights(weights)
         return weights
     try:
-        for name in models:
-            get_backbone(name).locate_weights(weights)
+        files = {name: one.locate_weights(weights) for name, one in applications.items()}
     except InputError as error:
-        if weights == "auto":
+        if weights == "auto" and not any(one.weight_set for one in applications.values()):
             print(f"{error} Random weights stand in.")
             return "random"
-        if weights != "imagenet":
+        if weights not in ("auto", "imagenet"):
             raise
-        folder = keras_file(get_backbone(models[0]).published).parent
+        folder = keras_file(next(iter(applications.values())).published).parent
         raise InputError(
             f"{error} Keras's folder is {folder}. Three ways out: connect to the internet once; put the file "
             "in a folder and give -p weights=FOLDER; or give -p weights=random (a stand-in whose scores are "
             "poor)."
         ) from None
+    _check_different(files)
     return "imagenet" if weights == "auto" else weights
+
+
+def _check_different(files: Mapping[str, Any]) -> None:
+    """Raise `InputError` if two names of one network mean the same file."""
+    for name, file in files.items():
+        network, _, weight_set = name.partition("@")
+        if weight_set and files.get(network) == file:
+            other = next(one for one in WEIGHT_SETS if one != weight_set)
+            raise InputError(
+                f"{network} and {name} are the same file, {file.name}: name the first one {network}@{other}."
+            )
 
 
 def embedder_weights(weights: str) -> str | None:
@@ -292,19 +174,3 @@ def embedder_weights(weights: str) -> str | None:
         print(f"{error} The search for same-source images goes on without them.")
         return None
     return "imagenet" if weights == "auto" else weights
-
-
-def _mask_border(pixels: "keras.KerasTensor", border: str) -> "keras.KerasTensor":
-    """Make the border and the corners black, or everything else, in the graph, so that it is saved."""
-    import keras
-
-    if border == "keep":
-        return pixels
-
-    def crop(top: float, left: float) -> "keras.KerasTensor":
-        shares = zip((top, left), pixels.shape[1:3], strict=True)
-        cut = [(round(share * side),) * 2 for share, side in shares]
-        return keras.layers.ZeroPadding2D(cut)(keras.layers.Cropping2D(cut)(pixels))
-
-    middle = keras.layers.Maximum(name="without_border")([crop(BORDER, CORNER), crop(CORNER, BORDER)])
-    return middle if border == "blank" else keras.layers.Subtract(name="border_only")([pixels, middle])

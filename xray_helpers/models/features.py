@@ -15,12 +15,12 @@ from xray_helpers.data.parts import used_part
 from xray_helpers.images.pixels import VERSION as PIXELS_VERSION
 from xray_helpers.images.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.images.radiographs import ImageFolder
-from xray_helpers.models.backbones import get_backbone
+from xray_helpers.models.backbones import Backbone, get_backbone
 from xray_helpers.models.inference import ForwardPass, InferenceBackend, study_backend
 from xray_helpers.settings import SPLITS, InputError, Settings
 from xray_helpers.study.cache import RowView, cache_folder, compute_lock, new_rows, read_rows
 from xray_helpers.study.files import hash_of, read_json, write_json
-from xray_helpers.study.folders import local_path
+from xray_helpers.study.folders import local_path, with_local_sources
 from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _VERSION = 4  # part of every key: raise it when the same inputs would give othe
 
 
 def extractor_key(
-    name: str,
+    backbone: Backbone,
     img_size: tuple[int, int],
     weights: str,
     normalization: str,
@@ -38,10 +38,20 @@ def extractor_key(
     folder: ImageFolder | None = None,
 ) -> str:
     """Return a hash of everything about the frozen backbone that changes its features."""
-    identity = get_backbone(name).identify_weights(weights)
+    identity = backbone.identify_weights(weights)
     how = folder.how if folder else ()
     return hash_of(
-        *("extractor", _VERSION, name, img_size, identity, normalization, backend, border, PIXELS_VERSION),
+        *(
+            "extractor",
+            _VERSION,
+            backbone.name,
+            img_size,
+            identity,
+            normalization,
+            backend,
+            border,
+            PIXELS_VERSION,
+        ),
         *how,
     )
 
@@ -55,6 +65,7 @@ def open_extractor(
     ----------
     model : str
     settings : Settings
+        With the places of its sources on this machine.
     weights : str
         Result of `backbones.resolve_weights`.
     backend : InferenceBackend
@@ -62,8 +73,9 @@ def open_extractor(
         How pictures are read.
     """
     options = (settings.img_size, weights, settings.normalization)
-    extractor, _ = get_backbone(model).build(*options, settings.border)
-    key = extractor_key(model, *options, backend, settings.border, folder)
+    backbone = get_backbone(model, settings)
+    extractor, _ = backbone.build(*options, settings.border)
+    key = extractor_key(backbone, *options, backend, settings.border, folder)
     return extractor, ForwardPass(extractor, backend), key
 
 
@@ -179,7 +191,8 @@ def load_study_features(
 def _extract_again(
     study: Path, model: str, key: str, manifest: pd.DataFrame, parts: list[pd.DataFrame]
 ) -> list[RowView]:
-    settings, folder = Settings(**read_json(study / "study.json")["settings"]), data_folder(study)
+    settings = with_local_sources(study, Settings(**read_json(study / "study.json")["settings"]))
+    folder = data_folder(study)
     weights = local_path(study, "weights", settings.weights)
     backend = study_backend(study, settings, len(manifest))
     _, forward, current_key = open_extractor(model, settings, weights, backend, folder)
@@ -205,7 +218,7 @@ def build_embedder(
             passes.append(ForwardPass(network, backend))
         return passes[0](pictures)
 
-    return embed, extractor_key("MobileNetV2", (0, 0), weights, "imagenet", backend)
+    return embed, extractor_key(get_backbone("MobileNetV2"), (0, 0), weights, "imagenet", backend)
 
 
 def _cache_kind(key: str, view: int | None) -> str:

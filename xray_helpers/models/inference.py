@@ -285,7 +285,10 @@ def _start_tensorflow(network: "keras.Model", precision: str) -> tuple[int, Call
 
 def _start_openvino(network: "keras.Model", precision: str) -> tuple[int, Callable, Callable]:
     openvino = _openvino()
-    model = openvino.convert_model(_graph(network, BATCH).get_concrete_function())
+    graph = _graph(network, BATCH).get_concrete_function()
+    model = openvino.convert_model(graph)
+    # activations with a gradient of their own (swish) become outputs too: only the features are wanted
+    model = openvino.Model([model.output(graph.outputs[0].name)], model.get_parameters())
     hints = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xray_helpers.models.backbones import POOLED
+from xray_helpers.models.preprocessing import POOLED
 from xray_helpers.models.random_weights import STANDARDISED
 from xray_helpers.study.files import atomic_write
 

@@ -25,7 +25,9 @@ from xray_helpers.study.files import atomic_write
 if TYPE_CHECKING:
     import h5py
     import keras
-BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+BASE_URL = "https://storage.googleapis.com/"
+RADIMAGENET = "radimagenet"  # weights trained on CT, MR and ultrasound (Mei et al. 2022)
+_RADIMAGENET_NAMES = {"irv2": "inceptionresnetv2"}  # how its files abbreviate
 _ANSWER_SECONDS = 4.0  # for the first answer of a server
 _STALL_SECONDS = 20.0  # without new data, after which a download is given up
 
@@ -38,21 +40,24 @@ class PublishedWeights(NamedTuple):
     model : str
     address : str
         Relative to `BASE_URL`.
-    md5 : str
-        Hash of the file, as Keras's source states it; empty if it states none.
+    file_hash : str
+        Hash of the file, as Keras's source states it: MD5 or SHA-256; empty if it states none.
     parameters : int
         Number of parameters in the file.
+    local_name : str
+        The name under which Keras keeps the file, where that is not the one in its address.
     """
 
     model: str
     address: str
-    md5: str
+    file_hash: str
     parameters: int
+    local_name: str = ""
 
     @property
     def file(self) -> str:
         """Name of the file."""
-        return self.address.split("/")[-1]
+        return self.local_name or self.address.split("/")[-1]
 
 
 def keras_file(published: PublishedWeights) -> Path:
@@ -61,11 +66,20 @@ def keras_file(published: PublishedWeights) -> Path:
     return home / "models" / published.file
 
 
-def choose_file(published: PublishedWeights, place: Path) -> Path:
+def choose_file(published: PublishedWeights, place: Path, weight_set: str = "") -> Path:
     """Return the weights file of a network: `place` itself, or the best file in it named after the network.
 
     Case and punctuation of names do not matter. Files with the right number of parameters come first, then
-    the name that Keras gives, the resolution in Keras's name, and names that say "notop".
+    those whose name does not say RadImageNet, the name that Keras gives, the resolution in Keras's name, and
+    names that say "notop".
+
+    Parameters
+    ----------
+    published : PublishedWeights
+    place : Path
+        A file or a folder.
+    weight_set : {'', 'imagenet', 'radimagenet'}
+        Files of one set alone: of RadImageNet, whose names begin with that word, or all others.
 
     Raises
     ------
@@ -73,22 +87,25 @@ def choose_file(published: PublishedWeights, place: Path) -> Path:
         If there is none, if the names of all say another width, another version or with the classification
         layer, or if several are equally good.
     """
+    wanted = f"RadImageNet-{published.model}_notop.h5" if weight_set == RADIMAGENET else published.file
     if place.is_file():
         return place
     if not place.is_dir():
         raise InputError(
-            f"There are no weights at {place}: it should be a file or a folder that holds {published.file}."
+            f"There are no weights at {place}: it should be a file or a folder that holds {wanted}."
         )
     files = [file for file in sorted(place.iterdir()) if _is_named_after(file, published.model)]
+    files = [file for file in files if not weight_set or is_radimagenet(file) == (weight_set == RADIMAGENET)]
     fitting = [file for file in files if count_parameters(file) == published.parameters]
     usable = fitting or [file for file in files if not _contradicts(file.name, published)]
     if not usable:
         found = ", ".join(file.name for file in files[:3])
         found = f"; {found} is another network, or with its top" if files else ""
+        kind = "RadImageNet weights" if weight_set == RADIMAGENET else "weights"
+        advice = "" if weight_set == RADIMAGENET else ", or give -p weights=random"
         raise InputError(
-            f"There are no weights of {published.model} in {place}{found}: the name of the file should start "
-            f"with the model's, such as {published.file}. Leave the model out with --models, or give -p "
-            "weights=random."
+            f"There are no {kind} of {published.model} in {place}{found}: the name of the file should be "
+            f"such as {wanted}. Leave the model out with --models{advice}."
         )
     ranks = [_rank(file.name, published) for file in usable]
     best = [file for file, rank in zip(usable, ranks, strict=True) if rank == min(ranks)]
@@ -100,13 +117,26 @@ def choose_file(published: PublishedWeights, place: Path) -> Path:
     return best[0]
 
 
+def is_radimagenet(file: Path) -> bool:
+    """Return whether the name of a file says that RadImageNet's weights are in it."""
+    return _normalise(file.name).startswith(RADIMAGENET)
+
+
 def _normalise(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
+def _network_in(name: str) -> str:
+    """Return a file's name from the network on, normalised."""
+    text = _normalise(name).removeprefix("weights").removeprefix(RADIMAGENET)
+    for short, network in _RADIMAGENET_NAMES.items():
+        text = network + text.removeprefix(short) if text.startswith(short) else text
+    return text
+
+
 def _is_named_after(file: Path, model: str) -> bool:
     is_weights = file.suffix.lower() in (".h5", ".keras") and not file.name.startswith(".") and file.is_file()
-    return is_weights and _normalise(file.name).startswith(_normalise(model))
+    return is_weights and _network_in(file.name).startswith(_normalise(model))
 
 
 def _width_and_side(name: str) -> tuple[str | None, str | None]:
@@ -120,14 +150,16 @@ def _contradicts(name: str, published: PublishedWeights) -> bool:
     """Return whether a name says another version or width, or is Keras's with the classification layer."""
     alpha, wanted = _width_and_side(name)[0], _width_and_side(published.file)[0]
     other_width = bool(alpha and wanted) and float(alpha) != float(wanted)
-    other_version = re.match(r"v\d", _normalise(name).removeprefix(_normalise(published.model)))
+    other_version = re.match(r"v\d", _network_in(name).removeprefix(_normalise(published.model)))
     return other_width or bool(other_version) or name == re.sub("_no_?top", "", published.file)
 
 
-def _rank(name: str, published: PublishedWeights) -> tuple[bool, bool, bool, bool]:
+def _rank(name: str, published: PublishedWeights) -> tuple[bool, ...]:
     side, wanted = _width_and_side(name)[1], _width_and_side(published.file)[1]
     other_side = bool(side and wanted) and side != wanted
-    return (name != published.file, other_side, "notop" not in _normalise(name), bool(wanted) and not side)
+    other_set = _normalise(name).startswith(RADIMAGENET)
+    unsaid = "notop" not in _normalise(name)
+    return (other_set, name != published.file, other_side, unsaid, bool(wanted) and not side)
 
 
 def count_parameters(path: Path) -> int | None:
@@ -178,10 +210,11 @@ def find_problem(published: PublishedWeights, path: Path, *, by_hash: bool = Fal
             f"it holds {count:,} parameters, not {published.parameters:,}; it is with the top, of another "
             "width or of another network"
         )
-    if by_hash and published.md5:
+    if by_hash and published.file_hash:
+        kind = "md5" if len(published.file_hash) == 32 else "sha256"
         with open(path, "rb") as handle:
-            if hashlib.file_digest(handle, "md5").hexdigest() != published.md5:
-                return "it is damaged, or not the file that Keras publishes (its MD5 hash is another)"
+            if hashlib.file_digest(handle, kind).hexdigest() != published.file_hash:
+                return f"it is damaged, or not the file that Keras publishes (its {kind.upper()} is another)"
     return ""
 
 
@@ -200,8 +233,8 @@ def check_file(published: PublishedWeights, path: Path) -> Path:
 def fetch_file(published: PublishedWeights) -> Path:
     """Return Keras's file of published weights, downloaded if it is missing or damaged.
 
-    It is checked by Keras's hash. Keras states none for MobileNetV2, whose file must have the right number of
-    parameters.
+    It is checked by Keras's hash. Keras states none for MobileNet and MobileNetV2, whose files must have the
+    right number of parameters.
 
     Raises
     ------

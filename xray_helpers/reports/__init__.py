@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "display": ["build_strips", "draw_maps", "show_banner", "show_text"],
         "pages": ["refresh_index"],
         "text": [
+            "describe_backbone",
             "describe_data",
             "describe_engine",
             "describe_scores",

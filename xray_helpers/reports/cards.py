@@ -11,7 +11,7 @@ from xray_helpers.reports.checklist import read_answers
 from xray_helpers.reports.display import escape
 from xray_helpers.reports.facts import collect_facts, evaluated_facts
 from xray_helpers.reports.frame import TEMPLATES, markdown_to_html, render_page
-from xray_helpers.reports.text import describe_engine
+from xray_helpers.reports.text import describe_backbone, describe_engine
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json, write_text
 from xray_helpers.study.folders import read_class_names
@@ -54,6 +54,7 @@ def _card_values(folder: Path, model: str) -> dict[str, Any]:
         ],
         "answers": {name: escape(text) for name, text in answers.items()},
         "trained": trained,
+        "backbone": describe_backbone(trained),
         "engine": describe_engine(trained["engine"]),
         "facts": collect_facts(folder) | evaluated_facts(folder, model),
         "settings": record["settings"],

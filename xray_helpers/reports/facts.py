@@ -117,6 +117,10 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
         f"{METRIC_TITLES[name]} {describe(top[name])}"
         for name in ("recall", "specificity", "precision", "npv", "accuracy")
     )
+    trained = {name: read_json(folder / name / "training.json") for name in models}
+    weights = (
+        f"{name}: {record['weights_of']}" for name, record in trained.items() if "weights_of" in record
+    )
     limits = [text for _, text in study_banners(record, manifest, read_shortcuts(folder, models))]
     facts = {
         "performance": f"AUROC on test (validation): {'; '.join(aurocs)}.",
@@ -132,6 +136,8 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
         if len(models) > 1
         else "Not applicable: one model.",
     }
+    if told := "; ".join(weights):
+        facts["weights"] = f"Backbones: {told}. Heads: Glorot uniform."
     needed = ("subgroups", "failures", "decision_curve", "calibration")
     if all((folder / best / f"{name}.csv").exists() for name in needed):
         facts |= evaluated_facts(folder, best)

@@ -130,6 +130,20 @@ def describe_training(
     )
 
 
+def describe_backbone(record: dict[str, Any]) -> str:
+    """Return which weights a backbone has, their licence, and what happens to the pixels before it.
+
+    Parameters
+    ----------
+    record : dict
+        ``training.json``; an empty text for one of before these were recorded.
+    """
+    if "weights_of" not in record:
+        return ""
+    licence = f" (licence: {record['licence']})" if record["licence"] else ""
+    return f"Weights: {record['weights_of']}{licence}. Pixels: {record['preprocessing']}."
+
+
 def describe_engine(record: dict[str, Any]) -> str:
     """Return what computed the features, and how far they are from those of TensorFlow in float32.
 

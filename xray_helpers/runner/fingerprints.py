@@ -8,7 +8,15 @@ from pathlib import Path
 
 from xray_helpers.data.user_tables import read_user_table
 from xray_helpers.study.files import hash_of, sample_checksum
-from xray_helpers.study.folders import LOCAL, PHANTOMS, from_root, is_private, local_path
+from xray_helpers.study.folders import (
+    LOCAL,
+    PHANTOMS,
+    from_root,
+    is_private,
+    is_private_source,
+    local_path,
+    local_sources,
+)
 from xray_helpers.study.records import sha256_of
 
 _looked: dict[
@@ -21,6 +29,8 @@ def fingerprint_source(key: str, value: str, folder: Path) -> str:
     """Return a hash of what lies outside the study: names, sizes and times of images, the bytes of other
     files.
     """
+    if key == "sources":
+        return hash_of({name: _fingerprint_model(at) for name, at in local_sources(folder, value).items()})
     place = local_path(folder, key, value) if key in ("data", "weights") else value
     if key == "data" and place == PHANTOMS:
         return place
@@ -34,6 +44,15 @@ def fingerprint_source(key: str, value: str, folder: Path) -> str:
     return hash_of(
         [(file.name, sample_checksum(file).hex() if key == "weights" else sha256_of(file)) for file in files]
     )
+
+
+def _fingerprint_model(source: str) -> str:
+    if not is_private_source(source):
+        return source
+    path, _, options = source.partition(":")[2].partition("?")
+    place = from_root(path)
+    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    return hash_of([options, [(file.name, sample_checksum(file).hex()) for file in files if file.exists()]])
 
 
 def _look_at_images(data: Path) -> str:
@@ -89,7 +108,7 @@ def hash_package() -> str:
 
 def hash_source() -> str:
     """Return a hash of the package's source and templates, as they are now."""
-    kinds = (".py", ".j2", ".css", ".js", ".yaml")
+    kinds = (".py", ".j2", ".css", ".js", ".yaml", ".csv")
     files = sorted(
         file for file in _PACKAGE.rglob("[!.]*") if file.suffix in kinds
     )  # not what editors leave there

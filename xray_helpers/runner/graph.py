@@ -178,4 +178,7 @@ def notebook_parameters(step: Step, settings: Settings) -> dict[str, Any]:
     values = shareable(settings) | step.parameters
     path = notebooks_folder() / f"{step.notebook}.ipynb"
     names = _assigned_names(json.loads(path.read_text(encoding="utf-8")))
+    if "model" in step.parameters:
+        own = values["sources"].get(step.parameters["model"])
+        values["sources"] = {step.parameters["model"]: own} if own else {}
     return {name: values[name] for name in names}

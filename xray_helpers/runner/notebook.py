@@ -18,7 +18,7 @@ from xray_helpers.plots.style import set_theme, show
 from xray_helpers.reports.display import show_banner, show_table, show_text
 from xray_helpers.settings import Settings
 from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
-from xray_helpers.study.folders import local_path, open_study
+from xray_helpers.study.folders import local_path, open_study, with_local_sources
 from xray_helpers.study.parameters import read_notebook_settings
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ class Run:
     """
 
     def __init__(self, namespace: Mapping[str, Any]) -> None:
-        self.settings: Settings = read_notebook_settings(dict(namespace))
-        self.study: Path = open_study(self.settings)
-        self.model: str = str(namespace.get("model", ""))
+        settings = read_notebook_settings(dict(namespace))
+        self.study: Path = open_study(settings)
+        self.settings: Settings = with_local_sources(self.study, settings)
+        self.model: str = self.settings.models[0] if "model" in namespace else ""
         self.folder: Path = self.study / self.model
         self.seed: int = self.settings.seed
         self._declared = self.settings.model_fields_set
@@ -77,7 +78,7 @@ class Run:
     @cached_property
     def weights(self) -> str:
         """The weights of the backbone: ``imagenet``, ``random``, or a place on this machine."""
-        return resolve_weights(self.local_path("weights"), self.settings.models)
+        return resolve_weights(self.local_path("weights"), self.settings.models, self.settings)
 
     @cached_property
     def control(self) -> str:

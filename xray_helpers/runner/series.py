@@ -36,6 +36,7 @@ from xray_helpers.study.folders import (
     resolve_path,
     shareable,
     study_folder,
+    with_local_sources,
 )
 from xray_helpers.study.machine import now, provenance
 
@@ -93,15 +94,19 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
     InputError
         For unknown models, missing data or weights, one class only, or a folder of another study.
     """
-    for name in settings.models:
-        get_backbone(name).check_size(settings.img_size)
     folder = study_folder(settings.name)
+    settings = with_local_sources(folder, settings)
+    backbones = [get_backbone(name, settings) for name in settings.models]
+    for backbone in backbones:
+        backbone.check_size(settings.img_size)
     settled = resolve_settings(settings) or settings
     place = {key: local_path(folder, key, getattr(settled, key)) for key in ("data", "weights")}
     listing = list_data(place["data"], settings.patient_pattern)
     if settings.readers:
         load_reads(from_root(settings.readers), listing.table["path"])
-    weights = resolve_weights(place["weights"], settings.models)
+    weights = resolve_weights(place["weights"], settings.models, settings)
+    for licence in dict.fromkeys(one.licence for one in backbones if "bind" in one.licence):
+        print(f"Weights under a licence that binds you: {licence}.")
     settings = settings.model_copy(update={"data": place["data"], "weights": weights})
     if (folder / ANSWERS).exists():
         from xray_helpers.reports.checklist import read_answers
@@ -125,6 +130,9 @@ def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
         for key in ("data", "weights")
         if key in private and key not in changed and private[key] != resolve_path(key, getattr(settings, key))
     ]
+    places = private.get("sources", {})
+    moved = [name for name, place in settings.sources.items() if places.get(name, place) != place]
+    changed += [f"the source of {name}" for name in moved]
     if changed and not overwrite:
         raise InputError(
             f"reports/{folder.name} is a study with other settings ({', '.join(changed)}): {advice}, or "

@@ -42,7 +42,7 @@ def step_inputs(step: Step, steps: list[Step], settings: Settings, folder: Path)
     parameters |= {key: values[key] for key in READING}  # every step reads pictures as 01 does
     outside = {
         key: fingerprint_source(key, parameters[key], folder)
-        for key in ("data", "weights", "corrections", "readers")
+        for key in ("data", "weights", "sources", "corrections", "readers")
         if parameters.get(key)
     }
     return {
@@ -142,7 +142,8 @@ def resolve_settings(settings: Settings) -> Settings | None:
         settings.model_dump(mode="json")
     ):
         return None
-    return settings.model_copy(update={key: local[key] for key in ("data", "weights") if key in local})
+    places = {key: local[key] for key in ("data", "weights") if key in local}
+    return settings.model_copy(update=places)
 
 
 def _ancestors(step: Step, steps: list[Step]) -> list[Step]:

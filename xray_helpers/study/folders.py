@@ -78,6 +78,9 @@ def open_study(settings: Settings) -> Path:
         value = getattr(settings, key)
         if value != LOCAL and key in settings.model_fields_set:
             local[key] = resolve_path(key, value)
+    private = {name: place for name, place in settings.sources.items() if is_private_source(place)}
+    if private:
+        local["sources"] = local.get("sources", {}) | private
     if local:
         write_json(folder / "local.json", local)
     return folder
@@ -117,7 +120,41 @@ def shareable(settings: Settings) -> dict[str, Any]:
     for key in ("data", "weights"):
         if is_private(key, values[key]):
             values[key] = LOCAL
+    values["sources"] = {
+        name: LOCAL if is_private_source(place) else place for name, place in settings.sources.items()
+    }
     return values
+
+
+def is_private_source(source: str) -> bool:
+    """Return whether a model comes from a path on this machine, not from a preset's name."""
+    kind, _, place = source.partition(":")
+    return kind == "file" or (
+        kind == "hub" and "://" not in place and ("/" in place or from_root(place).is_dir())
+    )
+
+
+def local_sources(folder: Path, sources: dict[str, str]) -> dict[str, str]:
+    """Return where models come from, with the places on this machine, of the study's ``local.json``.
+
+    Raises
+    ------
+    InputError
+        When the study has no such record: the network is on another machine.
+    """
+    local = read_json(folder / "local.json", default={}).get("sources", {})
+    for name, place in sources.items():
+        if place == LOCAL and name not in local:
+            raise InputError(
+                f"The study {folder.name} does not know where {name} lies on this machine: give --models "
+                f"{name}=hub:FOLDER or {name}=file:PATH.keras."
+            )
+    return {name: local[name] if place == LOCAL else place for name, place in sources.items()}
+
+
+def with_local_sources(folder: Path, settings: Settings) -> Settings:
+    """Return settings with `local_sources`."""
+    return settings.model_copy(update={"sources": local_sources(folder, settings.sources)})
 
 
 def local_path(folder: Path, key: str, value: str) -> str:
@@ -138,6 +175,10 @@ def local_path(folder: Path, key: str, value: str) -> str:
     return local[key]
 
 
+def _path_of(source: str) -> str:
+    return str(from_root(source.partition(":")[2].partition("?")[0]))
+
+
 def redact(text: str, study: Path | None = None) -> str:
     """Return `text` with paths of this machine replaced by words such as ``[home]``.
 
@@ -148,7 +189,9 @@ def redact(text: str, study: Path | None = None) -> str:
         A study, to replace the paths of its data and weights as well.
     """
     local = read_json(study / "local.json", default={}) if study else {}
-    names = {path: f"[{key}]" for key, path in local.items() if os.path.isabs(path)}
+    sources = {f"sources of {name}": _path_of(place) for name, place in local.get("sources", {}).items()}
+    places = {key: path for key, path in local.items() if isinstance(path, str)} | sources
+    names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}
     names |= {
         str(root()): "[project]",
         str(_PACKAGE_ROOT): "[project]",

@@ -1,0 +1,211 @@
+"""Backbones of KerasHub, an optional package (`make hub`): transformers and convnets, from presets."""
+
+import functools
+import hashlib
+import importlib.util
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xray_helpers.models.graphs import call_network, count_patches, last_spatial_layer, pool
+from xray_helpers.models.preprocessing import PREPROCESSING, describe_preprocessing, prepare_pixels
+from xray_helpers.settings import InputError
+from xray_helpers.study.files import hash_of
+from xray_helpers.study.folders import from_root
+
+if TYPE_CHECKING:
+    import keras
+# Licences that bind the user, by words in the name of a preset or folder, or in the licence stated there.
+_DINOV3 = "DINOv3 License, which binds the user (ai.meta.com/resources/models-and-libraries/dinov3-license)"
+_HAI_DEF = (
+    "Health AI Developer Foundations terms, which bind the user (no clinical use without authorisation)"
+)
+_MSRLA = "Microsoft Research License Agreement, which binds the user (research only)"
+_BINDING = {
+    "dinov3": _DINOV3,
+    "medsiglip": _HAI_DEF,
+    "hai-def": _HAI_DEF,
+    "health-ai-developer-foundations": _HAI_DEF,
+    "rad-dino": _MSRLA,
+    "msrla": _MSRLA,
+}
+_UNSTATED = "minus_one_to_one"  # what a preset gets that does not state the range of its input
+_INPUT_FILES = ("image_converter.json", "preprocessor.json", "preprocessor_config.json")
+_OPEN = {
+    "dinov2": "Apache-2.0",
+    "vit": "Apache-2.0",
+    "deit": "Apache-2.0",
+    "siglip": "Apache-2.0",
+    "swin": "MIT",
+}
+
+
+@dataclass(frozen=True)
+class HubBackbone:
+    """A backbone of KerasHub.
+
+    Attributes
+    ----------
+    name : str
+    place : str
+        The name of a preset, or a folder that holds one, in the layout of Keras, Hugging Face or timm.
+    pooling : {'auto', 'mean', 'cls'}
+        What becomes of a transformer's tokens: ``cls``, the class token; ``mean``, the mean of the patches;
+        or ``auto``, the class token where there is one, else the mean. A network that pools itself does.
+    """
+
+    name: str
+    place: str
+    pooling: str = "auto"
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, or None for the name of a preset."""
+        path = from_root(self.place)
+        return path if path.is_dir() or ("/" in self.place and "://" not in self.place) else None
+
+    @functools.cached_property
+    def licence(self) -> str:
+        """The licence of the weights, as the folder states it, or as its name or its network tells."""
+        stated = _stated_licence(self.folder)
+        known = f"{self.place.lower()} {stated}"
+        binding = next((text for word, text in _BINDING.items() if word in known), "")
+        return binding or stated or next((text for word, text in _OPEN.items() if word in known), "")
+
+    def check_size(self, img_size: tuple[int, int]) -> None:
+        """Accept every size: pictures are brought to that of the preset."""
+
+    def locate_weights(self, weights: str = "") -> str:
+        """Return the folder, or the name of the preset.
+
+        Raises
+        ------
+        InputError
+            If KerasHub is not installed, or the folder holds no preset.
+        """
+        if importlib.util.find_spec("keras_hub") is None:
+            raise InputError(f"The model {self.name} needs KerasHub, which is not installed: run `make hub`.")
+        if self.folder is None:
+            return self.place
+        if not (self.folder / "config.json").is_file():
+            raise InputError(f"The model {self.name}: there is no preset (config.json) in {self.folder}.")
+        return str(self.folder)
+
+    def identify_weights(self, weights: str = "") -> list[str]:
+        """Return what differs for another preset: its files, or its name; and the pooling."""
+        where = self.locate_weights()
+        if self.folder is None:
+            return ["preset", where, self.pooling]
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        contents = [[path.relative_to(self.folder).as_posix(), _checksum(path)] for path in files]
+        return ["preset", hash_of(contents), self.pooling]
+
+    def describe(self, weights: str = "", normalization: str = "imagenet") -> dict[str, str]:
+        """See `Backbone`."""
+        place = self.folder.name if self.folder else self.place
+        stated = self.folder is None or any((self.folder / name).is_file() for name in _INPUT_FILES)
+        preprocessing = f"{describe_preprocessing(_UNSTATED)}, as the preset states nothing"
+        preprocessing = "as the preset states it" if stated else preprocessing
+        return {
+            "weights_of": f"the KerasHub preset {place}",
+            "preprocessing": describe_preprocessing("unit") if normalization == "unit" else preprocessing,
+            "licence": self.licence,
+        }
+
+    def build(
+        self,
+        img_size: tuple[int, int],
+        weights: str = "",
+        normalization: str = "imagenet",
+        border: str = "keep",
+    ) -> tuple["keras.Model", str]:
+        """Build the frozen part of a model, which holds the preset as one layer; see `Application.build`.
+
+        Pictures are brought to the preset's own size.
+
+        Raises
+        ------
+        InputError
+            If the preset cannot be read, or has no encoder of pictures.
+        """
+        import keras
+
+        network, scale, offset = self._load()
+        if normalization == "unit":
+            scale, offset = PREPROCESSING["unit"]
+        inputs, scaled = prepare_pixels(img_size, scale, offset, border, _fixed_size(network))
+        model = keras.Model(inputs, self._pool(network, call_network(network, scaled)), name=self.name)
+        model.trainable = False
+        return model, last_spatial_layer(model)
+
+    def _pool(self, network: "keras.Model", output: "keras.KerasTensor") -> "keras.KerasTensor":
+        import keras
+
+        if len(output.shape) != 3:
+            return pool(output)
+        tokens = output.shape[1]
+        before = tokens - count_patches(network, tokens)
+        if self.pooling == "cls" and not before:
+            raise InputError(f"The model {self.name} has no class token: give -p pooling=mean.")
+        if before and self.pooling != "mean":
+            return pool(keras.layers.Cropping1D((0, tokens - 1))(output))
+        return pool(keras.layers.Cropping1D((before, 0))(output) if before else output)
+
+    def _load(self) -> tuple["keras.Model", list[float], list[float]]:
+        """Return the network of the preset that sees pictures, and scale and offset of its channels."""
+        where = self.locate_weights()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as on parts of the preset that are not used here
+                import keras_hub
+
+                network = _vision_part(keras_hub.models.Backbone.from_preset(where))
+        except Exception as error:  # KerasHub raises nearly every type
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+            raise InputError(
+                f"The model {self.name}: the preset {self.place} cannot be read as a network of pictures "
+                f"({reason})."
+            ) from None
+        try:
+            converter = keras_hub.layers.ImageConverter.from_preset(where)
+        except Exception:  # the preset states none
+            return network, *PREPROCESSING[_UNSTATED]
+        return network, _per_channel(converter.scale, 1.0), _per_channel(converter.offset, 0.0)
+
+
+def _vision_part(network: "keras.Model") -> "keras.Model":
+    """Return the encoder of pictures of a network of pictures and text; any other network as it is."""
+    network = getattr(network, "vision_encoder", network)
+    if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4:
+        raise ValueError("it does not take pictures alone")
+    return network
+
+
+def _fixed_size(network: "keras.Model") -> tuple[int, int] | None:
+    height, width = network.inputs[0].shape[1:3]
+    return (height, width) if height and width else None
+
+
+def _per_channel(values: Any, default: float) -> list[float]:
+    """Return three values; a preset may state one for all channels, or none."""
+    if values is None:
+        return [default] * 3
+    values = [values] if isinstance(values, int | float) else list(values)
+    return [float(value) for value in (values * 3 if len(values) == 1 else values)]
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _stated_licence(folder: Path | None) -> str:
+    """Return the licence in the first lines of a folder's README.md, as Hugging Face writes it."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")[:4000] if folder else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+    found = re.search(r"^license(?:_name)?:\s*([\w.-]+)", text, flags=re.MULTILINE)
+    return found[1].lower() if found and found[1].lower() != "other" else ""
