@@ -186,6 +186,40 @@ def test_lower_layers_learn_by_smaller_rates(root):
     assert float(_trainable_copy(model, layers, 32, same).optimizer.learning_rate) == 0.5
 
 
+@pytest.mark.parametrize("kind", ["convnet", "transformer"])
+def test_a_network_within_the_model_is_trained_layer_by_layer(root, kind):
+    import keras
+
+    from xray_helpers.models.finetuning import _trainable_copy, trained_layers
+    from xray_helpers.models.graphs import call_network, pool
+    from xray_helpers.models.head import build_head, join_model
+
+    if kind == "convnet":
+        options = {"input_shape": (40, 40, 3), "include_top": False, "weights": None, "alpha": 0.35}
+        network = keras.applications.MobileNetV2(**options)
+    else:
+        hub = pytest.importorskip("keras_hub")
+        sizes = {"num_layers": 4, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
+        network = hub.models.ViTBackbone(image_shape=(40, 40, 3), patch_size=8, **sizes)
+    settings = build_settings(recipe="finetune")
+    pixels = keras.Input((40, 40, 1))
+    colours = keras.layers.Concatenate()([pixels] * 3)
+    extractor = keras.Model(pixels, pool(call_network(network, colours)))
+    extractor.trainable = False  # as that of a study
+    model = join_model(extractor, build_head(extractor.output_shape[-1], settings))
+    layers = trained_layers(model, 1.0)
+    assert layers[-2:] == ["dense", "p_fractured"]
+    assert len(layers) == (54 if kind == "convnet" else 8)
+    copy = _trainable_copy(model, layers, 32, settings)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 40, 40, 1)).astype("float32")
+    np.testing.assert_array_equal(np.array(model(x)), np.array(copy(x)))
+    copy.optimizer.build(copy.trainable_variables)
+    groups = [len(each._trainable_variables) for each in copy.optimizer.optimizers]
+    assert sum(groups) == len(copy.trainable_variables) == (56 if kind == "convnet" else 74)
+    assert len(groups) == 5
+    assert not [each.path for each in copy.trainable_variables if "BN" in each.path]
+
+
 def test_averages_are_validated_and_the_weights_themselves_go_on(root):
     """With 4 steps an epoch and an average over one epoch, each step moves it by a quarter."""
     import keras
@@ -314,7 +348,7 @@ def test_a_damaged_network_in_the_cache_is_not_believed(root):
     from xray_helpers.models.finetuning import fine_tune
 
     first = fine_tune(*made(fine_tune_epochs=2), key="k")
-    networks = list((root / "data" / "cache").glob("finetuning-*.keras"))
+    networks = list((root / "data" / "cache").glob("finetuning-*.npz"))
     assert networks
     for path in networks:
         content = bytearray(path.read_bytes())

@@ -19,7 +19,7 @@ def find_best(rows: list[dict]) -> int:
 
 
 class Checkpoints:
-    """The epochs of one run on disk: their rows, and the networks after the last and after the best one.
+    """The epochs of one run on disk: their rows, the state after the last one, and the best weights.
 
     The best weights are kept in memory too, in case the cache is cleared.
     """
@@ -33,32 +33,41 @@ class Checkpoints:
     def _state(self) -> Path:
         return self.stem.with_suffix(".json")
 
-    def _network(self, epoch: int) -> Path:
-        return self.stem.with_name(f"{self.stem.name}-{epoch:03d}.keras")
+    def _arrays(self, name: str, epoch: int) -> Path:
+        return self.stem.with_name(f"{self.stem.name}-{name}-{epoch:03d}.npz")
 
-    def load(self) -> "keras.Model | None":
-        """Return the network after the last epoch, with its optimizer, or None, and then no rows either."""
-        import keras
-
+    def load(self, copy: "keras.Model") -> None:
+        """Give a network and its optimizer their state after the last epoch; without one, forget the rows."""
+        copy.optimizer.build(copy.trainable_variables)
         try:
-            last = keras.saving.load_model(self._network(len(self.rows) - 1))
-            best = keras.saving.load_model(self._network(find_best(self.rows)))
-            best.optimizer.finalize_variable_values(best.trainable_variables)  # the averages
-            self.best = best.get_weights()
-            return last
+            self.best = _read(self._arrays("best", find_best(self.rows)))
+            last, count = _read(self._arrays("last", len(self.rows) - 1)), len(copy.weights)
         except (ValueError, OSError, KeyError, BadZipFile):  # missing or damaged
             self.rows = []
-            return None
+            return
+        copy.set_weights(last[:count])
+        copy.optimizer.set_weights(last[count:])
 
     def save(self, copy: "keras.Model", rows: list[dict], averaged: list[np.ndarray]) -> None:
-        """Write the network, then the rows; then delete networks that are neither the last nor the best."""
-        with atomic_write(self._network(len(rows) - 1)) as partial:
-            copy.save(partial)
-        write_json(self._state, rows)
-        best = find_best(rows)
-        if best == len(rows) - 1:
+        """Write the state, then the rows; then delete what is of neither the last nor the best epoch."""
+        last, best = len(rows) - 1, find_best(rows)
+        optimizer = [np.asarray(variable) for variable in copy.optimizer.variables]
+        _write(self._arrays("last", last), [*copy.get_weights(), *optimizer])
+        if best == last:
             self.best = averaged
-        kept = {self._network(len(rows) - 1), self._network(best)}
-        for path in self.stem.parent.glob(f"{self.stem.name}-*.keras"):
+            _write(self._arrays("best", best), averaged)
+        write_json(self._state, rows)
+        kept = {self._arrays("last", last), self._arrays("best", best)}
+        for path in self.stem.parent.glob(f"{self.stem.name}-*.npz"):
             if path not in kept:
                 path.unlink(missing_ok=True)
+
+
+def _write(path: Path, arrays: list[np.ndarray]) -> None:
+    with atomic_write(path) as partial, open(partial, "wb") as handle:
+        np.savez(handle, *arrays)
+
+
+def _read(path: Path) -> list[np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return [stored[f"arr_{number}"] for number in range(len(stored.files))]

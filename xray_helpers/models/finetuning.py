@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from xray_helpers.evaluation.intervals import describe, grouped_mean
 from xray_helpers.images.pixels import augment, load_pixels
 from xray_helpers.models.checkpoints import Checkpoints, find_best
+from xray_helpers.models.graphs import weighted_layers
 from xray_helpers.models.head import class_weights, predict_pixels
 from xray_helpers.models.inference import ForwardPass
 from xray_helpers.models.optimization import build_optimizer, learning_rate
@@ -59,7 +61,7 @@ def load_images(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Imag
 
 
 def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
-    """Return the names of the layers that fine-tuning trains: those without batch normalization.
+    """Return the names of the layers that fine-tuning trains, without batch normalization.
 
     Parameters
     ----------
@@ -75,7 +77,8 @@ def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
     """
     import keras
 
-    names = [layer.name for layer in model.layers]
+    every = _open_layers(model)
+    names = [layer.name for layer in every]
     if isinstance(start, str):
         if start not in names:
             raise InputError(f"fine_tune_from: {model.name} has no layer {start!r}{nearest(start, names)}")
@@ -83,11 +86,13 @@ def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
     else:
         first = int(len(names) * (1 - start))
     frozen = (keras.layers.BatchNormalization, keras.layers.Normalization)
-    return [
-        layer.name
-        for layer in model.layers[first:]
-        if layer.weights and not any(isinstance(each, frozen) for each in layer._flatten_layers())
-    ]
+    return [layer.name for layer in every[first:] if layer.weights and not isinstance(layer, frozen)]
+
+
+def _open_layers(model: "keras.Model") -> list["keras.layers.Layer"]:
+    """Return the layers of a model, and instead of a network inside it the layers of that with weights."""
+    parts = ((layer, weighted_layers(SimpleNamespace(layers=[layer]))) for layer in model.layers)
+    return [each for layer, within in parts for each in (list(within) or [layer])]
 
 
 def fine_tune(
@@ -139,7 +144,8 @@ def fine_tune(
     # other studies, such as points of a sweep, may train the very same
     with compute_lock(f"finetuning-{run}"), _strategy(devices).scope():
         checkpoints = Checkpoints(run)
-        copy = checkpoints.load() or _trainable_copy(model, layers, len(train.y_true), settings)
+        copy = _trainable_copy(model, layers, len(train.y_true), settings)
+        checkpoints.load(copy)
         rows = list(checkpoints.rows)
         total, done = settings.tuning_epochs, len(rows)
         if done < total and not (devices or _list_gpus()):
@@ -268,16 +274,22 @@ def _trainable_copy(
     policy = "mixed_bfloat16" if _has_bfloat16_gpu() else "float32"
 
     def rebuild(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        config = layer.get_config()
-        last = layer is model.layers[-1]  # keep probabilities and their loss in float32
-        new = type(layer).from_config(config | {"dtype": "float32" if last else policy})
-        new.trainable = layer.name in layers
-        return new
+        config, last = layer.get_config(), layer is model.layers[-1]
+        if "dtype" in config:  # a network inside may have none, and keeps those of its layers
+            config["dtype"] = "float32" if last else policy  # of probabilities and their loss: float32
+        return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=rebuild)
     copy.set_weights(model.get_weights())
+    copy.trainable = True
+    for layer in _open_layers(copy):
+        layer.trainable = layer.name in layers
+    for layer in copy._flatten_layers():  # those inside other layers as well
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    trained = [layer for layer in _open_layers(copy) if layer.trainable_variables]
     copy.compile(
-        build_optimizer(copy, layers, int(np.ceil(images / settings.batch_size)), settings),
+        build_optimizer(trained, int(np.ceil(images / settings.batch_size)), settings),
         loss=keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
         weighted_metrics=[keras.metrics.BinaryCrossentropy(_PLAIN)],

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 GROUPS = 5  # of trained layers, each of which learns by `layer_decay` times the rate of the one above
 
 
-def group_layers(layers: Sequence[str]) -> list[list[str]]:
+def group_layers(layers: Sequence) -> list[list]:
     """Part trained layers, lowest first, into at most `GROUPS` groups of equal depth, highest first."""
-    parts = np.array_split(np.asarray(layers), min(GROUPS, len(layers)))
-    return [part.tolist() for part in reversed(parts)]
+    parts = np.array_split(np.arange(len(layers)), min(GROUPS, len(layers)))
+    return [[layers[number] for number in part] for part in reversed(parts)]
 
 
 def build_schedule(
@@ -41,15 +41,14 @@ def build_schedule(
 
 
 def build_optimizer(
-    model: "keras.Model", layers: Sequence[str], steps: int, settings: Settings
+    layers: Sequence["keras.layers.Layer"], steps: int, settings: Settings
 ) -> "keras.optimizers.Optimizer":
     """Return Adam, with a learning rate of its own for each group of layers.
 
     Parameters
     ----------
-    model : keras.Model
-    layers : sequence of str
-        The layers that are trained, lowest first.
+    layers : sequence of keras.layers.Layer
+        Those that are trained, lowest first.
     steps : int
         Steps of an epoch.
     settings : Settings
@@ -65,10 +64,10 @@ def build_optimizer(
 
     if settings.layer_decay == 1:
         return adam(1)
-    _, *lower = group_layers([name for name in layers if model.get_layer(name).trainable_variables])
+    _, *lower = group_layers(layers)
     rates = keras.optimizers.OptimizerMap(adam(1))
-    for depth, names in enumerate(lower, 1):
-        paths = {v.path for name in names for v in model.get_layer(name).trainable_variables}
+    for depth, group in enumerate(lower, 1):
+        paths = {variable.path for layer in group for variable in layer.trainable_variables}
         rates["|".join(map(re.escape, sorted(paths)))] = adam(settings.layer_decay**depth)
     return keras.optimizers.MultiOptimizer(rates)
 
