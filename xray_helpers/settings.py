@@ -13,6 +13,7 @@ NEGATIVE = "Non-Fractured"
 CLASS_NAMES = (NEGATIVE, POSITIVE)  # in the order of y_true: the positive class is 1
 SPLITS = ("train", "validation", "test")
 VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
+RECIPE_EPOCHS = {"frozen": 0, "finetune": 10}  # of fine-tuning, where none are given
 MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
 _current_names = list(CLASS_NAMES)
 
@@ -142,14 +143,42 @@ class Settings(BaseModel):
         0.5, gt=0, lt=1, description="factor by which the learning rate is reduced on a plateau"
     )
     min_lr: float = Field(1e-7, ge=0, description="lower bound of the learning rate")
+    recipe: Literal["frozen", "finetune"] = Field(
+        "frozen",
+        description="'frozen': only the head learns; 'finetune': then the backbone too, where that helps",
+    )
     fine_tune_epochs: int = Field(
-        0, ge=0, le=10_000, description="maximum number of epochs that also train the backbone's upper layers"
+        0, ge=0, le=10_000, description="number of epochs of fine-tuning; 0: what the recipe takes"
     )
     fine_tune_from: float | str = Field(
-        0.2, description="layers to fine-tune: the upper share of them, or the name of the first"
+        1.0, description="layers to fine-tune: the upper share of them, or the name of the first"
     )
     fine_tune_learning_rate: float = Field(
-        1e-5, gt=0, le=1, description="learning rate of Adam during fine-tuning"
+        3e-4, gt=0, le=1, description="highest learning rate of Adam during fine-tuning"
+    )
+    layer_decay: float = Field(
+        0.7, gt=0, le=1, description="factor of that rate from each fifth of these layers to the one below it"
+    )
+    warmup: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of fine-tuning's steps in which that rate rises; then a cosine falls",
+    )
+    label_smoothing: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="in fine-tuning, labels are taken this much closer to 0.5; 0: as they are",
+    )
+    ema_epochs: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="epochs over which fine-tuned weights are averaged (a moving average, EMA); 0: none",
+    )
+    flips: bool = Field(
+        False, description="predict the mean probability of each image and of its mirror image"
     )
     threshold_rule: Literal["youden", "sensitivity", "fixed"] = Field(
         "youden",
@@ -192,6 +221,11 @@ class Settings(BaseModel):
     seed: int = Field(
         42, ge=0, lt=2**32, description="random seed of sampling, splits, augmentation and training"
     )
+
+    @property
+    def tuning_epochs(self) -> int:
+        """The maximum number of epochs of fine-tuning, by the parameters or else the recipe."""
+        return self.fine_tune_epochs or RECIPE_EPOCHS[self.recipe]
 
     @field_validator("*", mode="before")
     @classmethod

@@ -101,6 +101,37 @@ def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
     assert predict_pixels(model, pixels[:3]) == pytest.approx(predict_head(head, features[:3]), abs=1e-4)
 
 
+def test_with_flips_a_saved_model_gives_the_mean_of_both_ways_and_maps_one(root, tmp_path):
+    import keras
+
+    from xray_helpers.explain.gradcam import GradCam
+    from xray_helpers.models.backbones import get_backbone
+    from xray_helpers.models.head import (
+        average_flips,
+        build_head,
+        join_model,
+        load_model,
+        predict_pixels,
+        save_model,
+    )
+    from xray_helpers.models.inference import EXACT, ForwardPass
+    from xray_helpers.models.out_of_distribution import build_feature_model
+
+    extractor, _ = get_backbone("MobileNetV2").build((40, 40), "random")
+    joined = join_model(extractor, build_head(1280, build_settings()))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 40, 40)).astype(np.uint8)
+    both = load_model(save_model(average_flips(joined), tmp_path / "both.keras"))
+    one = load_model(save_model(joined, tmp_path / "one.keras"))
+    mean = (predict_pixels(one, pixels) + predict_pixels(one, pixels[:, :, ::-1])) / 2
+    assert predict_pixels(both, pixels) == pytest.approx(mean, abs=1e-6)
+    assert ForwardPass(both, EXACT)(pixels)[:, 0] == pytest.approx(mean, abs=1e-6)
+    # features and maps, which the reading room shows, are of the picture as it is
+    together = keras.Model(both.input, [both.output, build_feature_model(both).output])
+    found = np.asarray(together(pixels[..., None].astype(np.float32))[1])
+    np.testing.assert_allclose(found, ForwardPass(build_feature_model(one), EXACT)(pixels), atol=1e-3)
+    np.testing.assert_allclose(GradCam(both)(pixels), GradCam(one)(pixels), atol=1e-6)
+
+
 def test_transfer_learning_on_real_radiographs(root, shared, tmp_path):
     """MobileNetV2 with its ImageNet weights separates the classes better than chance on the real sample."""
     from sklearn.linear_model import LogisticRegression

@@ -16,6 +16,13 @@ from xray_helpers.study.files import write_json
         ),
         ("training", {}, "on plateaus down to 1e-07."),
         ("training", {"fine_tune_epochs": 3}, "1e-07; then 3 epochs of fine-tuning from "),
+        (
+            "training",
+            {"recipe": "finetune"},
+            "1e-07; then 10 epochs of fine-tuning from 1.0, up to a learning ",
+        ),
+        ("architecture", {}, "P(Fractured) out."),
+        ("architecture", {"flips": True}, "out, the mean of those of an image and its mirror image."),
         ("preprocessing", {"resize": "pad"}, "padded to 224 x 224 pixels"),
         ("preprocessing", {"border": "only"}, "own preprocessing. Only border and corners were kept."),
         ("imbalance", {"class_weight": "balanced"}, "Each class has the same weight"),

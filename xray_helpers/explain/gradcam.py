@@ -70,7 +70,8 @@ class GradCam:
                 # not the probability: the gradient of a sigmoid vanishes near 0 and 1
                 score = tf.matmul(features, last.kernel) + last.bias
             weights = tf.reduce_mean(tape.gradient(score, activation), axis=(1, 2), keepdims=True)
-            return tf.nn.relu(tf.reduce_sum(weights * activation, axis=-1))
+            maps = tf.nn.relu(tf.reduce_sum(weights * activation, axis=-1))
+            return maps[: tf.shape(pixels)[0]]  # those of mirror images (`head.average_flips`) come after
 
         shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
         self._run = tf.function(run, input_signature=[shape], autograph=False)

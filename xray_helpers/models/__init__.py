@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "finetuning": ["fine_tune", "load_images", "predict_images", "run_images"],
         "head": [
+            "average_flips",
             "build_batches",
             "build_history",
             "build_predictions",

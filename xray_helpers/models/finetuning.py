@@ -1,29 +1,37 @@
 """Fine-tuning: upper layers of the backbone are trained with the head, on pictures; it can be resumed."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from xray_helpers.evaluation.intervals import describe, grouped_mean
 from xray_helpers.images.pixels import augment, load_pixels
-from xray_helpers.models.head import class_weights
+from xray_helpers.models.checkpoints import Checkpoints, find_best
+from xray_helpers.models.graphs import weighted_layers
+from xray_helpers.models.head import class_weights, predict_pixels
 from xray_helpers.models.inference import ForwardPass
+from xray_helpers.models.optimization import build_optimizer, learning_rate
 from xray_helpers.settings import InputError, Settings, nearest
-from xray_helpers.study.cache import RowView, cache_folder, compute_lock
-from xray_helpers.study.files import atomic_write, hash_of, read_json, write_json
+from xray_helpers.study.cache import RowView, compute_lock
+from xray_helpers.study.files import hash_of
+from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
-_VERSION = 1
+_VERSION = 2
+_PLAIN = "cross_entropy"  # the metric that is the loss without label smoothing, comparable with the head's
 _FIRST_VIEW = 10_000  # so that the augmented views differ from those of features
 _SETTINGS = (  # those that change the result
-    *("seed", "batch_size", "dropout_rate", "fine_tune_epochs", "fine_tune_learning_rate", "learning_rate"),
+    *("seed", "batch_size", "dropout_rate", "tuning_epochs", "fine_tune_learning_rate", "learning_rate"),
     *("epochs", "patience", "lr_factor", "min_lr", "class_weight"),
+    *("layer_decay", "warmup", "label_smoothing", "ema_epochs"),
 )
 
 
@@ -36,16 +44,20 @@ class Images(NamedTuple):
     contents : ndarray of str, shape (n,)
         The sha256 of each.
     y_true : ndarray of int, shape (n,)
+    group : ndarray of str, shape (n,)
+        What its images have in common counts once: a patient or a source.
     """
 
     pixels: RowView
     contents: np.ndarray
     y_true: np.ndarray
+    group: np.ndarray
 
 
 def load_images(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Images:
     """Return the pictures of a part of the manifest, with height and width `size`, and their labels."""
-    return Images(load_pixels(part, folder, size), part["sha256"].to_numpy(str), part["y_true"].to_numpy())
+    columns = part["sha256"].to_numpy(str), part["y_true"].to_numpy(), part["group"].to_numpy(str)
+    return Images(load_pixels(part, folder, size), *columns)
 
 
 def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
@@ -65,7 +77,8 @@ def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
     """
     import keras
 
-    names = [layer.name for layer in model.layers]
+    every = _open_layers(model)
+    names = [layer.name for layer in every]
     if isinstance(start, str):
         if start not in names:
             raise InputError(f"fine_tune_from: {model.name} has no layer {start!r}{nearest(start, names)}")
@@ -73,7 +86,13 @@ def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
     else:
         first = int(len(names) * (1 - start))
     frozen = (keras.layers.BatchNormalization, keras.layers.Normalization)
-    return [layer.name for layer in model.layers[first:] if layer.weights and not isinstance(layer, frozen)]
+    return [layer.name for layer in every[first:] if layer.weights and not isinstance(layer, frozen)]
+
+
+def _open_layers(model: "keras.Model") -> list["keras.layers.Layer"]:
+    """Return the layers of a model, and instead of a network inside it the layers of that with weights."""
+    parts = ((layer, weighted_layers(SimpleNamespace(layers=[layer]))) for layer in model.layers)
+    return [each for layer, within in parts for each in (list(within) or [layer])]
 
 
 def fine_tune(
@@ -89,9 +108,11 @@ def fine_tune(
 ) -> pd.DataFrame:
     """Train the upper layers on augmented pictures; keep the weights of the epoch of lowest validation loss.
 
-    If no epoch is better than the head alone, `model` is not changed. Batch normalization stays in inference
-    mode. Several GPUs share the images of each step; a GPU that supports bfloat16 computes in it, while the
-    weights stay float32. The state is saved after each epoch, and the same call resumes from it.
+    If they are no better than the head alone beyond chance (`measure_gain`), `model` is not changed. All
+    epochs are trained, as the learning rate falls until the last (`optimization`); on a CPU the time that
+    takes is told first. Batch normalization stays in inference mode. Several GPUs share the images of each
+    step; a GPU that supports bfloat16 computes in it, while the weights stay float32. The state is saved
+    after each epoch, and the same call resumes from it.
 
     Parameters
     ----------
@@ -111,32 +132,37 @@ def fine_tune(
     Returns
     -------
     DataFrame
-        `history`, then the new epochs, with the column phase: head or fine-tuning.
+        `history`, then the new epochs, with the column phase: head or fine-tuning. Their losses are without
+        label smoothing, and those on validation are of the averaged weights.
     """
     history = history.assign(phase="head")
-    if not settings.fine_tune_epochs:
+    if not settings.tuning_epochs:
         return history
     head_loss = float(history.loc[history["best"], "val_loss"].iloc[0])
     layers = trained_layers(model, settings.fine_tune_from)
     run = _run_key(key, layers, train, validation, settings)
     # other studies, such as points of a sweep, may train the very same
     with compute_lock(f"finetuning-{run}"), _strategy(devices).scope():
-        checkpoints = _Checkpoints(run)
-        copy = checkpoints.load() or _trainable_copy(model, layers, settings)
+        checkpoints = Checkpoints(run)
+        copy = _trainable_copy(model, layers, len(train.y_true), settings)
+        checkpoints.load(copy)
         rows = list(checkpoints.rows)
-        total, done = settings.fine_tune_epochs, len(rows)
+        total, done = settings.tuning_epochs, len(rows)
+        if done < total and not (devices or _list_gpus()):
+            _tell_time(copy, train, validation, total - done, settings)
         with tqdm(total=total, initial=done, desc="fine-tuning", unit="epoch", leave=False) as bar:
-            while not _is_finished(rows, head_loss, settings):
-                rows.append(_train_epoch(copy, len(rows), train, validation, settings))
-                checkpoints.save(copy, rows)
+            while len(rows) < total:
+                row, averaged = _train_epoch(copy, len(rows), train, validation, settings)
+                rows.append(row)
+                checkpoints.save(copy, rows, averaged)
                 bar.set_postfix(loss=rows[-1]["loss"], val_loss=rows[-1]["val_loss"], refresh=False)
                 bar.update()
                 if on_epoch is not None:
                     on_epoch(rows[-1])
-    best = _find_best(rows)
-    better = rows[best]["val_loss"] < head_loss
-    if better:
-        model.set_weights(checkpoints.best)
+    best = find_best(rows)
+    better = rows[best]["val_loss"] < head_loss and _replace_weights(
+        model, checkpoints.best, validation, class_weights(train.y_true, settings)
+    )
     tuned = pd.DataFrame(rows).assign(phase="fine-tuning", best=better & (np.arange(len(rows)) == best))
     tuned["epoch"] = len(history) + 1 + np.arange(len(rows))
     history["best"] &= not better
@@ -160,15 +186,77 @@ def _run_key(key: str, layers: list[str], train: Images, validation: Images, set
     return hash_of("fine-tuning", _VERSION, key, layers, *images, chosen)
 
 
-def _is_finished(rows: list[dict], head_loss: float, settings: Settings) -> bool:
-    """Return whether all epochs are done, or the last `patience` of them were no better."""
-    losses = [head_loss, *(row["val_loss"] for row in rows)]
-    since_best = len(losses) - 1 - int(np.argmin(losses))
-    return len(rows) >= settings.fine_tune_epochs or since_best >= max(1, settings.patience)
+def _replace_weights(
+    model: "keras.Model", weights: list[np.ndarray], images: Images, class_weight: np.ndarray | None
+) -> bool:
+    """Give a model other weights if they predict images better beyond chance; return whether they do."""
+    before = model.get_weights()
+    y_prob = [predict_pixels(model, images.pixels)]
+    model.set_weights(weights)
+    y_prob.append(predict_pixels(model, images.pixels))
+    gain = measure_gain(images, *y_prob, class_weight)
+    kept = gain["ci_low"] is not None and gain["ci_low"] > 0
+    verdict = "kept" if kept else "not beyond chance, the head alone is kept"
+    print(f"fine-tuning lowers the validation loss by {describe(gain)}, n = {len(images.y_true)}: {verdict}")
+    if not kept:
+        model.set_weights(before)
+    return kept
 
 
-def _find_best(rows: list[dict]) -> int:
-    return int(np.argmin([row["val_loss"] for row in rows]))
+def measure_gain(
+    images: Images, before: np.ndarray, after: np.ndarray, class_weight: np.ndarray | None = None
+) -> dict:
+    """Return by how much the loss of images fell, with its 95 % interval over groups.
+
+    A few validation images often show a gain that others do not: between two models they are paired, and
+    images of one group count together.
+
+    Parameters
+    ----------
+    images : Images
+    before, after : ndarray, shape (n,)
+        P(Fractured).
+    class_weight : ndarray, shape (2,), optional
+        Result of `head.class_weights`.
+
+    Returns
+    -------
+    dict
+        See `intervals.grouped_mean`.
+    """
+    wrong = np.where(images.y_true == 1, 1 - before, before), np.where(images.y_true == 1, 1 - after, after)
+    old, new = (-np.log(np.clip(1 - share, 1e-7, 1)) for share in wrong)
+    weight = 1.0 if class_weight is None else class_weight[images.y_true]
+    return grouped_mean(weight * (old - new), images.group)
+
+
+def _tell_time(
+    copy: "keras.Model", train: Images, validation: Images, epochs: int, settings: Settings
+) -> None:
+    """Print how long fine-tuning takes, from the gradient of one batch, which is not applied."""
+    import tensorflow as tf
+
+    variables = [variable.value for variable in copy.trainable_variables]
+
+    @tf.function(autograph=False)
+    def gradient(pixels: "tf.Tensor") -> list:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(copy(pixels, training=False))
+        return tape.gradient(loss, variables)
+
+    started = time.perf_counter()
+    pixels = next(iter(_dataset(train, settings, 0)))[0]
+    loaded = time.perf_counter()
+    gradient(pixels)
+    traced = time.perf_counter()
+    gradient(pixels)
+    ended = time.perf_counter()
+    each = (loaded - started + ended - traced) / len(pixels)  # seconds an image
+    # the graph of a whole step takes five times as long to build; validation takes no gradient, a third
+    seconds = 5 * (traced - loaded) + epochs * each * (len(train.y_true) + len(validation.y_true) / 3)
+    about = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+    length = f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(train.y_true)} images"
+    print(f"fine-tuning on the CPU: about {about} for {length}", flush=True)
 
 
 def _strategy(devices: list[str] | None) -> "tf.distribute.Strategy":
@@ -178,54 +266,82 @@ def _strategy(devices: list[str] | None) -> "tf.distribute.Strategy":
     return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
 
 
-def _trainable_copy(model: "keras.Model", layers: list[str], settings: Settings) -> "keras.Model":
+def _trainable_copy(
+    model: "keras.Model", layers: list[str], images: int, settings: Settings
+) -> "keras.Model":
     import keras
 
     policy = "mixed_bfloat16" if _has_bfloat16_gpu() else "float32"
 
     def rebuild(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-        config = layer.get_config()
-        last = layer is model.layers[-1]  # keep probabilities and their loss in float32
-        new = type(layer).from_config(config | {"dtype": "float32" if last else policy})
-        new.trainable = layer.name in layers
-        return new
+        config, last = layer.get_config(), layer is model.layers[-1]
+        if "dtype" in config:  # a network inside may have none, and keeps those of its layers
+            config["dtype"] = "float32" if last else policy  # of probabilities and their loss: float32
+        return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=rebuild)
     copy.set_weights(model.get_weights())
+    copy.trainable = True
+    for layer in _open_layers(copy):
+        layer.trainable = layer.name in layers
+    for layer in copy._flatten_layers():  # those inside other layers as well
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    trained = [layer for layer in _open_layers(copy) if layer.trainable_variables]
     copy.compile(
-        keras.optimizers.Adam(settings.fine_tune_learning_rate),
-        loss="binary_crossentropy",
+        build_optimizer(trained, int(np.ceil(images / settings.batch_size)), settings),
+        loss=keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
+        weighted_metrics=[keras.metrics.BinaryCrossentropy(_PLAIN)],
         run_eagerly=settings.eager,
     )
     return copy
 
 
+def _list_gpus() -> list:
+    import tensorflow as tf
+
+    return tf.config.list_physical_devices("GPU")
+
+
 def _has_bfloat16_gpu() -> bool:
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    found = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
+    details = tf.config.experimental.get_device_details
+    found = [details(gpu).get("compute_capability", (0, 0)) for gpu in _list_gpus()]
     return bool(found) and min(found) >= (8, 0)
 
 
 def _train_epoch(
     copy: "keras.Model", epoch: int, train: Images, validation: Images, settings: Settings
-) -> dict:
+) -> tuple[dict, list[np.ndarray]]:
+    """Train for an epoch; return its row of the history, and the averaged weights, which were validated."""
     import keras
 
-    for layer in copy.layers:
-        if isinstance(layer, keras.layers.Dropout) and layer.rate:  # so that a resumed run draws the same
-            layer.seed_generator.state.assign(np.array([settings.seed, epoch], "uint32"))
-    weights = class_weights(train.y_true, settings)
-    log = copy.fit(
-        _dataset(train, settings, epoch, weights),
-        validation_data=_dataset(validation, settings, None, weights),
-        shuffle=False,  # the data are shuffled already
-        verbose=0,
-    )
-    row = {name: float(values[0]) for name, values in log.history.items()}
-    return row | {"learning_rate": settings.fine_tune_learning_rate}
+    states = [each for each in copy.variables if each.path.endswith("seed_generator_state")]
+    for number, state in enumerate(states):  # of dropout, so that a resumed run draws the same
+        state.assign(np.array([derive_seed(settings.seed, "dropout", number), epoch], "uint32"))
+    weights, own = class_weights(train.y_true, settings), []
+    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: own.extend(copy.get_weights()))
+    data = _dataset(train, settings, epoch, weights)
+    trained = copy.fit(data, shuffle=False, verbose=0, callbacks=[keep]).history  # shuffled already
+    # with an average of weights, `fit` ends by putting it in the place of the weights
+    validated = copy.evaluate(_dataset(validation, settings, None, weights), verbose=0, return_dict=True)
+    averaged = copy.get_weights()
+    copy.set_weights(own)
+    row = {
+        "loss": trained[_PLAIN][0] * _mean_weight(train, weights),
+        "accuracy": trained["accuracy"][0],
+        "val_loss": validated[_PLAIN] * _mean_weight(validation, weights),
+        "val_accuracy": validated["accuracy"],
+        "learning_rate": learning_rate(copy.optimizer),
+    }
+    return {name: float(value) for name, value in row.items()}, averaged
+
+
+def _mean_weight(images: Images, weights: np.ndarray | None) -> float:
+    """Return what turns a weighted mean of losses into the sum over the images that Keras's losses are."""
+    return 1.0 if weights is None else float(weights[images.y_true].mean())
 
 
 def _dataset(
@@ -244,56 +360,11 @@ def _dataset(
             if epoch is not None:
                 pictures = augment(pictures, images.contents[rows], _FIRST_VIEW + epoch)
             for picture, label in zip(pictures, images.y_true[rows], strict=True):
-                sample = (picture[..., None].astype(np.float32), float(label))
+                sample = (picture[..., None].astype(np.float32), [float(label)])
                 yield sample if weights is None else (*sample, float(weights[label]))
 
     picture = tf.TensorSpec((*images.pixels.shape[1:], 1), tf.float32)
-    numbers = [tf.TensorSpec((), tf.float32)] * (1 if weights is None else 2)
+    numbers = [tf.TensorSpec(shape, tf.float32) for shape in ([1], [])[: 1 if weights is None else 2]]
     data = tf.data.Dataset.from_generator(samples, output_signature=(picture, *numbers))
     data = data.apply(tf.data.experimental.assert_cardinality(n))
     return data.batch(settings.batch_size if epoch is not None else 32).prefetch(2)
-
-
-class _Checkpoints:
-    """The epochs of one run on disk: their rows, and the networks after the last and after the best one.
-
-    The best weights are kept in memory too, in case the cache is cleared.
-    """
-
-    def __init__(self, key: str) -> None:
-        self.stem = cache_folder() / f"finetuning-{key}"
-        self.rows: list[dict] = read_json(self._state, default=[])
-        self.best: list[np.ndarray] = []
-
-    @property
-    def _state(self) -> Path:
-        return self.stem.with_suffix(".json")
-
-    def _network(self, epoch: int) -> Path:
-        return self.stem.with_name(f"{self.stem.name}-{epoch:03d}.keras")
-
-    def load(self) -> "keras.Model | None":
-        """Return the network after the last epoch, with its optimizer, or None, and then no rows either."""
-        import keras
-
-        try:
-            last = keras.saving.load_model(self._network(len(self.rows) - 1))
-            best = keras.saving.load_model(self._network(_find_best(self.rows)), compile=False)
-            self.best = best.get_weights()
-            return last
-        except (ValueError, OSError, KeyError, BadZipFile):  # missing or damaged
-            self.rows = []
-            return None
-
-    def save(self, copy: "keras.Model", rows: list[dict]) -> None:
-        """Write the network, then the rows; then delete networks that are neither the last nor the best."""
-        with atomic_write(self._network(len(rows) - 1)) as partial:
-            copy.save(partial)
-        write_json(self._state, rows)
-        best = _find_best(rows)
-        if best == len(rows) - 1:
-            self.best = copy.get_weights()
-        kept = {self._network(len(rows) - 1), self._network(best)}
-        for path in self.stem.parent.glob(f"{self.stem.name}-*.keras"):
-            if path not in kept:
-                path.unlink(missing_ok=True)

@@ -284,6 +284,27 @@ def join_model(extractor: "keras.Model", head: "keras.Model") -> "keras.Model":
     return keras.Model(extractor.input, output, name=extractor.name)
 
 
+def average_flips(model: "keras.Model") -> "keras.Model":
+    """Return a joined model whose probability is the mean of those of a picture and of its mirror image.
+
+    Its layers see both, the mirror images as the second half of a batch.
+    """
+    import keras
+
+    ops, pixels = keras.ops, keras.Input(model.input_shape[1:], name=model.layers[0].name)
+    both = ops.concatenate([pixels, ops.flip(pixels, axis=2)], axis=0)
+
+    def call(layer: "keras.layers.Layer", *inputs: "keras.KerasTensor", **options: object) -> object:
+        seen = keras.tree.map_structure(lambda each: both if each is pixels else each, inputs)
+        output = layer(*seen, **options)
+        last = layer.name == model.layers[-1].name
+        return ops.mean(ops.reshape(output, (2, -1, 1)), axis=0) if last else output
+
+    copy = keras.models.clone_model(model, input_tensors=pixels, call_function=call)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def save_model(model: "keras.Model", path: Path) -> Path:
     """Write ``model.keras``."""
     with atomic_write(path) as partial:

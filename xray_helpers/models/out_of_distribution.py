@@ -79,8 +79,14 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 def build_feature_model(model: "keras.Model") -> "keras.Model":
-    """Return the part of a joined model from pixels to the features that its head receives."""
+    """Return the part of a joined model from pixels to the features that its head receives.
+
+    Of a model that also sees mirror images (`head.average_flips`) these are the features of the picture.
+    """
     import keras
 
     calibrated = any(layer.name == STANDARDISED for layer in model.layers)
-    return keras.Model(model.input, model.get_layer(STANDARDISED if calibrated else POOLED).output)
+    features = model.get_layer(STANDARDISED if calibrated else POOLED).output
+    if model.output is not model.layers[-1].output:
+        features = keras.ops.split(features, 2, axis=0)[0]
+    return keras.Model(model.input, features)

@@ -23,6 +23,7 @@ from xray_helpers.reports.frame import TEMPLATES
 from xray_helpers.reports.results import describe_outcome, primary_model, read_table
 from xray_helpers.reports.text import describe_parts
 from xray_helpers.same_source.groups import find_label_conflicts
+from xray_helpers.settings import Settings
 from xray_helpers.study.files import read_csv, read_json
 from xray_helpers.study.folders import read_class_names
 
@@ -45,6 +46,7 @@ def _facts_of_settings(record: dict[str, Any], negative: str, positive: str) -> 
     control = describe_controls(settings)
     values = {
         "s": settings,
+        "tuning_epochs": Settings(**settings).tuning_epochs,
         "models": ", ".join(settings["models"]),
         "positive": positive,
         "negative": negative,

@@ -115,7 +115,11 @@ def describe_training(
         length = f"was trained for {head} of at most {settings.epochs} epochs"
     more = ""
     if tuned:
-        outcome = "." if kept["phase"] == "fine-tuning" else " without gain: the frozen backbone is kept."
+        outcome = (
+            "."
+            if kept["phase"] == "fine-tuning"
+            else " without a gain beyond chance: the frozen backbone is kept."
+        )
         more = f" Fine-tuning took {tuned} more epochs{outcome}"
     elif kept["epoch"] == len(history) == settings.epochs:
         more = " The last epoch was the best: more epochs may help."
