@@ -166,7 +166,7 @@ class Settings(BaseModel):
         description="share of fine-tuning's steps in which that rate rises; then a cosine falls",
     )
     label_smoothing: float = Field(
-        0.1,
+        0.0,
         ge=0,
         lt=1,
         description="in fine-tuning, labels are taken this much closer to 0.5; 0: as they are",
