@@ -50,9 +50,9 @@ def test_a_backbone(monkeypatch):
 
     monkeypatch.setattr(backbones, "BACKBONES", dict(backbones.BACKBONES))
     run("backbone", backbones)
-    entry = backbones.get_backbone("MobileNetV3Small")
+    entry = backbones.get_backbone("MobileNetV2Narrow")
     extractor, map_layer = entry.build((64, 64), "random")
-    assert extractor.output.shape == (None, 576)
+    assert extractor.output.shape == (None, 1280)
     assert len(extractor.get_layer(map_layer).output.shape) == 4
     assert entry._build_network(input_shape=(64, 64, 3)).count_params() == entry.parameters
 

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +79,6 @@ class Application:
         return PublishedWeights(
             self.name, self.weights_file, self.file_hash, self.parameters, self.local_name
         )
-
-    def with_weight_set(self, weight_set: str) -> "Application":
-        """Return the same network, with these weights alone."""
-        return replace(self, weight_set=weight_set)
 
     def build(
         self, img_size: tuple[int, int], weights: str, normalization: str = "imagenet", border: str = "keep"

@@ -7,6 +7,7 @@ TensorFlow is imported inside the functions that build.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xray_helpers.models.applications import APPLICATIONS, WEIGHT_SETS, Application
@@ -86,7 +87,7 @@ def get_backbone(name: str, settings: Settings | None = None) -> Backbone:
         raise InputError(
             f"There are no weights {weight_set!r} of {network}{suggestion} Known: {', '.join(WEIGHT_SETS)}."
         )
-    return BACKBONES[network].with_weight_set(weight_set) if at else BACKBONES[network]
+    return replace(BACKBONES[network], weight_set=weight_set) if at else BACKBONES[network]
 
 
 def describe_backbone(model: str, settings: Settings, weights: str) -> dict[str, str]:
