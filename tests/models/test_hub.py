@@ -1,59 +1,19 @@
 """Presets of KerasHub as backbones: small networks with random weights, in the layouts of their makers."""
 
-import json
-
 import numpy as np
 import pytest
+from hub_presets import SIDE, make_preset, write_hugging_face
 
 from xray_helpers.models.backbones import get_backbone, resolve_weights
 from xray_helpers.models.hub import HubBackbone
 from xray_helpers.settings import InputError, Settings, build_settings
 
 pytestmark = pytest.mark.slow
-SIDE = 64
 
 
 @pytest.fixture(scope="module")
 def hub():
     return pytest.importorskip("keras_hub", reason="KerasHub is not installed: run `make hub`")
-
-
-def make(hub, kind):
-    """Return a small network of a kind, with weights that differ from layer to layer."""
-    import keras
-
-    keras.utils.set_random_seed(0)
-    shape, small = {"image_shape": (SIDE, SIDE, 3)}, {"num_layers": 3, "num_heads": 2, "hidden_dim": 32}
-    models, wide = hub.models, {"intermediate_dim": 64}
-    network = {
-        "vit": lambda: models.ViTBackbone(patch_size=16, mlp_dim=64, **small, **shape),
-        "deit": lambda: models.DeiTBackbone(patch_size=16, **wide, **small, **shape),
-        "dinov2": lambda: models.DINOV2Backbone(
-            patch_size=16,
-            num_register_tokens=2,
-            position_embedding_shape=(SIDE, SIDE),
-            **wide,
-            **small,
-            **shape,
-        ),
-        "dinov3": lambda: models.DINOV3Backbone(patch_size=16, **wide, **small, **shape),
-        "siglip": lambda: models.SigLIPVisionEncoder(patch_size=16, **wide, **small, **shape),
-        "swin": lambda: models.SwinTransformerBackbone(
-            embed_dim=16, depths=(1, 1, 2), num_heads=(1, 2, 4), window_size=4, **shape
-        ),
-        "resnet": lambda: models.ResNetBackbone(
-            input_conv_filters=[64],
-            input_conv_kernel_sizes=[7],
-            stackwise_num_filters=[64, 64],
-            stackwise_num_blocks=[1, 1],
-            stackwise_num_strides=[1, 2],
-            block_type="basic_block",
-        ),
-    }[kind]()
-    rng = np.random.default_rng(0)
-    for weight in network.trainable_variables:
-        weight.assign_add(rng.normal(0, 0.02, weight.shape))
-    return network
 
 
 def grey(shape=(80, 96)):
@@ -83,7 +43,7 @@ def test_features_are_those_of_the_preset_and_survive_saving(hub, kind, root, tm
     from xray_helpers.models.graphs import open_model
     from xray_helpers.models.head import build_head, join_model, load_model, save_model
 
-    network = make(hub, kind)
+    network = make_preset(hub, kind)
     network.save_to_preset(str(tmp_path / kind))
     given = outputs(network, grey())
     for pooling in ("auto", "mean"):
@@ -115,7 +75,7 @@ def test_openvino_gives_the_features_of_transformers(hub, kind, root, tmp_path):
     from xray_helpers.models.inference import EXACT, ForwardPass, InferenceBackend
     from xray_helpers.reports.text import describe_engine
 
-    make(hub, kind).save_to_preset(str(tmp_path / kind))
+    make_preset(hub, kind).save_to_preset(str(tmp_path / kind))
     features = HubBackbone(kind, str(tmp_path / kind)).build((SIDE, SIDE))[0]
     pictures = grey((SIDE, SIDE))[..., 0].astype("uint8")
     fast = ForwardPass(features, InferenceBackend("openvino", "float32"))
@@ -135,7 +95,7 @@ def test_maps_are_the_gradients_of_the_score(hub, kind, root, tmp_path):
     from xray_helpers.models.graphs import open_model
     from xray_helpers.models.head import build_head, join_model
 
-    make(hub, kind).save_to_preset(str(tmp_path / kind))
+    make_preset(hub, kind).save_to_preset(str(tmp_path / kind))
     features = HubBackbone(kind, str(tmp_path / kind)).build((SIDE, SIDE))[0]
     model = join_model(features, build_head(features.output_shape[-1], Settings()))
     cam, pixels = GradCam(model), grey((SIDE, SIDE))[..., 0].astype("uint8")
@@ -154,61 +114,8 @@ def test_maps_are_the_gradients_of_the_score(hub, kind, root, tmp_path):
     assert maps == pytest.approx(expected, rel=1e-2, abs=float(1e-5 * max(expected.max(), 1e-3)))
 
 
-def write_hugging_face(network, folder):
-    """Write a ViT of KerasHub in the layout of Hugging Face: config.json, model.safetensors, its input."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir()
-    config = {"model_type": "vit", "image_size": SIDE, "patch_size": 16, "num_hidden_layers": 3}
-    config |= {"num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 64, "qkv_bias": True}
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "architectures": ["ViTModel"]}
-    (folder / "config.json").write_text(json.dumps(config))
-    said = {
-        "do_normalize": True,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "size": {"height": 64, "width": 64},
-    }
-    said |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(said))
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A ViT\n")
-    embedding, encoder = network.layers[1], network.layers[2]
-    at = "vit.embeddings"
-    tensors = {
-        f"{at}.patch_embeddings.projection.weight": np.asarray(embedding.patch_embedding.kernel).transpose(
-            3, 2, 0, 1
-        ),
-        f"{at}.patch_embeddings.projection.bias": np.asarray(embedding.patch_embedding.bias),
-        f"{at}.cls_token": np.asarray(embedding.class_token),
-        f"{at}.position_embeddings": np.asarray(embedding.position_embedding.embeddings)[None],
-    }
-
-    def add(name, layer):
-        kernel = layer.kernel if hasattr(layer, "kernel") else layer.gamma
-        bias = layer.bias if hasattr(layer, "kernel") else layer.beta
-        width = 32 if "attention" in name else kernel.shape[-1]
-        tensors[f"{name}.weight"] = (
-            np.asarray(kernel).reshape(-1, width).T if kernel.ndim > 1 else np.asarray(kernel)
-        )
-        tensors[f"{name}.bias"] = np.asarray(bias).reshape(-1)
-
-    for number, block in enumerate(encoder.encoder_layers):
-        at = f"vit.encoder.layer.{number}"
-        for part in ("query", "key", "value"):
-            add(f"{at}.attention.attention.{part}", getattr(block.mha, f"{part}_dense"))
-        add(f"{at}.attention.output.dense", block.mha.output_dense)
-        add(f"{at}.layernorm_before", block.layer_norm_1)
-        add(f"{at}.layernorm_after", block.layer_norm_2)
-        add(f"{at}.intermediate.dense", block.mlp.dense_1)
-        add(f"{at}.output.dense", block.mlp.dense_2)
-    add("vit.layernorm", encoder.layer_norm)
-    save_file(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors"
-    )
-
-
 def test_a_folder_of_hugging_face_has_its_own_range(hub, root, tmp_path):
-    network = make(hub, "vit")
+    network = make_preset(hub, "vit")
     write_hugging_face(network, tmp_path / "vit-hf")
     backbone = HubBackbone("vit-hf", str(tmp_path / "vit-hf"))
     std = np.array([0.229, 0.224, 0.225])
@@ -218,7 +125,7 @@ def test_a_folder_of_hugging_face_has_its_own_range(hub, root, tmp_path):
 
 
 def test_the_range_of_a_keras_preset_is_read(hub, root, tmp_path):
-    network = make(hub, "vit")
+    network = make_preset(hub, "vit")
     network.save_to_preset(str(tmp_path / "vit"))
     converter = hub.layers.ViTImageConverter(image_size=(SIDE, SIDE), scale=1 / 255, offset=-0.5)
     converter.save_to_preset(str(tmp_path / "vit"))
@@ -233,7 +140,7 @@ def test_the_range_of_a_keras_preset_is_read(hub, root, tmp_path):
 
 
 def test_a_dino_sees_pictures_of_the_size_that_its_preset_states(hub, root, tmp_path):
-    make(hub, "dinov2").save_to_preset(str(tmp_path / "d"))
+    make_preset(hub, "dinov2").save_to_preset(str(tmp_path / "d"))
     hub.layers.DINOV2ImageConverter(image_size=(48, 48), scale=1 / 255).save_to_preset(str(tmp_path / "d"))
     features, map_layer = HubBackbone("d", str(tmp_path / "d")).build((SIDE, SIDE))
     from xray_helpers.models.graphs import open_model
@@ -248,13 +155,13 @@ def test_what_cannot_be_used_is_a_sentence(hub, root, tmp_path, monkeypatch):
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"the preset .* cannot be read as a network of pictures"):
         HubBackbone("empty", str(tmp_path / "empty")).build((SIDE, SIDE))
-    make(hub, "swin").save_to_preset(str(tmp_path / "swin"))
+    make_preset(hub, "swin").save_to_preset(str(tmp_path / "swin"))
     with pytest.raises(InputError, match="no class token: give -p pooling=mean"):
         HubBackbone("swin", str(tmp_path / "swin"), "cls").build((SIDE, SIDE))
 
 
 def test_presets_differ_by_their_files_and_their_pooling(hub, root, tmp_path):
-    make(hub, "vit").save_to_preset(str(tmp_path / "a"))
+    make_preset(hub, "vit").save_to_preset(str(tmp_path / "a"))
     one, mean = (HubBackbone("a", str(tmp_path / "a"), pooling) for pooling in ("auto", "mean"))
     before = one.identify_weights()
     assert before == HubBackbone("b", str(tmp_path / "a")).identify_weights()

@@ -131,13 +131,16 @@ class _Grid:
 
         self._done = True
         rows, columns = _lay_patches(self._network, tokens.shape[1])
-        count, before = rows * columns, tokens.shape[1] - rows * columns
-        patches = keras.layers.Cropping1D((before, 0))(tokens) if before else tokens
-        spatial = keras.layers.Reshape((rows, columns, tokens.shape[-1]), name=GRID)
-        patches = keras.layers.Reshape((count, tokens.shape[-1]))(self._call(spatial, patches))
+        count, width = rows * columns, tokens.shape[-1]
+        before = tokens.shape[1] - count
+        layers = keras.layers  # with names of their own: a model may hold layers of the default names
+        patches = layers.Cropping1D((before, 0), name=f"{GRID}_patches")(tokens) if before else tokens
+        spatial = self._call(layers.Reshape((rows, columns, width), name=GRID), patches)
+        patches = layers.Reshape((count, width), name=f"{GRID}_tokens")(spatial)
         if not before:
             return patches
-        return keras.layers.Concatenate(axis=1)([keras.layers.Cropping1D((0, count))(tokens), patches])
+        others = layers.Cropping1D((0, count), name=f"{GRID}_others")(tokens)
+        return layers.Concatenate(axis=1, name=f"{GRID}_all")([others, patches])
 
 
 def count_patches(network: "keras.Model", tokens: int) -> int:
