@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GPU_STAMP := $(VENV)/.installed-gpu
 READY := $(STAMP) $(if $(filter-out 0,$(GPU)),$(GPU_STAMP))
 
-.PHONY: demo test test-series test-rest thorough benchmarks check lab cluster lock clean
+.PHONY: demo test test-series test-rest thorough benchmarks check lab cluster hub int8 lock clean
 
 demo: $(READY)  ## with GPU=1 on an NVIDIA GPU
 	$(BIN)/python -m xray_helpers demo
@@ -39,6 +39,12 @@ lab: $(READY)  ## the series in JupyterLab, on the demo study
 
 cluster: $(STAMP)  ## what --on slurm, submitit and tcp://… need
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.lock
+
+hub: $(STAMP)  ## what hub:PRESET and hub:FOLDER need: KerasHub, without what only texts need
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-hub.txt
+
+int8: $(STAMP)  ## what precision=int8 needs: OpenVINO's NNCF
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-int8.txt
 
 $(STAMP): requirements.lock requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11') if sys.version_info < (3, 11) else 0"

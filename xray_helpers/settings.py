@@ -123,9 +123,8 @@ class Settings(BaseModel):
     engine: Literal["auto", "tensorflow", "openvino"] = Field(
         "auto", description="what computes the features: 'auto' (the fastest), 'tensorflow' or 'openvino'"
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto",
-        description="precision of the features: 'auto' (the fastest), 'float32', 'bfloat16', 'float16'",
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        "auto", description="precision of the features: 'auto', 'float32', 'bfloat16', 'float16' or 'int8'"
     )
     batch_size: int = Field(16, ge=1, le=4096, description="images per training step of the head")
     epochs: int = Field(3, ge=1, le=10_000, description="maximum number of passes over the training images")

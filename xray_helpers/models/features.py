@@ -17,6 +17,7 @@ from xray_helpers.images.pixels import augment, stream_pixels, unique_contents
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models.backbones import Backbone, get_backbone
 from xray_helpers.models.inference import ForwardPass, InferenceBackend, study_backend
+from xray_helpers.models.quantization import load_calibration
 from xray_helpers.settings import SPLITS, InputError, Settings
 from xray_helpers.study.cache import RowView, cache_folder, compute_lock, new_rows, read_rows
 from xray_helpers.study.files import hash_of, read_json, write_json
@@ -76,7 +77,8 @@ def open_extractor(
     backbone = get_backbone(model, settings)
     extractor, _ = backbone.build(*options, settings.border)
     key = extractor_key(backbone, *options, backend, settings.border, folder)
-    return extractor, ForwardPass(extractor, backend), key
+    calibration = load_calibration(backend.calibration, folder, settings.img_size)
+    return extractor, ForwardPass(extractor, backend, calibration), key
 
 
 def extract_features(

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from xray_helpers.models.graphs import nested_networks
+from xray_helpers.models.quantization import Calibration, check_installed, choose_images, judge, quantise
 from xray_helpers.settings import InputError, Settings
-from xray_helpers.study.files import read_json, write_json
+from xray_helpers.study.files import read_csv, read_json, write_json
 from xray_helpers.study.machine import cores
 
 if TYPE_CHECKING:
@@ -29,21 +31,27 @@ WORTH_CONVERTING = 500  # images; with fewer, converting to OpenVINO takes longe
 # Largest accepted difference from float32 TensorFlow: of features, in standard deviations (root mean square),
 # and of probabilities between training and the saved model.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
-AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
+AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01, "int8": 0.1}
 _DRIVER = Path("/dev/nvidiactl")  # exists in containers with a GPU, even without nvidia-smi
 
 
 class InferenceBackend(NamedTuple):
-    """``openvino`` or ``tensorflow``, in ``float32``, ``bfloat16`` (CPU) or ``float16`` (GPU)."""
+    """``openvino`` or ``tensorflow``, in ``float32``, ``bfloat16``, ``int8`` (CPU) or ``float16`` (GPU).
+
+    For int8, `calibration` names the images by which a network is quantised; see
+    `quantization.choose_images`.
+    """
 
     name: str
     precision: str
+    calibration: tuple[tuple[str, str, str, int], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name}, {self.precision}"
 
 
 EXACT = InferenceBackend("tensorflow", "float32")  # the reference for all others
+_FLOAT32 = InferenceBackend("openvino", "float32")
 
 
 def study_backend(folder: Path, settings: Settings, images: int) -> InferenceBackend:
@@ -69,7 +77,9 @@ def study_backend(folder: Path, settings: Settings, images: int) -> InferenceBac
     known = stored.get("asked") == asked
     if known:
         with suppress(InputError):
-            return choose_backend(stored["engine"], stored["precision"], images)
+            return _calibrated(
+                choose_backend(stored["engine"], stored["precision"], images), folder, settings
+            )
     backend = choose_backend(*asked, images)
     if known:
         print(
@@ -79,7 +89,14 @@ def study_backend(folder: Path, settings: Settings, images: int) -> InferenceBac
     else:
         record = {"asked": asked, "engine": backend.name, "precision": backend.precision}
         write_json(folder / "engine.json", record)
-    return backend
+    return _calibrated(backend, folder, settings)
+
+
+def _calibrated(backend: InferenceBackend, folder: Path, settings: Settings) -> InferenceBackend:
+    """Return a backend that knows the images that quantise, where it is int8 and there is a manifest."""
+    if backend.precision != "int8" or not (folder / "manifest.csv").exists():
+        return backend
+    return backend._replace(calibration=choose_images(read_csv(folder / "manifest.csv"), settings.seed))
 
 
 def choose_backend(
@@ -101,9 +118,12 @@ def choose_backend(
         )
     gpu = _has_gpu()
     if name == "auto":
-        name = "openvino" if installed and images >= WORTH_CONVERTING and not gpu else "tensorflow"
+        worth = images >= WORTH_CONVERTING or precision == "int8"
+        name = "openvino" if installed and worth and not gpu else "tensorflow"
+    if precision == "int8":
+        check_installed()
     if name == "openvino":
-        available = ["float32", "bfloat16"]
+        available = ["float32", "bfloat16", "int8"]
         fastest = "bfloat16" if _has_fast_bfloat16() else "float32"
     else:
         available = ["float32", "float16"] if gpu else ["float32"]
@@ -197,15 +217,21 @@ class ForwardPass:
         Number of pictures so far.
     """
 
-    def __init__(self, network: "keras.Model", backend: InferenceBackend) -> None:
+    def __init__(
+        self, network: "keras.Model", backend: InferenceBackend, calibration: Calibration | None = None
+    ) -> None:
         self.shape, self.features = network.input_shape[1:3], network.output_shape[-1]
-        self._network, self._asked = network, backend
+        if backend.precision == "int8" and calibration is None:
+            backend = _FLOAT32
+        self._network, self._asked, self._calibration = network, backend, calibration
+        self.int8: dict[str, Any] = {}
         self.backend, self.difference, self.started, self.seen = backend, 0.0, False, 0
 
     def _start(self, backend: InferenceBackend) -> None:
         start = _start_openvino if backend.name == "openvino" else _start_tensorflow
-        self.backend, self.started = backend, True
-        self._batch, self._submit, self.wait = start(self._network, backend.precision)
+        self.backend, self.started = backend._replace(calibration=()), True
+        calibration = self._calibration if backend.precision == "int8" else None
+        self._batch, self._submit, self.wait = start(self._network, backend.precision, calibration)
 
     def wait(self) -> None:
         """Return when everything submitted is done."""
@@ -219,6 +245,16 @@ class ForwardPass:
         if not self.difference <= TOLERANCE[self._asked.precision]:
             self._start(EXACT)
 
+    def _check_int8(self) -> None:
+        """Use float32 if int8 changes the features, or what they tell on validation; see `quantization`."""
+        exact = ForwardPass(self._network, _FLOAT32)
+        parts = (self._calibration.train, self._calibration.validation)
+        floats, integers = (tuple(run(part) for part in parts) for run in (exact, self))
+        self.int8 = judge(floats, integers, self._calibration)
+        self.difference = float(np.sqrt(np.mean((integers[1] - floats[1]) ** 2)) / (floats[1].std() + 1e-12))
+        if not self.int8["accepted"]:
+            self._start(exact.backend)
+
     def record(self) -> dict[str, Any]:
         """Return engine and precision, what was asked for, and how far that differed, as plain values."""
         return {
@@ -226,19 +262,22 @@ class ForwardPass:
             "precision": self.backend.precision,
             "asked": str(self._asked),
             "difference": self.difference,
-        }
+        } | ({"int8": self.int8} if self.int8 else {})
 
     def submit(self, pictures: np.ndarray, store: np.ndarray, rows: np.ndarray) -> None:
         """Queue pictures (n, height, width), whose features `wait` will have written to rows of `store`."""
         self.seen += len(pictures)
         if not self.started:
+            self.started = True
             try:
                 self._start(self._asked)
             except RuntimeError as error:  # OpenVINO cannot convert every network
                 print(f"{self._asked} cannot run this network ({str(error).splitlines()[0][:100]}).")
                 self.difference = None
                 self._start(EXACT)
-            if self.backend != EXACT:
+            if self.backend.precision == "int8":
+                self._check_int8()
+            elif self.backend != EXACT:
                 self._check(pictures[:BATCH])
         self._queue(pictures, store, rows)
 
@@ -276,7 +315,9 @@ def _graph(network: "keras.Model", batch: int, *, compiled: bool = False) -> Any
     )
 
 
-def _start_tensorflow(network: "keras.Model", precision: str) -> tuple[int, Callable, Callable]:
+def _start_tensorflow(
+    network: "keras.Model", precision: str, _: Calibration | None = None
+) -> tuple[int, Callable, Callable]:
     import tensorflow as tf
 
     gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -288,15 +329,20 @@ def _start_tensorflow(network: "keras.Model", precision: str) -> tuple[int, Call
     return batch, lambda pictures, keep: keep(run(pictures).numpy()), lambda: None
 
 
-def _start_openvino(network: "keras.Model", precision: str) -> tuple[int, Callable, Callable]:
+def _start_openvino(
+    network: "keras.Model", precision: str, calibration: Calibration | None = None
+) -> tuple[int, Callable, Callable]:
     openvino = _openvino()
     graph = _graph(network, BATCH).get_concrete_function()
     model = openvino.convert_model(graph)
     # activations with a gradient of their own (swish) become outputs too: only the features are wanted
     model = openvino.Model([model.output(graph.outputs[0].name)], model.get_parameters())
+    if calibration is not None:
+        transformer = any(hasattr(inside, "patch_size") for inside in nested_networks(network))
+        model = quantise(model, calibration, transformer=transformer)
     hints = {
         "PERFORMANCE_HINT": "THROUGHPUT",
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16"}.get(precision, "f32"),
         "INFERENCE_NUM_THREADS": cores(),
     }
     queue = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", hints))

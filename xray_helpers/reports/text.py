@@ -160,6 +160,8 @@ def describe_engine(record: dict[str, Any]) -> str:
         record["difference"],
     )
     text = f"Features were computed by {record['engine']} in {record['precision']}"
+    if record.get("int8"):
+        return f"{text}. {_describe_int8(record['int8'])}"
     if difference is None:
         return f"{text}, because {asked} cannot run this network."
     if asked != used:
@@ -167,6 +169,17 @@ def describe_engine(record: dict[str, Any]) -> str:
     if asked == "tensorflow, float32":
         return f"{text}."
     return f"{text}; they differ from TensorFlow in float32 by {difference:.1e} standard deviations."
+
+
+def _describe_int8(judged: dict[str, Any]) -> str:
+    verdict = "can stand for" if judged["accepted"] else "cannot stand for, and were not used instead of,"
+    aurocs = ""
+    if judged["auroc"] is not None:
+        aurocs = (
+            f", and AUROC on validation of a logistic regression {judged['auroc']:.3f} against "
+            f"{judged['auroc_exact']:.3f}"
+        )
+    return f"Features in int8 {verdict} those in float32: mean cosine {judged['cosine']:.4f}{aurocs}."
 
 
 def describe_border(border: str, auroc: dict[str, Any]) -> str:
