@@ -1,5 +1,5 @@
-"""Images a second of one network of each family, with TensorFlow and OpenVINO in float32 and OpenVINO in int8,
-and what int8 costs; prints a table.
+"""Images a second of a network of each family, with TensorFlow and OpenVINO in float32 and OpenVINO in
+int8, and what int8 costs; prints a table.
 
     python benchmarks/backbones.py [DATA SOURCES.csv] [--weights PLACE] [--side 224] [--images 96]
     python benchmarks/backbones.py --quick
@@ -138,7 +138,7 @@ def measure(family: str, network: "keras.Model", calibration: "Calibration", ima
 def rate(
     network: "keras.Model", backend: "InferenceBackend", calibration: "Calibration", images: int
 ) -> tuple[float, "ForwardPass"]:
-    """Return images a second, the best of three, and the forward pass; int8 is timed even if it is refused."""
+    """Return images a second, the best of three, and the forward pass; int8 is timed even if refused."""
     from unittest import mock
 
     from xray_helpers.models import quantization

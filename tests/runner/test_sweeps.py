@@ -29,6 +29,9 @@ def test_every_combination_is_a_study():
         {"sweep": {"models": ["VGG16", "ResNet50"], "patient_pattern": ["(p/.)", ""]}}
     )
     assert [study.models for study in studies] == [("VGG16",), ("VGG16",), ("ResNet50",), ("ResNet50",)]
+    sweep = read_sweep({"sweep": {"models": ["ConvNeXtTiny", "hub:/home/me/vit", "file:/home/me/net.keras"]}})
+    assert [study.models for study in sweep.studies] == [("ConvNeXtTiny",), ("vit",), ("net",)]
+    assert "/home/me" not in repr(sweep.points) + repr([study.name for study in sweep.studies])
     assert len({study.name for study in studies}) == 4
     assert all(study.name.count("/") == 1 for study in studies)
 

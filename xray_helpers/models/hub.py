@@ -174,6 +174,7 @@ class HubBackbone:
             raise InputError(
                 f"The model {self.name}: the preset {self.place} cannot be read as a network of pictures "
                 f"({reason})."
+                + ("" if self.folder else " Where it cannot be downloaded, give a folder: hub:FOLDER.")
             ) from None
         return network, stated.scale, stated.offset
 

@@ -102,7 +102,7 @@ def read_sweep(values: Mapping[str, Any]) -> Sweep:
         read = build_settings(profile, **given).model_dump(mode="json")
         point = {key: read[key] for key in lists}
         if isinstance(given.get("models"), str) and "models" in lists:
-            point["models"] = given["models"]
+            point["models"] = ", ".join(read["models"])  # names, not places on this machine
         points.append(point)
         studies.append(build_settings(profile, **given | {"name": f"{name}/{_folder_of(point)}"}))
     if len({repr(point) for point in points}) < count:
