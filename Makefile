@@ -17,7 +17,7 @@ test: $(STAMP)
 	$(MAKE) -j2 $(if $(filter output-sync,$(.FEATURES)),-Otarget) test-series test-rest
 
 test-series: $(STAMP)  ## the series, the browser and the survival tests share a study; the other tests run beside them
-	$(BIN)/python -m pytest --durations=15 tests/notebooks
+	$(BIN)/python -m pytest --durations=15 -m "not thorough" tests/notebooks
 
 test-rest: $(STAMP)
 	$(BIN)/python -m pytest --durations=15 -m "not thorough" --ignore=tests/notebooks --ignore=tests/test_benchmarks.py

@@ -28,7 +28,7 @@ def test_bad_input_ends_in_one_sentence_and_status_2(root, tmp_path, make_images
         (["--data", "few"], "Only 2 images"),
         ([*good, "-p", "epoch=3"], "did you mean epochs"),
         ([*good, "-p", "epochs=x"], "epochs = 'x'"),
-        ([*good, "--models", "VGG61"], "did you mean VGG16"),
+        ([*good, "--models", "Exception"], "did you mean Xception"),
         ([*good, "--models", "InceptionV3", "-p", "img_size=64"], "at least 75"),
         ([*good, "--profile", "fast"], "There is no profile 'fast'"),
         ([*good, "-f", "missing.yaml"], "cannot be read"),

@@ -15,6 +15,10 @@ SPLITS = ("train", "validation", "test")
 VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
 RECIPE_EPOCHS = {"frozen": 0, "finetune": 10}  # of fine-tuning, where none are given
 MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
+_TAKEN = (VALIDATION, "lab", "figures", "models", "local")  # names in a study that are no models
+TUNING = (  # parameters without effect where nothing is fine-tuned
+    *("fine_tune_from", "fine_tune_learning_rate", "layer_decay", "warmup", "label_smoothing", "ema_epochs"),
+)
 _current_names = list(CLASS_NAMES)
 
 
@@ -36,7 +40,10 @@ def read_list(value: Any) -> Any:
     """Split a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; return any other value unchanged."""
     if not isinstance(value, str):
         return value
-    parts = [part.strip().strip("\"'") for part in value.strip().strip("()[]").split(",")]
+    value = value.strip()
+    if value[:1] + value[-1:] in ("[]", "()"):
+        value = value[1:-1]
+    parts = [part.strip().strip("\"'") for part in value.split(",")]
     return parts if any(parts) else []
 
 
@@ -46,15 +53,20 @@ def split_model(text: str) -> tuple[str, str]:
     ``hub:PRESET``, ``hub:FOLDER`` and ``file:PATH.keras`` are called after the preset, folder or file;
     ``NAME=hub:FOLDER`` gives another name. The name is also that of the model's folder in the study.
     """
-    found = re.fullmatch(r"(?:([\w.@-]+)=)?((hub|file):(.+))", text.strip())
+    found = re.fullmatch(r"(?:([^=:]*?)\s*=\s*)?(hub|file):\s*(.+)", text.strip())
     if not found:
         return text.strip(), ""
-    name, source, kind, place = found.groups()
+    name, kind, place = found.groups()
     last = place.partition("?")[0].rstrip("/").split("/")[-1]
     name = name or (last.removesuffix(".keras") if kind == "file" else last)
-    if not re.fullmatch(r"[\w@-][\w.@-]*", name):
-        raise ValueError(f"{text!r} gives no name of a folder: write NAME={source}")
-    return name, source
+    _check_name(name)
+    return name, f"{kind}:{place}"
+
+
+def _check_name(name: str) -> None:
+    """Raise `ValueError` for a name of a model that cannot be that of its folder and of its network."""
+    if name in _TAKEN or not re.fullmatch(r"[A-Za-z0-9][\w.-]*(?<!\.(json|html|yaml))", name, re.ASCII):
+        raise ValueError(f"a model cannot be called {name!r}: give it another name, as in NAME=hub:FOLDER")
 
 
 class Settings(BaseModel):
@@ -270,6 +282,10 @@ class Settings(BaseModel):
         for name in names:
             if names.count(name) > 1 and any(source for other, source in pairs if other == name):
                 raise ValueError(f"two models are called {name!r}: name one, as in {name}_2=hub:FOLDER")
+        for name, source in (values.get("sources") or {}).items():
+            _check_name(str(name))
+            if source != "local" and not re.match(r"(hub|file):.", str(source)):
+                raise ValueError(f"the source of {name} must begin with hub: or file:")
         sources = {**(values.get("sources") or {}), **{name: source for name, source in pairs if source}}
         return {**values, "models": names, "sources": {n: s for n, s in sources.items() if n in names}}
 

@@ -190,6 +190,7 @@ def test_radimagenet_weights_have_their_own_preprocessing(root, tmp_path, monkey
         ("InceptionResNetV2", "RadImageNet-IRV2-notop.h5"),
         ("DenseNet121", "RadImageNet-DenseNet121-notop.h5"),
         ("InceptionV3", "radimagenet_inceptionv3.h5"),
+        ("ResNet50", "ResNet50_RadImageNet_notop.h5"),
     ],
 )
 def test_two_weight_sets_of_a_network_are_two_models(model, file, tmp_path, monkeypatch):
@@ -204,8 +205,12 @@ def test_two_weight_sets_of_a_network_are_two_models(model, file, tmp_path, monk
     assert first.locate_weights(str(tmp_path)).name == f"{model}_notop.h5"
     assert second.locate_weights(str(tmp_path)).name == file
     assert first.identify_weights(str(tmp_path)) != second.identify_weights(str(tmp_path))
-    with pytest.raises(InputError, match="no random weights"):
-        resolve_weights("random", both)
+    with pytest.raises(InputError, match="give a folder that holds both"):
+        resolve_weights(str(tmp_path / f"{model}_notop.h5"), (f"{model}@radimagenet",))
+    assert "RadImageNet" in second.describe(str(tmp_path))["weights_of"]
+    for name in (f"{model}@radimagenet", f"{model}@imagenet"):
+        with pytest.raises(InputError, match="no random weights"):
+            resolve_weights("random", (name,))
     with pytest.raises(InputError, match="did you mean radimagenet"):
         get_backbone(f"{model}@radimagnet")
 

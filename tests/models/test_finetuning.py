@@ -281,14 +281,27 @@ def _train(model, images, settings):
     ],
 )
 def test_what_changes_the_result_changes_the_key(values):
+    import keras
+
     from xray_helpers.models.finetuning import Images, _run_key
 
+    def head(units=2, activation="relu"):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3,))
+        return keras.Model(inputs, keras.layers.Dense(units, activation, name="dense")(inputs))
+
     images = Images(*[np.array(["a", "b"])] * 4)
-    keys = {
-        _run_key("k", ["dense"], images, images, build_settings(**each))
-        for each in ({}, values, {"epochs": 3})
-    }
+
+    def key(model, **each):
+        return _run_key("k", model, ["dense"], images, images, build_settings(**each))
+
+    keys = {key(head(), **each) for each in ({}, values, {"epochs": 3})}
     assert len(keys) == 2  # 3 epochs of the head are the default
+    others = [head(units=4), head(activation="gelu"), head()]
+    others[2].set_weights([weight + 1 for weight in others[2].get_weights()])
+    assert (
+        len({key(head()), *(key(other) for other in others)}) == 4
+    )  # another head, or another training of it
 
 
 def test_layers_are_named_or_a_share_and_no_epochs_change_nothing(root):

@@ -122,6 +122,7 @@ def test_a_folder_of_hugging_face_has_its_own_range(hub, root, tmp_path):
     expected = outputs(network, grey(), 1 / 255 / std, -np.array([0.485, 0.456, 0.406]) / std)[:, 0]
     assert np.asarray(backbone.build((80, 96))[0](grey())) == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert backbone.licence == "apache-2.0"
+    assert backbone.describe()["preprocessing"].startswith("from -2.12 (black) to 2.25 (white)")
 
 
 def test_the_range_of_a_keras_preset_is_read(hub, root, tmp_path):
@@ -132,7 +133,8 @@ def test_the_range_of_a_keras_preset_is_read(hub, root, tmp_path):
     backbone = HubBackbone("vit", str(tmp_path / "vit"))
     expected = outputs(network, grey(), 1 / 255, -0.5)[:, 0]
     assert np.asarray(backbone.build((80, 96))[0](grey())) == pytest.approx(expected, rel=1e-3, abs=1e-4)
-    assert backbone.describe()["preprocessing"] == "as the preset states it"
+    said = backbone.describe()["preprocessing"]
+    assert said == "from -0.5 (black) to 0.5 (white) in the first channel, as the preset states it"
     unit = outputs(network, grey(), 1 / 255, 0.0)[:, 0]
     assert np.asarray(backbone.build((80, 96), "", "unit")[0](grey())) == pytest.approx(
         unit, rel=1e-3, abs=1e-4

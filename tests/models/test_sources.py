@@ -21,6 +21,7 @@ from xray_helpers.study.folders import open_study, redact, shareable, with_local
         ("[hub:/a/b/vit/, VGG16]", ("vit", "VGG16"), {"vit": "hub:/a/b/vit/"}),
         ("file:nets/mine.keras?layer=pool", ("mine",), {"mine": "file:nets/mine.keras?layer=pool"}),
         (["one=hub:/a/vit", "two=hub:/b/vit"], ("one", "two"), {"one": "hub:/a/vit", "two": "hub:/b/vit"}),
+        ("mine = hub: /x/vit (1)", ("mine",), {"mine": "hub:/x/vit (1)"}),
         (["hub:hf://google/vit-base"], ("vit-base",), {"vit-base": "hub:hf://google/vit-base"}),
     ],
 )
@@ -36,7 +37,13 @@ def test_models_have_names_and_sources(models, names, sources):
     ("models", "words"),
     [
         ("[hub:/a/vit, hub:/b/vit]", "two models are called 'vit'"),
-        ("hub:..", "gives no name of a folder"),
+        ("hub:..", "cannot be called '..'"),
+        ("_best=file:x.keras", "cannot be called '_best'"),
+        ("file:Röntgen.keras", "cannot be called 'Röntgen'"),
+        ("mine@2=hub:/a/vit", "cannot be called 'mine@2'"),
+        ("file:/x/lab.keras", "cannot be called 'lab'"),
+        ("validation=hub:/x/vit", "cannot be called 'validation'"),
+        ("study.json=hub:/x", "cannot be called 'study.json'"),
         ("[VGG16, VGG16]", "each once"),
     ],
 )
@@ -73,12 +80,37 @@ def test_without_kerashub_a_sentence_says_what_to_install(monkeypatch, tmp_path)
         ("medsiglip_900m_448", "Health AI Developer Foundations"),
         ("hf://microsoft/rad-dino", "Microsoft Research License"),
         ("dinov2_small", ""),
+        ("hf://lab/xray-vit-nc", ""),
     ],
 )
 def test_licences_that_bind_are_told(place, binds):
     licence = HubBackbone("x", place).licence
     assert ("bind" in licence) == bool(binds)
     assert binds in licence
+
+
+def test_a_licence_is_known_of_presets_of_kerashub_alone(tmp_path):
+    assert HubBackbone("x", "vit_base_patch16_224_imagenet").licence == "Apache-2.0"
+    assert HubBackbone("x", "hf://lab/xray-vit-nc").licence == ""
+    folder = tmp_path / "activities"
+    folder.mkdir()
+    assert HubBackbone("x", str(folder)).licence == ""
+
+
+@pytest.mark.parametrize("sources", [{"VGG16": "/home/u/x.keras"}, {"../../x": "hub:/x"}])
+def test_sources_by_hand_are_checked(sources):
+    with pytest.raises(InputError):
+        build_settings(models=list(sources), sources=sources)
+
+
+def test_a_study_of_presets_keeps_the_weights_that_the_search_for_copies_uses(root, tmp_path, monkeypatch):
+    from xray_helpers.models import backbones
+    from xray_helpers.runner.series import prepare
+
+    monkeypatch.setattr(backbones.HubBackbone, "locate_weights", lambda self, weights="": self.place)
+    settings = build_settings(name="s", models=f"hub:{tmp_path}/vit", data="phantoms", weights="random")
+    assert prepare(settings).weights == "random"
+    assert prepare(build_settings(name="t", models="hub:vit", data="phantoms")).weights == "imagenet"
 
 
 def test_a_licence_stated_in_a_folder_counts(root, tmp_path):
@@ -128,7 +160,24 @@ def test_a_keras_file_gives_the_features_of_its_last_pooled_layer(trained, root)
         assert open_model(features).outputs[map_layer].shape == (None, 2, 2, 1280)
     resized = FileBackbone("mine", str(path)).build((80, 96))[0]
     assert np.isfinite(np.asarray(resized(np.zeros((1, 80, 96, 1), "float32")))).all()
-    assert "mine.keras" in backbone.describe()["weights_of"]
+    assert backbone.describe()["weights_of"] == "the file mine.keras, up to its layer embedding"
+
+
+@pytest.mark.slow
+def test_a_pool_within_a_block_is_not_taken_for_the_features(root, tmp_path):
+    import keras
+
+    small = keras.applications.MobileNetV3Small(include_top=False, weights=None, input_shape=(64, 64, 3))
+    small.save(tmp_path / "headless.keras")
+    grey = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 1)).astype("float32")
+    found = np.asarray(FileBackbone("h", str(tmp_path / "headless.keras")).build((64, 64))[0](grey))
+    expected = np.asarray(small(np.repeat(grey, 3, axis=-1), training=False)).mean(axis=(1, 2))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    inputs = keras.Input((64, 64, 1))
+    patches = keras.layers.Reshape((16, 256))(inputs)
+    keras.Model(inputs, keras.layers.Dense(2)(patches[:, 0])).save(tmp_path / "token.keras")
+    with pytest.raises(InputError, match="has no layer that pools"):
+        FileBackbone("t", str(tmp_path / "token.keras")).build((64, 64))
 
 
 @pytest.mark.slow

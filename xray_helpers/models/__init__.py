@@ -31,7 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "prepare_tensorflow",
             "save_model",
         ],
-        "inference": ["AGREEMENT", "ForwardPass", "study_backend"],
+        "inference": ["ForwardPass", "agreement", "study_backend"],
         "out_of_distribution": ["build_feature_model", "fit_ood_detector"],
         "resampling": [
             "choose_schedule",

@@ -158,16 +158,16 @@ class Application:
         InputError
             If there is none, or it does not fit.
         """
-        if self.weight_set == RADIMAGENET and weights == "random":
+        if self.weight_set and weights == "random":
             raise InputError(
-                f"{self.name}@{RADIMAGENET} has no random weights: give -p weights=FOLDER, or leave it out."
+                f"{self.name}@{self.weight_set} has no random weights: give other weights, or leave it out."
             )
-        file = self._choose_file(weights)
+        file = self.choose_file(weights)
         if file == keras_file(self.published):
             return fetch_file(self.published)
         return check_file(self.published, file)
 
-    def _choose_file(self, weights: str) -> Path:
+    def choose_file(self, weights: str) -> Path:
         """Return the file of these weights, which may not exist if it is the one that Keras keeps."""
         own = keras_file(self.published)
         by_keras = weights in ("imagenet", "auto")
@@ -192,7 +192,7 @@ class Application:
         """
         if weights == "random":
             return identify_random_weights()
-        file = self._choose_file(weights)
+        file = self.choose_file(weights)
         if not file.is_file():
             return weights
         with open(file, "rb") as handle:

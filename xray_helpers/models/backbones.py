@@ -132,15 +132,15 @@ def resolve_weights(weights: str, models: Sequence[str], settings: Settings | No
         backbones[name].locate_weights(weights)
     if not applications:
         return OWN
+    named = {name: one.locate_weights(weights) for name, one in applications.items() if one.weight_set}
     if weights == "random":
-        for application in applications.values():
-            if application.weight_set:
-                application.locate_weights(weights)
         return weights
     try:
-        files = {name: one.locate_weights(weights) for name, one in applications.items()}
+        files = named | {
+            name: one.locate_weights(weights) for name, one in applications.items() if not one.weight_set
+        }
     except InputError as error:
-        if weights == "auto" and not any(one.weight_set for one in applications.values()):
+        if weights == "auto" and not named:
             print(f"{error} Random weights stand in.")
             return "random"
         if weights not in ("auto", "imagenet"):
@@ -162,7 +162,8 @@ def _check_different(files: Mapping[str, Any]) -> None:
         if weight_set and files.get(network) == file:
             other = next(one for one in WEIGHT_SETS if one != weight_set)
             raise InputError(
-                f"{network} and {name} are the same file, {file.name}: name the first one {network}@{other}."
+                f"{network} and {name} are the same file, {file.name}: name the first one {network}@{other}, "
+                "or leave one out."
             )
 
 

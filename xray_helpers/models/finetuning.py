@@ -1,5 +1,6 @@
 """Fine-tuning: upper layers of the backbone are trained with the head, on pictures; it can be resumed."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from xray_helpers.models.graphs import weighted_layers
 from xray_helpers.models.head import class_weights, predict_pixels
 from xray_helpers.models.inference import ForwardPass
 from xray_helpers.models.optimization import build_optimizer, learning_rate
+from xray_helpers.models.preprocessing import POOLED
 from xray_helpers.settings import InputError, Settings, nearest
 from xray_helpers.study.cache import RowView, compute_lock
 from xray_helpers.study.files import hash_of
@@ -25,7 +27,7 @@ from xray_helpers.study.seeds import derive_seed
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
-_VERSION = 2
+_VERSION = 3
 _PLAIN = "cross_entropy"  # the metric that is the loss without label smoothing, comparable with the head's
 _FIRST_VIEW = 10_000  # so that the augmented views differ from those of features
 _SETTINGS = (  # those that change the result
@@ -140,7 +142,7 @@ def fine_tune(
         return history
     head_loss = float(history.loc[history["best"], "val_loss"].iloc[0])
     layers = trained_layers(model, settings.fine_tune_from)
-    run = _run_key(key, layers, train, validation, settings)
+    run = _run_key(key, model, layers, train, validation, settings)
     # other studies, such as points of a sweep, may train the very same
     with compute_lock(f"finetuning-{run}"), _strategy(devices).scope():
         checkpoints = Checkpoints(run)
@@ -180,10 +182,22 @@ def run_images(images: Images, forward: ForwardPass, block: int = 512) -> np.nda
     return np.concatenate([forward(images.pixels[start : start + block]) for start in starts])
 
 
-def _run_key(key: str, layers: list[str], train: Images, validation: Images, settings: Settings) -> str:
+def _run_key(
+    key: str, model: "keras.Model", layers: list[str], train: Images, validation: Images, settings: Settings
+) -> str:
+    """Return a hash of all that decides the result, the trained head that it begins with included."""
     images = [values.tolist() for values in (*train[1:], *validation[1:])]
     chosen = [getattr(settings, name) for name in _SETTINGS]
-    return hash_of("fine-tuning", _VERSION, key, layers, *images, chosen)
+    names = [layer.name for layer in model.layers]
+    head = model.layers[names.index(POOLED) + 1 if POOLED in names else 0 :]
+    begins = [
+        [repr(layer.get_config() | {"name": ""}), [_digest(w) for w in layer.get_weights()]] for layer in head
+    ]
+    return hash_of("fine-tuning", _VERSION, key, layers, *images, chosen, begins)
+
+
+def _digest(weights: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(weights).tobytes()).hexdigest()
 
 
 def _replace_weights(

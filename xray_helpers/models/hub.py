@@ -34,7 +34,6 @@ _BINDING = {
 }
 _UNSTATED = "minus_one_to_one"  # what a preset gets that does not state the range of its input
 _HUGGING_FACE = "preprocessor_config.json"
-_INPUT_FILES = ("image_converter.json", "preprocessor.json", _HUGGING_FACE)
 _OPEN = {
     "dinov2": "Apache-2.0",
     "vit": "Apache-2.0",
@@ -74,7 +73,9 @@ class HubBackbone:
         stated = _stated_licence(self.folder)
         known = f"{self.place.lower()} {stated}"
         binding = next((text for word, text in _BINDING.items() if word in known), "")
-        return binding or stated or next((text for word, text in _OPEN.items() if word in known), "")
+        built_in = "" if self.folder or "://" in self.place else self.place
+        opened = (text for word, text in _OPEN.items() if built_in.startswith(word))
+        return binding or stated or next(opened, "")
 
     def check_size(self, img_size: tuple[int, int]) -> None:
         """Accept every size: pictures are brought to that of the preset."""
@@ -107,9 +108,10 @@ class HubBackbone:
     def describe(self, weights: str = "", normalization: str = "imagenet") -> dict[str, str]:
         """See `Backbone`."""
         place = self.folder.name if self.folder else self.place
-        stated = self.folder is None or any((self.folder / name).is_file() for name in _INPUT_FILES)
-        preprocessing = f"{describe_preprocessing(_UNSTATED)}, as the preset states nothing"
-        preprocessing = "as the preset states it" if stated else preprocessing
+        said = _read_input(self.locate_weights(), self.folder)
+        black, white = said.offset[0], 255 * said.scale[0] + said.offset[0]
+        source = "as the preset states it" if said.stated else "as the preset states nothing"
+        preprocessing = f"from {black:.3g} (black) to {white:.3g} (white) in the first channel, {source}"
         return {
             "weights_of": f"the KerasHub preset {place}",
             "preprocessing": describe_preprocessing("unit") if normalization == "unit" else preprocessing,
@@ -185,13 +187,14 @@ class _Input(NamedTuple):
     scale: list[float]
     offset: list[float]
     size: tuple[int, ...] = ()
+    stated: bool = True
 
 
 def _read_input(preset: str, folder: Path | None) -> _Input:
     """Return what the preset says of its input, of which Hugging Face has a file of its own."""
     import keras_hub
 
-    file = folder / _HUGGING_FACE if folder else None
+    file = folder / _HUGGING_FACE if folder else _fetch_from_hugging_face(preset)
     if file and file.is_file():
         said = json.loads(file.read_text(encoding="utf-8"))
         factor = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
@@ -207,12 +210,25 @@ def _read_input(preset: str, folder: Path | None) -> _Input:
         )
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(preset)
-    except Exception:  # KerasHub raises nearly every type where the preset states none
+    except (FileNotFoundError, ValueError):  # the preset, or KerasHub for this kind of network, has none
         converter = None
     if converter is None:
-        return _Input(*PREPROCESSING[_UNSTATED])
+        return _Input(*PREPROCESSING[_UNSTATED], stated=False)
     scale, offset = _per_channel(converter.scale, 1.0), _per_channel(converter.offset, 0.0)
     return _Input(scale, offset, tuple(converter.image_size or ()))
+
+
+def _fetch_from_hugging_face(preset: str) -> Path | None:
+    """Return what a preset of Hugging Face says of its input, downloaded; None for other presets."""
+    if not preset.startswith("hf://"):
+        return None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(preset.removeprefix("hf://"), _HUGGING_FACE))
+    except EntryNotFoundError:
+        return None
 
 
 def _vision_part(network: "keras.Model") -> "keras.Model":

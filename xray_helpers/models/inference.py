@@ -31,7 +31,7 @@ WORTH_CONVERTING = 500  # images; with fewer, converting to OpenVINO takes longe
 # Largest accepted difference from float32 TensorFlow: of features, in standard deviations (root mean square),
 # and of probabilities between training and the saved model.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
-AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01, "int8": 0.1}
+_AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01, "int8": 0.1}
 _DRIVER = Path("/dev/nvidiactl")  # exists in containers with a GPU, even without nvidia-smi
 
 
@@ -277,6 +277,7 @@ class ForwardPass:
                 self._start(EXACT)
             if self.backend.precision == "int8":
                 self._check_int8()
+                self.seen = len(pictures)
             elif self.backend != EXACT:
                 self._check(pictures[:BATCH])
         self._queue(pictures, store, rows)
@@ -295,6 +296,20 @@ class ForwardPass:
             if missing:
                 batch = np.concatenate([batch, np.zeros((missing, *self.shape), np.uint8)])
             self._submit(batch, _writer(store, rows[start : start + self._batch]))
+
+
+def agreement(forward: ForwardPass, computed: dict[str, Any]) -> float:
+    """Return the largest accepted difference of probabilities between training and the saved model.
+
+    Parameters
+    ----------
+    forward : ForwardPass
+        What gave the features or probabilities.
+    computed : dict
+        Of `features.backend_record`: how features that came from the cache were computed.
+    """
+    precision = forward.backend.precision if forward.started else computed.get("precision", "float32")
+    return _AGREEMENT[precision]
 
 
 def _writer(store: np.ndarray, rows: np.ndarray) -> Callable[[np.ndarray], None]:

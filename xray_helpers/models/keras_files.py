@@ -76,8 +76,9 @@ class FileBackbone:
     def describe(self, weights: str = "", normalization: str = "imagenet") -> dict[str, str]:
         """See `Backbone`."""
         key = "unit" if normalization == "unit" else self._options["preprocessing"]
+        layer = self._load().layers[-1].name
         return {
-            "weights_of": f"the file {self.locate_weights().name}",
+            "weights_of": f"the file {self.locate_weights().name}, up to its layer {layer}",
             "preprocessing": describe_preprocessing(key),
             "licence": self.licence,
         }
@@ -109,7 +110,7 @@ class FileBackbone:
         return model, last_spatial_layer(model)
 
     def _load(self) -> "keras.Model":
-        """Return the network up to the layer of the features, its nested models opened."""
+        """Return the network up to the layer of the features, without the layers after it."""
         import keras
 
         path = self.locate_weights()
@@ -146,6 +147,18 @@ class FileBackbone:
             keras.layers.GlobalAveragePooling1D,
             keras.layers.Flatten,
         )
-        pooled = [layer.name for layer in model.layers if isinstance(layer, pooling) or layer.name == POOLED]
-        spatial = [layer.name for layer in model.layers if len(layer.output.shape) == 4]
-        return asked or (pooled or spatial)[-1]
+        pooled = [  # those that keep the shape of a picture are within a block
+            layer.name
+            for layer in model.layers
+            if (isinstance(layer, pooling) or layer.name == POOLED) and len(layer.output.shape) == 2
+        ]
+        if asked:
+            return asked
+        if len(model.outputs[0].shape) == 4:
+            return names[-1]
+        if not pooled:
+            raise InputError(
+                f"The model {self.name}: {self.locate_weights().name} has no layer that pools: name that of "
+                f"its features, as in file:PATH.keras?layer=NAME. The last ones: {', '.join(names[-8:])}."
+            )
+        return pooled[-1]

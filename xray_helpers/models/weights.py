@@ -79,7 +79,7 @@ def choose_file(published: PublishedWeights, place: Path, weight_set: str = "") 
     place : Path
         A file or a folder.
     weight_set : {'', 'imagenet', 'radimagenet'}
-        Files of one set alone: of RadImageNet, whose names begin with that word, or all others.
+        Files of one set alone: of RadImageNet, whose names hold that word, or all others.
 
     Raises
     ------
@@ -89,6 +89,8 @@ def choose_file(published: PublishedWeights, place: Path, weight_set: str = "") 
     """
     wanted = f"RadImageNet-{published.model}_notop.h5" if weight_set == RADIMAGENET else published.file
     if place.is_file():
+        if weight_set and is_radimagenet(place) != (weight_set == RADIMAGENET):
+            raise InputError(f"{place.name} is not a file such as {wanted}: give a folder that holds both.")
         return place
     if not place.is_dir():
         raise InputError(
@@ -119,7 +121,7 @@ def choose_file(published: PublishedWeights, place: Path, weight_set: str = "") 
 
 def is_radimagenet(file: Path) -> bool:
     """Return whether the name of a file says that RadImageNet's weights are in it."""
-    return _normalise(file.name).startswith(RADIMAGENET)
+    return RADIMAGENET in _normalise(file.name)
 
 
 def _normalise(text: str) -> str:
@@ -128,7 +130,7 @@ def _normalise(text: str) -> str:
 
 def _network_in(name: str) -> str:
     """Return a file's name from the network on, normalised."""
-    text = _normalise(name).removeprefix("weights").removeprefix(RADIMAGENET)
+    text = _normalise(name).removeprefix("weights").replace(RADIMAGENET, "", 1)
     for short, network in _RADIMAGENET_NAMES.items():
         text = network + text.removeprefix(short) if text.startswith(short) else text
     return text
@@ -157,7 +159,7 @@ def _contradicts(name: str, published: PublishedWeights) -> bool:
 def _rank(name: str, published: PublishedWeights) -> tuple[bool, ...]:
     side, wanted = _width_and_side(name)[1], _width_and_side(published.file)[1]
     other_side = bool(side and wanted) and side != wanted
-    other_set = _normalise(name).startswith(RADIMAGENET)
+    other_set = RADIMAGENET in _normalise(name)
     unsaid = "notop" not in _normalise(name)
     return (other_set, name != published.file, other_side, unsaid, bool(wanted) and not side)
 

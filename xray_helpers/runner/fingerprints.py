@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 from xray_helpers.data.user_tables import read_user_table
+from xray_helpers.models.backbones import get_backbone
+from xray_helpers.settings import InputError
 from xray_helpers.study.files import hash_of, sample_checksum
 from xray_helpers.study.folders import (
     LOCAL,
@@ -53,6 +55,17 @@ def _fingerprint_model(source: str) -> str:
     place = from_root(path)
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
     return hash_of([options, [(file.name, sample_checksum(file).hex()) for file in files if file.exists()]])
+
+
+def fingerprint_weight_set(model: str, weights: str, folder: Path) -> str:
+    """Return a hash of the file of a model with ``@``; empty for other models, and where there is no file."""
+    if "@" not in model:
+        return ""
+    try:
+        file = get_backbone(model).choose_file(local_path(folder, "weights", weights))
+        return sample_checksum(file).hex()
+    except (InputError, OSError):
+        return ""
 
 
 def _look_at_images(data: Path) -> str:

@@ -16,24 +16,26 @@ from filelock import FileLock, Timeout
 
 from xray_helpers.data.listing import list_data
 from xray_helpers.evaluation.readers import load_reads
-from xray_helpers.models.backbones import get_backbone, resolve_weights
+from xray_helpers.models.backbones import OWN, get_backbone, resolve_weights
 from xray_helpers.runner.executors import count_jobs, open_executor
 from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.scheduler import Plan, Scheduler, write_studies
 from xray_helpers.runner.steps import resolve_settings, why_rerun
 from xray_helpers.runner.worker import DISK, describe_os_error
-from xray_helpers.settings import InputError, Settings
+from xray_helpers.settings import TUNING, InputError, Settings
 from xray_helpers.study.cache import cache_folder
 from xray_helpers.study.files import hash_of, read_csv, read_json, sweep_partials, write_json
 from xray_helpers.study.folders import (
     ANSWERS,
     RUN,
     from_root,
+    is_private_source,
     local_path,
     open_study,
     redact,
     resolve_path,
+    resolve_source,
     shareable,
     study_folder,
     with_local_sources,
@@ -107,6 +109,7 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
     weights = resolve_weights(place["weights"], settings.models, settings)
     for licence in dict.fromkeys(one.licence for one in backbones if "bind" in one.licence):
         print(f"Weights under a licence that binds you: {licence}.")
+    weights = place["weights"] if weights == OWN else weights  # the search for same-source images uses them
     settings = settings.model_copy(update={"data": place["data"], "weights": weights})
     if (folder / ANSWERS).exists():
         from xray_helpers.reports.checklist import read_answers
@@ -123,7 +126,10 @@ def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
     if not (folder / "study.json").exists() and not (folder / "local.json").exists():
         raise InputError(f"reports/{folder.name} holds files that are no study: {advice}.")
     stored = read_json(folder / "study.json", default={"settings": shareable(settings)})["settings"]
-    changed = [key for key, value in shareable(settings).items() if stored.get(key) != value]
+    default = Settings().model_dump(mode="json")  # what an earlier version did not store
+    changed = [key for key, value in shareable(settings).items() if stored.get(key, default[key]) != value]
+    if not settings.tuning_epochs and not stored.get("fine_tune_epochs") and "recipe" not in changed:
+        changed = [key for key in changed if key not in TUNING]
     private = read_json(folder / "local.json", default={})
     changed += [
         key
@@ -131,7 +137,11 @@ def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
         if key in private and key not in changed and private[key] != resolve_path(key, getattr(settings, key))
     ]
     places = private.get("sources", {})
-    moved = [name for name, place in settings.sources.items() if places.get(name, place) != place]
+    moved = [
+        name
+        for name, place in settings.sources.items()
+        if is_private_source(place) and resolve_source(places.get(name, place)) != resolve_source(place)
+    ]
     changed += [f"the source of {name}" for name in moved]
     if changed and not overwrite:
         raise InputError(
@@ -141,9 +151,7 @@ def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing but what a run that was stopped at once, or a person, left
-    there.
-    """
+    """Return whether a folder holds nothing but what a stopped run, or a person, left there."""
     begun = (".", "log-", ANSWERS)
     return not folder.exists() or all(path.name.startswith(begun) for path in folder.iterdir())
 

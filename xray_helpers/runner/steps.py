@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.runner.fingerprints import fingerprint_source, hash_notebook, hash_package, hash_source
+from xray_helpers.runner.fingerprints import (
+    fingerprint_source,
+    fingerprint_weight_set,
+    hash_notebook,
+    hash_package,
+    hash_source,
+)
 from xray_helpers.runner.graph import Step, build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.files import hash_of, read_json, write_json
@@ -45,6 +51,8 @@ def step_inputs(step: Step, steps: list[Step], settings: Settings, folder: Path)
         for key in ("data", "weights", "sources", "corrections", "readers")
         if parameters.get(key)
     }
+    if parameters.get("model") and "weights" in outside:
+        outside["weights"] += fingerprint_weight_set(parameters["model"], parameters["weights"], folder)
     return {
         "notebook": hash_notebook(notebooks_folder() / f"{step.notebook}.ipynb"),
         "package": hash_package(),

@@ -175,8 +175,10 @@ def local_path(folder: Path, key: str, value: str) -> str:
     return local[key]
 
 
-def _path_of(source: str) -> str:
-    return str(from_root(source.partition(":")[2].partition("?")[0]))
+def resolve_source(source: str) -> tuple[str, str]:
+    """Return the absolute path that a model comes from, and its options."""
+    path, _, options = source.partition(":")[2].partition("?")
+    return str(from_root(path)), options
 
 
 def redact(text: str, study: Path | None = None) -> str:
@@ -189,7 +191,9 @@ def redact(text: str, study: Path | None = None) -> str:
         A study, to replace the paths of its data and weights as well.
     """
     local = read_json(study / "local.json", default={}) if study else {}
-    sources = {f"sources of {name}": _path_of(place) for name, place in local.get("sources", {}).items()}
+    sources = {
+        f"source of {name}": resolve_source(place)[0] for name, place in local.get("sources", {}).items()
+    }
     places = {key: path for key, path in local.items() if isinstance(path, str)} | sources
     names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}
     names |= {
