@@ -235,7 +235,7 @@ class Settings(BaseModel):
 
     @property
     def tuning_epochs(self) -> int:
-        """The maximum number of epochs of fine-tuning, by the parameters or else the recipe."""
+        """The number of epochs of fine-tuning, by the parameters or else the recipe."""
         return self.fine_tune_epochs or RECIPE_EPOCHS[self.recipe]
 
     @field_validator("*", mode="before")

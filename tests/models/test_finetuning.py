@@ -191,8 +191,9 @@ def test_a_network_within_the_model_is_trained_layer_by_layer(root, kind):
     import keras
 
     from xray_helpers.models.finetuning import _trainable_copy, trained_layers
-    from xray_helpers.models.graphs import call_network, pool
+    from xray_helpers.models.graphs import embed_network
     from xray_helpers.models.head import build_head, join_model
+    from xray_helpers.models.preprocessing import PREPROCESSING
 
     if kind == "convnet":
         options = {"input_shape": (40, 40, 3), "include_top": False, "weights": None, "alpha": 0.35}
@@ -202,10 +203,7 @@ def test_a_network_within_the_model_is_trained_layer_by_layer(root, kind):
         sizes = {"num_layers": 4, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
         network = hub.models.ViTBackbone(image_shape=(40, 40, 3), patch_size=8, **sizes)
     settings = build_settings(recipe="finetune")
-    pixels = keras.Input((40, 40, 1))
-    colours = keras.layers.Concatenate()([pixels] * 3)
-    extractor = keras.Model(pixels, pool(call_network(network, colours)))
-    extractor.trainable = False  # as that of a study
+    extractor, _ = embed_network(network, "net", (40, 40), "keep", PREPROCESSING["none"])
     model = join_model(extractor, build_head(extractor.output_shape[-1], settings))
     layers = trained_layers(model, 1.0)
     assert layers[-2:] == ["dense", "p_fractured"]

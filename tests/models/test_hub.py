@@ -141,6 +141,49 @@ def test_the_range_of_a_keras_preset_is_read(hub, root, tmp_path):
     )
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_preset_of_hugging_face_by_name_has_the_range_that_is_stated_there(
+    hub, tmp_path, monkeypatch, there
+):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    write_hugging_face(make_preset(hub, "vit"), tmp_path / "vit-hf")
+    asked = []
+
+    def download(repository, name):
+        asked.append((repository, name))
+        if not there:
+            raise EntryNotFoundError("no such file")
+        return str(tmp_path / "vit-hf" / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub.layers.ImageConverter, "from_preset", lambda preset: None)
+    said = HubBackbone("x", "hf://someone/vit").describe()["preprocessing"]
+    assert asked == [("someone/vit", "preprocessor_config.json")]
+    stated = "from -2.12 (black) to 2.25 (white) in the first channel, as the preset states it"
+    unstated = "from -1 (black) to 1 (white) in the first channel, as the preset states nothing"
+    assert said == (stated if there else unstated)
+
+
+@pytest.mark.parametrize(
+    ("said", "range_of_first", "size"),
+    [
+        ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": 224}, (-2.0, 2.0), (224, 224)),
+        ({"do_normalize": False, "size": {"height": 32, "width": 48}}, (0.0, 1.0), (32, 48)),
+        ({"do_rescale": False, "do_normalize": False}, (0.0, 255.0), ()),
+        ({"size": {"shortest_edge": 256}, "crop_size": 224}, (-1.0, 1.0), (224, 224)),
+        ({"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": False}, (-1.0, 1.0), ()),
+    ],
+)
+def test_what_hugging_face_says_of_the_input_is_understood(said, range_of_first, size):
+    from xray_helpers.models.hub import _parse_hugging_face
+
+    scale, offset, sides, stated = _parse_hugging_face(said)
+    assert (offset[0], 255 * scale[0] + offset[0]) == pytest.approx(range_of_first)
+    assert (sides, stated) == (size, True)
+
+
 def test_a_dino_sees_pictures_of_the_size_that_its_preset_states(hub, root, tmp_path):
     make_preset(hub, "dinov2").save_to_preset(str(tmp_path / "d"))
     hub.layers.DINOV2ImageConverter(image_size=(48, 48), scale=1 / 255).save_to_preset(str(tmp_path / "d"))

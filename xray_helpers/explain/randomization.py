@@ -64,7 +64,7 @@ def randomization_test(
     permuted : dict
         Stage to the maps after its first permutation, float32 of shape (n, rows, columns).
     """
-    weights, layers = model.get_weights(), list(weighted_layers(model))[::-1]
+    weights, layers = model.get_weights(), weighted_layers(model)[::-1]
     backbone = set(weighted_layers(build_feature_model(model)))
     head = sum(layer not in backbone for layer in layers)
     stages = {"the head": head, "and the upper half": len(layers) // 2, "all layers": len(layers)}

@@ -1,7 +1,6 @@
 """The networks of ``keras.applications``; what Keras says of each is a row of ``applications.csv``."""
 
 import csv
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from xray_helpers.models.weights import (
 )
 from xray_helpers.settings import InputError
 from xray_helpers.study.folders import from_root
+from xray_helpers.study.records import sha256_of
 
 if TYPE_CHECKING:
     import keras
@@ -195,9 +195,7 @@ class Application:
         file = self.choose_file(weights)
         if not file.is_file():
             return weights
-        with open(file, "rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        return [digest, RADIMAGENET] if self._is_radimagenet(file) else digest
+        return [sha256_of(file), RADIMAGENET] if self._is_radimagenet(file) else sha256_of(file)
 
     def describe(self, weights: str, normalization: str = "imagenet") -> dict[str, str]:
         """Return which weights and which preprocessing are used, and the licence, in words for a report."""

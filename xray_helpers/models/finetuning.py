@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from xray_helpers.evaluation.intervals import describe, grouped_mean
 from xray_helpers.images.pixels import augment, load_pixels
 from xray_helpers.models.checkpoints import Checkpoints, find_best
-from xray_helpers.models.graphs import weighted_layers
+from xray_helpers.models.graphs import list_layers
 from xray_helpers.models.head import class_weights, predict_pixels
 from xray_helpers.models.inference import ForwardPass
 from xray_helpers.models.optimization import build_optimizer, learning_rate
@@ -79,7 +78,7 @@ def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
     """
     import keras
 
-    every = _open_layers(model)
+    every = list(list_layers(model))
     names = [layer.name for layer in every]
     if isinstance(start, str):
         if start not in names:
@@ -89,12 +88,6 @@ def trained_layers(model: "keras.Model", start: float | str) -> list[str]:
         first = int(len(names) * (1 - start))
     frozen = (keras.layers.BatchNormalization, keras.layers.Normalization)
     return [layer.name for layer in every[first:] if layer.weights and not isinstance(layer, frozen)]
-
-
-def _open_layers(model: "keras.Model") -> list["keras.layers.Layer"]:
-    """Return the layers of a model, and instead of a network inside it the layers of that with weights."""
-    parts = ((layer, weighted_layers(SimpleNamespace(layers=[layer]))) for layer in model.layers)
-    return [each for layer, within in parts for each in (list(within) or [layer])]
 
 
 def fine_tune(
@@ -296,12 +289,12 @@ def _trainable_copy(
     copy = keras.models.clone_model(model, clone_function=rebuild)
     copy.set_weights(model.get_weights())
     copy.trainable = True
-    for layer in _open_layers(copy):
+    for layer in list_layers(copy):
         layer.trainable = layer.name in layers
     for layer in copy._flatten_layers():  # those inside other layers as well
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    trained = [layer for layer in _open_layers(copy) if layer.trainable_variables]
+    trained = [layer for layer in list_layers(copy) if layer.trainable_variables]
     copy.compile(
         build_optimizer(trained, int(np.ceil(images / settings.batch_size)), settings),
         loss=keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),

@@ -6,10 +6,10 @@ look, as in a convnet.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xray_helpers.models.preprocessing import POOLED
+from xray_helpers.models.preprocessing import POOLED, prepare_pixels
 
 if TYPE_CHECKING:
     import keras
@@ -159,10 +159,45 @@ def _lay_patches(network: "keras.Model", tokens: int) -> tuple[int, int]:
     return rows, columns
 
 
-def call_network(network: "keras.Model", tensor: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Return the output of a network with one input, whether that has a name or not, always in inference."""
+def embed_network(
+    network: "keras.Model",
+    name: str,
+    img_size: tuple[int, int],
+    border: str,
+    scaling: tuple[Sequence[float], Sequence[float]],
+    pool_output: Call | None = None,
+) -> tuple["keras.Model", str]:
+    """Return a frozen model of grey pixels that holds a network as one layer, always in inference mode.
+
+    Parameters
+    ----------
+    network : keras.Model
+        With one input, of one or three channels.
+    name : str
+    img_size, border
+        As for `preprocessing.prepare_pixels`.
+    scaling : (sequence of float, sequence of float)
+        Scale and offset of each channel.
+    pool_output : callable, optional
+        From the output of the network to that of the layer `POOLED`; the default is `pool`.
+
+    Returns
+    -------
+    features : keras.Model
+    map_layer : str
+        As of `Application.build`.
+    """
+    import keras
+
+    *size, channels = network.inputs[0].shape[1:]
+    scale, offset = (values[:channels] for values in scaling)
+    size = None if None in size else tuple(size)
+    inputs, scaled = prepare_pixels(img_size, scale, offset, border, size)
     named = isinstance(network.input, dict)
-    return network({name: tensor for name in network.input} if named else tensor, training=False)
+    output = network({key: scaled for key in network.input} if named else scaled, training=False)
+    model = keras.Model(inputs, (pool_output or pool)(output), name=name)
+    model.trainable = False
+    return model, last_spatial_layer(model)
 
 
 def _blocks(layer: "keras.layers.Layer") -> list["keras.layers.Layer"]:
@@ -176,18 +211,24 @@ def _has_scores(block: "keras.layers.Layer") -> bool:
     return "return_attention_scores" in inspect.signature(block.call).parameters
 
 
-def weighted_layers(model: "keras.Model") -> Iterator["keras.layers.Layer"]:
-    """Yield the layers with weights, from the input on; of a network inside the model, its own layers."""
+def list_layers(model: "keras.Model") -> Iterator["keras.layers.Layer"]:
+    """Yield the layers of a model from the input on; of a network or an encoder inside, its own layers."""
     import keras
 
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from weighted_layers(layer)
+            yield from list_layers(layer)
         elif _blocks(layer):
-            inner = [*_blocks(layer), *([layer.layer_norm] if hasattr(layer, "layer_norm") else [])]
-            yield from (block for block in inner if block.weights)
-        elif layer.weights:
+            yield from _blocks(layer)
+            if hasattr(layer, "layer_norm"):
+                yield layer.layer_norm
+        else:
             yield layer
+
+
+def weighted_layers(model: "keras.Model") -> list["keras.layers.Layer"]:
+    """Return those of `list_layers` that have weights."""
+    return [layer for layer in list_layers(model) if layer.weights]
 
 
 def pool(output: "keras.KerasTensor") -> "keras.KerasTensor":

@@ -1,7 +1,6 @@
 """Backbones of KerasHub, an optional package (`make hub`): transformers and convnets, from presets."""
 
 import functools
-import hashlib
 import importlib.util
 import json
 import re
@@ -10,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xray_helpers.models.graphs import call_network, count_patches, last_spatial_layer, pool
-from xray_helpers.models.preprocessing import PREPROCESSING, describe_preprocessing, prepare_pixels
+from xray_helpers.models.graphs import count_patches, embed_network, pool
+from xray_helpers.models.preprocessing import PREPROCESSING, describe_preprocessing
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import hash_of
 from xray_helpers.study.folders import from_root
+from xray_helpers.study.records import sha256_of
 
 if TYPE_CHECKING:
     import keras
@@ -102,7 +102,7 @@ class HubBackbone:
         if self.folder is None:
             return ["preset", where, self.pooling]
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        contents = [[path.relative_to(self.folder).as_posix(), _checksum(path)] for path in files]
+        contents = [[path.relative_to(self.folder).as_posix(), sha256_of(path)] for path in files]
         return ["preset", hash_of(contents), self.pooling]
 
     def describe(self, weights: str = "", normalization: str = "imagenet") -> dict[str, str]:
@@ -134,15 +134,11 @@ class HubBackbone:
         InputError
             If the preset cannot be read, or has no encoder of pictures.
         """
-        import keras
-
-        network, scale, offset = self._load()
+        network, *scaling = self._load()
         if normalization == "unit":
-            scale, offset = PREPROCESSING["unit"]
-        inputs, scaled = prepare_pixels(img_size, scale, offset, border, _fixed_size(network))
-        model = keras.Model(inputs, self._pool(network, call_network(network, scaled)), name=self.name)
-        model.trainable = False
-        return model, last_spatial_layer(model)
+            scaling = PREPROCESSING["unit"]
+        pooled = functools.partial(self._pool, network)
+        return embed_network(network, self.name, img_size, border, scaling, pooled)
 
     def _pool(self, network: "keras.Model", output: "keras.KerasTensor") -> "keras.KerasTensor":
         import keras
@@ -196,18 +192,7 @@ def _read_input(preset: str, folder: Path | None) -> _Input:
 
     file = folder / _HUGGING_FACE if folder else _fetch_from_hugging_face(preset)
     if file and file.is_file():
-        said = json.loads(file.read_text(encoding="utf-8"))
-        factor = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
-        normalise = said.get("do_normalize", True)
-        mean, std = said.get("image_mean", [0.5] * 3), said.get("image_std", [0.5] * 3)
-        mean, std = (mean, std) if normalise else ([0.0] * 3, [1.0] * 3)
-        side = said.get("crop_size") if said.get("do_center_crop", "crop_size" in said) else said.get("size")
-        sides = (side.get("height"), side.get("width")) if isinstance(side, dict) else (side, side)
-        return _Input(
-            [factor / one for one in std],
-            [-m / s for m, s in zip(mean, std, strict=True)],
-            sides if all(sides) else (),
-        )
+        return _parse_hugging_face(json.loads(file.read_text(encoding="utf-8")))
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(preset)
     except (FileNotFoundError, ValueError):  # the preset, or KerasHub for this kind of network, has none
@@ -216,6 +201,18 @@ def _read_input(preset: str, folder: Path | None) -> _Input:
         return _Input(*PREPROCESSING[_UNSTATED], stated=False)
     scale, offset = _per_channel(converter.scale, 1.0), _per_channel(converter.offset, 0.0)
     return _Input(scale, offset, tuple(converter.image_size or ()))
+
+
+def _parse_hugging_face(said: dict[str, Any]) -> _Input:
+    """Return the input that a ``preprocessor_config.json`` describes."""
+    factor = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
+    mean, std = [0.0] * 3, [1.0] * 3
+    if said.get("do_normalize", True):
+        mean, std = said.get("image_mean", [0.5] * 3), said.get("image_std", [0.5] * 3)
+    side = said.get("crop_size") if said.get("do_center_crop", "crop_size" in said) else said.get("size")
+    sides = (side.get("height"), side.get("width")) if isinstance(side, dict) else (side, side)
+    scale, offset = [factor / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+    return _Input(scale, offset, sides if all(sides) else ())
 
 
 def _fetch_from_hugging_face(preset: str) -> Path | None:
@@ -239,22 +236,12 @@ def _vision_part(network: "keras.Model") -> "keras.Model":
     return network
 
 
-def _fixed_size(network: "keras.Model") -> tuple[int, int] | None:
-    height, width = network.inputs[0].shape[1:3]
-    return (height, width) if height and width else None
-
-
 def _per_channel(values: Any, default: float) -> list[float]:
     """Return three values; a preset may state one for all channels, or none."""
     if values is None:
         return [default] * 3
     values = [values] if isinstance(values, int | float) else list(values)
     return [float(value) for value in (values * 3 if len(values) == 1 else values)]
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _stated_licence(folder: Path | None) -> str:

@@ -268,7 +268,6 @@ class ForwardPass:
         """Queue pictures (n, height, width), whose features `wait` will have written to rows of `store`."""
         self.seen += len(pictures)
         if not self.started:
-            self.started = True
             try:
                 self._start(self._asked)
             except RuntimeError as error:  # OpenVINO cannot convert every network

@@ -1,16 +1,17 @@
 """A user's own ``.keras`` file as a backbone: its features before the layers that decide."""
 
 import functools
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from xray_helpers.models.graphs import call_network, last_spatial_layer, pool
-from xray_helpers.models.preprocessing import POOLED, PREPROCESSING, describe_preprocessing, prepare_pixels
+from xray_helpers.models.graphs import embed_network
+from xray_helpers.models.head import load_model
+from xray_helpers.models.preprocessing import POOLED, PREPROCESSING, describe_preprocessing
 from xray_helpers.settings import InputError, nearest
 from xray_helpers.study.folders import from_root
+from xray_helpers.study.records import sha256_of
 
 if TYPE_CHECKING:
     import keras
@@ -70,8 +71,7 @@ class FileBackbone:
 
     def identify_weights(self, weights: str = "") -> list[str]:
         """Return the hash of the file, and the options."""
-        with open(self.locate_weights(), "rb") as handle:
-            return [hashlib.file_digest(handle, "sha256").hexdigest(), *map(str, self._options.items())]
+        return [sha256_of(self.locate_weights()), *map(str, self._options.items())]
 
     def describe(self, weights: str = "", normalization: str = "imagenet") -> dict[str, str]:
         """See `Backbone`."""
@@ -97,37 +97,17 @@ class FileBackbone:
         InputError
             If the file is refused, or does not take one picture of one or three channels.
         """
-        import keras
-
-        network = self._load()
-        *size, channels = network.input_shape[1:]
         key = "unit" if normalization == "unit" else self._options["preprocessing"]
-        scale, offset = (values[:channels] for values in PREPROCESSING[key])
-        size = None if None in size else tuple(size)
-        inputs, scaled = prepare_pixels(img_size, scale, offset, border, size)
-        model = keras.Model(inputs, pool(call_network(network, scaled)), name=self.name)
-        model.trainable = False
-        return model, last_spatial_layer(model)
+        return embed_network(self._load(), self.name, img_size, border, PREPROCESSING[key])
 
     def _load(self) -> "keras.Model":
         """Return the network up to the layer of the features, without the layers after it."""
         import keras
 
-        path = self.locate_weights()
-        try:
-            network = keras.saving.load_model(path, compile=False, safe_mode=True)
-            shape = network.input_shape
-        except Exception as error:  # Keras raises nearly every type
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise InputError(
-                f"The model {self.name}: {path.name} is refused: it is damaged, or would run code of its own "
-                f"({reason})."
-            ) from None
+        network = load_model(self.locate_weights())
+        shape = getattr(network, "input_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3):
-            raise InputError(
-                f"The model {self.name}: {path.name} takes an input of shape {shape}, not pictures of one or "
-                "three channels."
-            )
+            raise InputError(f"The model {self.name} takes {shape}, not pictures of one or three channels.")
         features = network.get_layer(self._choose_layer(network)).output
         return keras.Model(network.inputs, features, name="network")
 
