@@ -43,7 +43,7 @@ def test_bad_input_ends_in_one_sentence_and_status_2(root, tmp_path, make_images
 
 
 def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_images, monkeypatch):
-    from xray_helpers.runner import series
+    from xray_helpers.runner import preparation, series
     from xray_helpers.runner.options import RunOptions
     from xray_helpers.settings import InputError, build_settings
     from xray_helpers.study.files import read_json, write_json
@@ -52,23 +52,23 @@ def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_image
     make_images(tmp_path / "good" / "Fractured", 20, seed=4)
     make_images(tmp_path / "good" / "normal", 20, seed=5)
     settings = build_settings(name="s", data="good", weights="random", models=["VGG16"])
-    folder = open_study(series.prepare(settings))
-    assert series.prepare(settings).name == "s"  # the same again
+    folder = open_study(preparation.prepare(settings))
+    assert preparation.prepare(settings).name == "s"  # the same again
     with pytest.raises(InputError, match=r"other settings \(epochs\).*--overwrite"):
-        series.prepare(settings.model_copy(update={"epochs": 9}))
+        preparation.prepare(settings.model_copy(update={"epochs": 9}))
     (tmp_path / "reads.csv").write_text("path,reader,call\nelsewhere.png,A,1\n")
     with pytest.raises(InputError, match="names a test image"):
-        series.prepare(settings.model_copy(update={"readers": "reads.csv"}))
+        preparation.prepare(settings.model_copy(update={"readers": "reads.csv"}))
     (tmp_path / "other").symlink_to(tmp_path / "good")
     with pytest.raises(InputError, match=r"other settings \(data\)"):
-        series.prepare(settings.model_copy(update={"data": "other"}))
+        preparation.prepare(settings.model_copy(update={"data": "other"}))
     assert (folder / "study.json").exists()
     (folder / "study.yaml").write_text("funding: none")
     (folder / "ResNet50").mkdir()
     (folder / "ResNet50" / "02_train_model.ipynb").touch()
     steps = [{"name": "ResNet50/02_train_model", "writes": ["ResNet50/model.keras"]}]
     write_json(folder / "study.json", read_json(folder / "study.json") | {"steps": steps})
-    other = series.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
+    other = preparation.prepare(settings.model_copy(update={"epochs": 9}), overwrite=True)
     series.build_plan(other, RunOptions(), other)
     assert (folder / "study.yaml").read_text() == "funding: none"  # what a person wrote stays
     assert not (folder / "ResNet50").exists()  # what a model left that the study no longer has

@@ -7,6 +7,7 @@ import pytest
 from xray_helpers.models.inference import ForwardPass, InferenceBackend, choose_backend, study_backend
 from xray_helpers.models.quantization import Calibration, choose_images, judge
 from xray_helpers.reports.text import describe_engine
+from xray_helpers.runner.preparation import prepare
 from xray_helpers.settings import InputError, build_settings
 
 INT8 = InferenceBackend("openvino", "int8")
@@ -70,11 +71,13 @@ def test_one_image_a_source_calibrates_and_test_images_never():
     assert choose_images(manifest, 1) == choose_images(manifest, 1) != choose_images(manifest, 2)
 
 
-def test_without_nncf_a_sentence_says_what_to_install(monkeypatch):
+def test_without_nncf_a_sentence_says_what_to_install(monkeypatch, root):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name))
     with pytest.raises(InputError, match="needs NNCF, which is not installed: run `make int8`"):
         choose_backend("auto", "int8")
+    with pytest.raises(InputError, match="run `make int8`"):  # before any step has run
+        prepare(build_settings(name="s", data="phantoms", weights="random", precision="int8"))
 
 
 @pytest.fixture(scope="module")

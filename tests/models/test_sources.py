@@ -105,7 +105,7 @@ def test_sources_by_hand_are_checked(sources):
 
 def test_a_study_of_presets_keeps_the_weights_that_the_search_for_copies_uses(root, tmp_path, monkeypatch):
     from xray_helpers.models import backbones
-    from xray_helpers.runner.series import prepare
+    from xray_helpers.runner.preparation import prepare
 
     monkeypatch.setattr(backbones.HubBackbone, "locate_weights", lambda self, weights="": self.place)
     settings = build_settings(name="s", models=f"hub:{tmp_path}/vit", data="phantoms", weights="random")

@@ -172,6 +172,13 @@ def test_reports_ask_no_host_and_describe_their_pictures(study):
             assert re.search(r'alt="[^"]{10,}"', picture), (report, picture[-200:])
 
 
+def test_a_report_on_training_begins_with_how_it_ended(study):
+    for report in study.glob("*/02_train_model.html"):
+        verdict = re.search(r'<p class="verdict">(.*?)</p>', report.read_text())[1]
+        assert verdict.startswith(f"{report.parent.name} "), verdict
+        assert "is kept, with validation loss" in verdict
+
+
 def test_the_banner_of_random_weights_is_in_every_notebook(study):
     for report in study.rglob("0*.html"):
         assert "no ImageNet weights were used" in report.read_text(), report

@@ -349,7 +349,7 @@ def test_a_lost_kernel_is_tried_once_more_and_then_reported(study):
 
 
 def test_a_folder_with_nothing_but_the_traces_of_a_start_is_empty(tmp_path):
-    from xray_helpers.runner.series import is_empty
+    from xray_helpers.runner.preparation import is_empty
 
     assert is_empty(tmp_path / "nowhere")
     for name in (".lock", "log-2026-01-01_10-00-00.log", "study.yaml"):

@@ -8,7 +8,7 @@ from weight_files import write_numbers
 
 from xray_helpers.models.backbones import BACKBONES
 from xray_helpers.runner.graph import build_steps
-from xray_helpers.runner.series import _check_folder
+from xray_helpers.runner.preparation import _check_folder
 from xray_helpers.runner.steps import step_inputs
 from xray_helpers.settings import TUNING, InputError, build_settings
 from xray_helpers.study.folders import open_study, shareable

@@ -15,31 +15,17 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from xray_helpers.data.listing import list_data
-from xray_helpers.evaluation.readers import load_reads
-from xray_helpers.models.backbones import OWN, get_backbone, resolve_weights
 from xray_helpers.runner.executors import count_jobs, open_executor
 from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
 from xray_helpers.runner.options import RunOptions
+from xray_helpers.runner.preparation import prepare
 from xray_helpers.runner.scheduler import Plan, Scheduler, write_studies
-from xray_helpers.runner.steps import resolve_settings, why_rerun
+from xray_helpers.runner.steps import why_rerun
 from xray_helpers.runner.worker import DISK, describe_os_error
-from xray_helpers.settings import TUNING, InputError, Settings
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.cache import cache_folder
 from xray_helpers.study.files import hash_of, read_csv, read_json, sweep_partials, write_json
-from xray_helpers.study.folders import (
-    ANSWERS,
-    RUN,
-    from_root,
-    is_private_source,
-    local_path,
-    open_study,
-    redact,
-    resolve_path,
-    resolve_source,
-    shareable,
-    study_folder,
-    with_local_sources,
-)
+from xray_helpers.study.folders import RUN, open_study, redact, shareable, study_folder
 from xray_helpers.study.machine import now, provenance
 
 log = logging.getLogger("xray_helpers")
@@ -86,74 +72,6 @@ def run_study(settings: Settings, *, running: RunOptions | None = None, overwrit
         write_studies()
         _log_results(folder)
     return index
-
-
-def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
-    """Check everything that can be checked without TensorFlow, and return the settings with `auto` resolved.
-
-    Raises
-    ------
-    InputError
-        For unknown models, missing data or weights, one class only, or a folder of another study.
-    """
-    folder = study_folder(settings.name)
-    settings = with_local_sources(folder, settings)
-    backbones = [get_backbone(name, settings) for name in settings.models]
-    for backbone in backbones:
-        backbone.check_size(settings.img_size)
-    settled = resolve_settings(settings) or settings
-    place = {key: local_path(folder, key, getattr(settled, key)) for key in ("data", "weights")}
-    listing = list_data(place["data"], settings.patient_pattern)
-    if settings.readers:
-        load_reads(from_root(settings.readers), listing.table["path"])
-    weights = resolve_weights(place["weights"], settings.models, settings)
-    for licence in dict.fromkeys(one.licence for one in backbones if "bind" in one.licence):
-        print(f"Weights under a licence that binds you: {licence}.")
-    weights = place["weights"] if weights == OWN else weights  # the search for same-source images uses them
-    settings = settings.model_copy(update={"data": place["data"], "weights": weights})
-    if (folder / ANSWERS).exists():
-        from xray_helpers.reports.checklist import read_answers
-
-        read_answers(folder)
-    _check_folder(folder, settings, overwrite)
-    return settings
-
-
-def _check_folder(folder: Path, settings: Settings, overwrite: bool) -> None:
-    if is_empty(folder):
-        return
-    advice = "choose another --name"
-    if not (folder / "study.json").exists() and not (folder / "local.json").exists():
-        raise InputError(f"reports/{folder.name} holds files that are no study: {advice}.")
-    stored = read_json(folder / "study.json", default={"settings": shareable(settings)})["settings"]
-    default = Settings().model_dump(mode="json")  # what an earlier version did not store
-    changed = [key for key, value in shareable(settings).items() if stored.get(key, default[key]) != value]
-    if not settings.tuning_epochs and not stored.get("fine_tune_epochs") and "recipe" not in changed:
-        changed = [key for key in changed if key not in TUNING]
-    private = read_json(folder / "local.json", default={})
-    changed += [
-        key
-        for key in ("data", "weights")
-        if key in private and key not in changed and private[key] != resolve_path(key, getattr(settings, key))
-    ]
-    places = private.get("sources", {})
-    moved = [
-        name
-        for name, place in settings.sources.items()
-        if is_private_source(place) and resolve_source(places.get(name, place)) != resolve_source(place)
-    ]
-    changed += [f"the source of {name}" for name in moved]
-    if changed and not overwrite:
-        raise InputError(
-            f"reports/{folder.name} is a study with other settings ({', '.join(changed)}): {advice}, or "
-            "add --overwrite."
-        )
-
-
-def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing but what a stopped run, or a person, left there."""
-    begun = (".", "log-", ANSWERS)
-    return not folder.exists() or all(path.name.startswith(begun) for path in folder.iterdir())
 
 
 def build_plan(settings: Settings, running: RunOptions, asked: Settings, prefix: str = "") -> Plan:

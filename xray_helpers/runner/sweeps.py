@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xray_helpers.runner.options import RunOptions, split_run_options
+from xray_helpers.runner.preparation import is_empty, prepare
 from xray_helpers.runner.ranking import describe_best, rank, tabulate
 from xray_helpers.runner.scheduler import write_studies
 from xray_helpers.runner.series import (
     build_plan,
     finish_study,
-    is_empty,
     locking,
     logging_to,
-    prepare,
     report_disk_errors,
     run_plans,
 )
