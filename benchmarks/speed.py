@@ -293,9 +293,10 @@ def measure_model(
     n, test = (table["split"] == "train").sum(), (table["split"] == "test").sum()
     y_test = table.loc[table["split"] == "test", "y_true"].to_numpy()
     own = weights_of(name, weights)
-    network = get_backbone(name).build((SIDE, SIDE), own)[0]
+    backbone = get_backbone(name)
+    network = backbone.build((SIDE, SIDE), own)[0]
     forward, apart = fresh_forward(network, engine)
-    key = extractor_key(name, (SIDE, SIDE), own, "imagenet", engine)
+    key = extractor_key(backbone, (SIDE, SIDE), own, "imagenet", engine)
     base = base_of(name, own) if set(rows) & {"a", "b"} else None
 
     def project(views: int, *, cold: bool) -> tuple[np.ndarray, np.ndarray]:
