@@ -1,72 +1,17 @@
-"""The parameters of a study, validated once, their profiles, and the names of the classes."""
+"""The parameters of a study, each checked."""
 
-import difflib
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-POSITIVE = "Fractured"
-NEGATIVE = "Non-Fractured"
-CLASS_NAMES = (NEGATIVE, POSITIVE)  # in the order of y_true: the positive class is 1
-SPLITS = ("train", "validation", "test")
-VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
+from xray_helpers.settings.names import VALIDATION, check_model_name, read_list, split_model
+
 RECIPE_EPOCHS = {"frozen": 0, "finetune": 10}  # of fine-tuning, where none are given
-MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
-_TAKEN = (VALIDATION, "lab", "figures", "models", "local")  # names in a study that are no models
 TUNING = (  # parameters without effect where nothing is fine-tuned
     *("fine_tune_from", "fine_tune_learning_rate", "layer_decay", "warmup", "label_smoothing", "ema_epochs"),
 )
-_current_names = list(CLASS_NAMES)
-
-
-def class_names() -> tuple[str, str]:
-    """Return the current study's own names of the negative and the positive class."""
-    return _current_names[0], _current_names[1]
-
-
-def set_class_names(names: Sequence[str]) -> None:
-    """Set what `class_names` returns in this process."""
-    _current_names[:] = names
-
-
-class InputError(Exception):
-    """An error that the user can fix: one sentence that says what is wrong, where, and what to do."""
-
-
-def read_list(value: Any) -> Any:
-    """Split a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; return any other value unchanged."""
-    if not isinstance(value, str):
-        return value
-    value = value.strip()
-    if value[:1] + value[-1:] in ("[]", "()"):
-        value = value[1:-1]
-    parts = [part.strip().strip("\"'") for part in value.split(",")]
-    return parts if any(parts) else []
-
-
-def split_model(text: str) -> tuple[str, str]:
-    """Return the name of a model, and where it comes from; empty for those of ``keras.applications``.
-
-    ``hub:PRESET``, ``hub:FOLDER`` and ``file:PATH.keras`` are called after the preset, folder or file;
-    ``NAME=hub:FOLDER`` gives another name. The name is also that of the model's folder in the study.
-    """
-    found = re.fullmatch(r"(?:([^=:]*?)\s*=\s*)?(hub|file):\s*(.+)", text.strip())
-    if not found:
-        return text.strip(), ""
-    name, kind, place = found.groups()
-    last = place.partition("?")[0].rstrip("/").split("/")[-1]
-    name = name or (last.removesuffix(".keras") if kind == "file" else last)
-    _check_name(name)
-    return name, f"{kind}:{place}"
-
-
-def _check_name(name: str) -> None:
-    """Raise `ValueError` for a name of a model that cannot be that of its folder and of its network."""
-    if name in _TAKEN or not re.fullmatch(r"[A-Za-z0-9][\w.-]*(?<!\.(json|html|yaml))", name, re.ASCII):
-        raise ValueError(f"a model cannot be called {name!r}: give it another name, as in NAME=hub:FOLDER")
 
 
 class Settings(BaseModel):
@@ -283,7 +228,7 @@ class Settings(BaseModel):
             if names.count(name) > 1 and any(source for other, source in pairs if other == name):
                 raise ValueError(f"two models are called {name!r}: name one, as in {name}_2=hub:FOLDER")
         for name, source in (values.get("sources") or {}).items():
-            _check_name(str(name))
+            check_model_name(str(name))
             if source != "local" and not re.match(r"(hub|file):.", str(source)):
                 raise ValueError(f"the source of {name} must begin with hub: or file:")
         sources = {**(values.get("sources") or {}), **{name: source for name, source in pairs if source}}
@@ -324,77 +269,3 @@ class Settings(BaseModel):
         if value and groups < 1:
             raise ValueError("needs one group in parentheses: the patient")
         return value
-
-
-PROFILES: dict[str, dict[str, Any]] = {
-    "quick": {},
-    "full": {"use_subset": 1.0, "epochs": 50, "threshold_rule": "sensitivity"},
-    "smoke": {"use_subset": 0.01, "epochs": 1},
-    "eager": {"eager": True},
-    "demo": {
-        "data": "phantoms",
-        "img_size": (128, 128),
-        "use_subset": 1.0,
-        "epochs": 20,
-        "patience": 5,
-        "repeats": 1,
-        "maps": 60,
-        "weights": "auto",
-    },
-}
-
-
-def nearest(word: str, known: Any) -> str:
-    """Return ``"; did you mean X?"`` with the most similar known word, or an empty string if none is."""
-    lower = {name.lower(): name for name in known}
-    match = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
-    return f"; did you mean {lower[match[0]]}?" if match else ""
-
-
-def build_settings(profile: str = "quick", **values: Any) -> Settings:
-    """Build the settings of a study from a profile and the values that override it.
-
-    Parameters
-    ----------
-    profile : str
-        One of `PROFILES`.
-    **values
-        Parameters by name, as Python values or as text from the command line.
-
-    Raises
-    ------
-    InputError
-        For an unknown profile or parameter (naming the most similar known one), a wrong type, or a value
-        out of range.
-    """
-    if profile not in PROFILES:
-        suggestion = nearest(profile, PROFILES) or "."
-        raise InputError(f"There is no profile {profile!r}{suggestion} Known: {', '.join(PROFILES)}.")
-    check_names(values)
-    return validate(Settings, {"name": profile} | PROFILES[profile] | values)
-
-
-def validate(model: type[BaseModel], values: dict[str, Any]) -> Any:
-    """Build a pydantic model; raise `InputError` with one sentence about the first invalid value."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        whole = "primary_model" if "one of the study's models" in first["msg"] else "models"
-        field = str(first["loc"][0]) if first["loc"] else whole
-        why = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-        raise InputError(
-            f"{field} = {values.get(field)!r} cannot be used: {why} ({field}: "
-            f"{model.model_fields[field].description})."
-        ) from None
-
-
-def check_names(names: Any, *, known: Any = (), where: str = "") -> None:
-    """Raise `InputError` for the first name that is not a parameter, naming the most similar one."""
-    known = {*Settings.model_fields, *known}
-    for name in names:
-        if name not in known:
-            suggestion = nearest(name, known) or "."
-            raise InputError(
-                f"There is no parameter {name!r}{where}{suggestion} Known: {', '.join(sorted(known))}."
-            )

@@ -1,0 +1,39 @@
+"""The parameters of a study, validated once, their profiles, and the names of the classes."""
+
+from xray_helpers.settings.names import (
+    CLASS_NAMES,
+    MIN_GROUPS,
+    NEGATIVE,
+    POSITIVE,
+    SPLITS,
+    VALIDATION,
+    InputError,
+    class_names,
+    read_list,
+    set_class_names,
+    split_model,
+)
+from xray_helpers.settings.parameters import RECIPE_EPOCHS, TUNING, Settings
+from xray_helpers.settings.profiles import PROFILES, build_settings, check_names, nearest, validate
+
+__all__ = [
+    "CLASS_NAMES",
+    "MIN_GROUPS",
+    "NEGATIVE",
+    "POSITIVE",
+    "PROFILES",
+    "RECIPE_EPOCHS",
+    "SPLITS",
+    "TUNING",
+    "VALIDATION",
+    "InputError",
+    "Settings",
+    "build_settings",
+    "check_names",
+    "class_names",
+    "nearest",
+    "read_list",
+    "set_class_names",
+    "split_model",
+    "validate",
+]
