@@ -137,6 +137,33 @@ def demo(**options: object) -> None:
 
 
 @main.command()
+@click.argument("study", metavar="STUDY")
+@click.option("--data", metavar="DIR|CSV", default="local", help="The set; phantoms:hospital-b to try it.")
+@click.option("--name", metavar="NAME", default="", help="Of the set; by default that of its folder.")
+@click.option("--patient-pattern", default="", help="Regular expression on the path; group 1: the patient.")
+@click.option("--keep-shared", is_flag=True, help="Count images that the study was trained on as well.")
+@_PAIRS
+@_JOBS
+@_ON
+def external(study: str, pairs: tuple[str, ...], **options: object) -> None:
+    """Test the trained models of a study, unchanged, on a set from elsewhere."""
+    from xray_helpers.runner.external import run_external
+
+    given = {key: value for key in ("jobs", "on") if (value := options.pop(key)) is not None}
+    values, running = split_run_options(given | parse_assignments(pairs))
+    if values:
+        raise InputError(
+            f"{next(iter(values))} is a parameter of the study, which an external test does not change: "
+            "give -p only for how it is run."
+        )
+    page, error = run_external(study, running=build_run_options(**running), **options)
+    click.echo(os.path.relpath(page))
+    if error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("data", metavar="DIR|CSV")
 @click.option("--out", metavar="FOLDER", help="For the page and the tables; by default reports/audit-NAME.")
 @click.option("--weights", default="auto", show_default=True, help="Of MobileNetV2: auto, random or a path.")

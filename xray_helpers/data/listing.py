@@ -12,7 +12,7 @@ from xray_helpers.data.tables import ABNORMAL, Listing, join_table, list_csv
 from xray_helpers.images.patient_names import word_key
 from xray_helpers.images.radiographs import SUFFIXES, escape_name, looks_like_picture
 from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, InputError
-from xray_helpers.study.folders import PHANTOMS, from_root
+from xray_helpers.study.folders import from_root, is_phantoms
 from xray_helpers.synthetic.dataset import demo_phantoms
 
 MIN_PER_CLASS = 10  # readable images; fewer cannot be split into three parts
@@ -38,11 +38,11 @@ def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) ->
     InputError
         No such place, no images, one class only, or labels that cannot be understood.
     """
-    source = demo_phantoms() if data == PHANTOMS else from_root(data)
+    source = demo_phantoms(data) if is_phantoms(data) else from_root(data)
     if source.is_dir():
         listing = _list_folder(source, labelled=labelled)
     elif source.is_file() and source.suffix.lower() in (".csv", ".tsv", ".txt"):
-        listing = list_csv(source)
+        listing = list_csv(source, labelled=labelled)
     else:
         raise InputError(f"There is no folder or CSV {source.name!r} at {source}: check --data.")
     table = listing.table

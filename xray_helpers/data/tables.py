@@ -55,10 +55,15 @@ class Listing(NamedTuple):
     class_names: tuple[str, str] = CLASS_NAMES
 
 
-def list_csv(csv: Path) -> Listing:
-    """Return what a table with the columns path and label lists; see `listing.list_data`."""
+def list_csv(csv: Path, *, labelled: bool = True) -> Listing:
+    """Return what a table with the columns path and label lists; see `listing.list_data`.
+
+    Unless it has to be `labelled`, the column label may be missing.
+    """
     read = read_user_table(csv)
     notes, table = list(read.notes), _to_frame(read)
+    if not labelled and "label" not in table.columns:
+        table["label"] = pd.Series(pd.NA, index=table.index, dtype="string")
     missing = {"path", "label"} - set(table.columns)
     if missing:
         raise InputError(

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "backbones": ["describe_backbone", "embedder_weights"],
         "baseline": ["predict_baseline"],
+        "external": ["check_unchanged", "join_predictions", "open_models", "study_embedder", "test_models"],
         "features": [
             "backend_record",
             "build_embedder",

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "calibration": ["plot_band", "plot_decision_curve", "plot_reliability"],
         "curves": ["plot_history", "plot_operating_points", "plot_roc_models", "plot_roc_parts"],
+        "external": ["plot_external_scores", "plot_gain", "plot_local_curve", "plot_probabilities"],
         "data": ["plot_class_balance", "plot_intensities", "plot_sizes"],
         "images": ["plot_groups", "plot_radiographs", "plot_sample_predictions"],
         "intervals": ["plot_forest", "plot_ranking", "plot_spread"],

@@ -158,7 +158,7 @@ def run_plans(
     if jobs < running.jobs:
         log.info("%d steps at once, not %d: there is no memory for more (see memory).", jobs, running.jobs)
     for plan in plans:
-        write_json(plan.folder / "study.json", plan.state)
+        plan.write_state()
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
     try:
         on_study_end()

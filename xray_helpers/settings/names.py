@@ -10,7 +10,7 @@ CLASS_NAMES = (NEGATIVE, POSITIVE)  # in the order of y_true: the positive class
 SPLITS = ("train", "validation", "test")
 VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
 MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
-TAKEN = (VALIDATION, "lab", "figures", "models", "local")  # names in a study that are no models
+TAKEN = (VALIDATION, "lab", "figures", "models", "local", "external")  # names in a study that are no models
 _current_names = list(CLASS_NAMES)
 
 

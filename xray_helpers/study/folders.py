@@ -13,6 +13,7 @@ from xray_helpers.study.machine import provenance
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
+EXTERNAL = "external"  # in a study: a folder for each set from elsewhere that it was tested on
 ANSWERS = "study.yaml"  # what a user states about a study
 RUN = ".run.json"  # in a study while a command runs it: which process; touched as its heartbeat
 SWEEP = "sweep.json"  # in the folder of a sweep: its points and studies
@@ -101,7 +102,12 @@ def write_class_names(folder: Path, names: tuple[str, str]) -> None:
 def is_private(key: str, value: str) -> bool:
     """Return whether the value of `data` or `weights` is a path on this machine."""
     keywords = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto", "own")}
-    return value not in keywords[key]
+    return value not in keywords[key] and not (key == "data" and is_phantoms(value))
+
+
+def is_phantoms(data: str) -> bool:
+    """Return whether the value of `data` means synthetic radiographs, such as ``phantoms:hospital-b``."""
+    return data == PHANTOMS or data.startswith(f"{PHANTOMS}:")
 
 
 def resolve_path(key: str, value: str) -> str:
@@ -194,7 +200,8 @@ def redact(text: str, study: Path | None = None) -> str:
     sources = {
         f"source of {name}": resolve_source(place)[0] for name, place in local.get("sources", {}).items()
     }
-    places = {key: path for key, path in local.items() if isinstance(path, str)} | sources
+    elsewhere = {f"external {name}": place for name, place in local.get(EXTERNAL, {}).items()}
+    places = {key: path for key, path in local.items() if isinstance(path, str)} | sources | elsewhere
     names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}
     names |= {
         str(root()): "[project]",
