@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "name_manufacturers",
             "score_by_distance",
             "tell_apart",
+            "unlike_table",
         ],
         "comparison": [
             "BASELINE",

@@ -63,9 +63,10 @@ def compare_case_mix(
     if labelled:
         truth = [(part["y_true"] == 1, part) for part in (internal, external)]
         rows.append(_share("class", class_names()[1], *truth))
-    columns = [name for name in subgroup_columns(internal) if name in external and name not in NUMBERS]
-    columns += [name for name in subgroup_columns(external) if name in internal and name not in columns]
-    for column in [name for name in columns if name not in NUMBERS]:
+    columns = dict.fromkeys([*subgroup_columns(internal), *subgroup_columns(external)])
+    for column in columns:
+        if column in NUMBERS or not all(_is_stated(part, column) for part in (internal, external)):
+            continue
         values = [name_subgroups(part[column]) for part in (internal, external)]
         counted = pd.concat(values).value_counts()
         for value in counted.index[:_CATEGORIES]:
@@ -75,6 +76,11 @@ def compare_case_mix(
         if column in internal and column in external:
             rows.append(_mean(title, *((part[column].astype(float), part) for part in (internal, external))))
     return build_table(rows, _COLUMNS)
+
+
+def _is_stated(part: pd.DataFrame, column: str) -> bool:
+    """Return whether a column says something of at least half of the images."""
+    return column in part and part[column].notna().mean() >= 0.5
 
 
 def name_manufacturers(found: pd.Series) -> pd.Series:
@@ -163,6 +169,20 @@ def compare_unlike(internal: pd.DataFrame, external: pd.DataFrame) -> pd.DataFra
             entry = {"unlike": share["value"], "ci_low": share["ci_low"], "ci_high": share["ci_high"]}
             rows.append({"images": name} | entry | counts)
     return build_table(rows, ("images", "unlike", "ci_low", "ci_high", "n", "n_groups"))
+
+
+def unlike_table(unlike: dict[str, pd.DataFrame]) -> list[dict[str, str]]:
+    """Return the tables of `compare_unlike` as text, one row per model and set."""
+    return [
+        {
+            "model": model,
+            "images": row["images"],
+            "unlike the training images": describe(row | {"value": row["unlike"]}, 3),
+            "n": f"{row['n']} in {row['n_groups']} groups",
+        }
+        for model, table in unlike.items()
+        for row in table.to_dict("records")
+    ]
 
 
 def tell_apart(

@@ -28,7 +28,7 @@ from xray_helpers.evaluation.intervals import (
 )
 from xray_helpers.evaluation.metrics import compute_metrics
 from xray_helpers.evaluation.thresholds import choose_threshold
-from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN
+from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, compare_to_bound
 from xray_helpers.study.seeds import derive_seed
 
 FOLDS = 5
@@ -284,11 +284,11 @@ def describe_difference(model: str, gaps: pd.DataFrame, scores: pd.DataFrame) ->
         title, state = TITLES[gap["score"]], judge_difference(gap)
         entry = describe_signed(gap | {"value": gap["gap"]})
         if state == SHOWN:
-            told.append(f"{title} is lower than on the study's own test part ({entry})")
+            told.append(f"{title} is lower than on the study's own test part: {entry}")
         elif state == RULED_OUT:
-            told.append(f"{title} is not lower by {MARGIN:g} or more ({entry})")
+            told.append(f"{title} is not lower by {MARGIN:g} or more: {entry}")
         else:
-            told.append(f"whether {title} is lower is not known ({entry})")
+            told.append(f"whether {title} is lower is not known: {entry}")
     sentence = "; ".join(told)
     return f"{text}. {sentence[:1].upper()}{sentence[1:]}."
 
@@ -299,26 +299,27 @@ def describe_signed(entry: dict[str, Any]) -> str:
     if value is None or pd.isna(value):
         return f"not defined: {entry.get('reason') or 'not known'}"
     if low is None or pd.isna(low):
-        return f"{value:+.2f}, no interval: {entry.get('reason') or TOO_FEW}"
-    return f"{value:+.2f}, {low:+.2f} to {high:+.2f}"
+        return f"{value:+.2f} (no interval: {entry.get('reason') or TOO_FEW})"
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def describe_loss(loss: pd.DataFrame) -> str:
-    """Return what of the loss a threshold could win back, in a sentence."""
+    """Return what is lost, and what of it another threshold could win back, in sentences."""
     rows = {row["what"]: unflatten_entry(row, "balanced_accuracy") for row in loss.to_dict("records")}
     lost = rows["lost"]
+    shown = "is lost there" if is_above_zero(lost) else "is lost there, which is not shown to be above 0"
+    text = f"Of balanced accuracy {describe(lost)} {shown}."
     if "lost by the threshold" not in rows:
-        return "There are too few groups of a class to choose a threshold there."
-    by_threshold, by_order = rows["lost by the threshold"], rows["lost by the order"]
-    words = (
-        f"Of {describe_signed(lost)} balanced accuracy lost, {describe_signed(by_threshold)} are lost by the "
-        f"threshold, which another would win back, and {describe_signed(by_order)} by the order of images, "
-        "which no threshold can"
-    )
-    shown = [
-        name
-        for name, entry in (("the threshold", by_threshold), ("the order", by_order))
-        if entry["ci_low"] is not None and entry["ci_low"] > 0
-    ]
-    verdict = f"a loss by {' and by '.join(shown)} is shown" if shown else "neither is shown"
-    return f"{words}; {verdict}."
+        return f"{text} There are too few groups of a class to choose a threshold there."
+    parts = []
+    for name, can in (("threshold", "another would win that back"), ("order", "no threshold can")):
+        entry = rows[f"lost by the {name}"]
+        told = "" if is_above_zero(entry) else ", not shown to be above 0"
+        what = "the threshold" if name == "threshold" else "the order of images"
+        parts.append(f"{what} loses {describe(entry)}{told} ({can})")
+    return f"{text} Of this {', and '.join(parts)}."
+
+
+def is_above_zero(entry: dict[str, Any]) -> bool:
+    """Return whether the whole interval lies above 0."""
+    return compare_to_bound(entry, 0.0) == SHOWN

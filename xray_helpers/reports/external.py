@@ -70,9 +70,10 @@ def build_shared_strips(
     table: pd.DataFrame,
     read_study: Callable[[list[str]], list],
     read_external: Callable[[list[str]], list],
+    pairs: pd.DataFrame,
     most: int = 4,
 ) -> list[tuple]:
-    """Return the rows of `images.plot_groups`: images that the study shares, each beside the external one.
+    """Return the rows of `images.plot_groups`: images of the study, each beside the external one like it.
 
     Parameters
     ----------
@@ -80,13 +81,19 @@ def build_shared_strips(
         Of `external.group_external`.
     read_study, read_external : callable
         Return the pictures of a list of paths of the study, and of the external set.
+    pairs : DataFrame
+        study, external, correlation: those for a person to look at, most alike first.
     most : int
+        Of the shared ones, and of the pairs.
     """
     strips = []
     shared = table[table["shared_part"].notna() & (table["status"] == "used")]
     for row in shared.drop_duplicates("shared_with").head(most).itertuples():
         pictures = [*read_study([row.shared_with]), *read_external([row.path])]
-        strips.append((f"shared with {row.shared_part}", pictures, [row.shared_part, "external"]))
+        strips.append((f"shared with {row.shared_part}", pictures, ["study", "external"]))
+    for row in pairs.head(most).itertuples():
+        pictures = [*read_study([row.study]), *read_external([row.external])]
+        strips.append((f"to look at: {row.correlation:.2f}", pictures, ["study", "external"]))
     return strips
 
 

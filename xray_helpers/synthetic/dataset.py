@@ -21,8 +21,8 @@ from xray_helpers.synthetic.limb import DEVICE, FRACTURE_TYPES, Device, build_pa
 VERSION = 1  # part of the cache's name: raise it when the pictures change, here or in `limb`
 DEMO_MIX = (0.03, 0.05, 0.06, 0.43, 0.43)  # of `FRACTURE_TYPES`: many that random features can detect
 VIEW_COUNTS, VIEW_SHARES = (1, 2, 3, 4), (0.3, 0.4, 0.2, 0.1)
-# harder rays, fewer of them, more scatter, a darker display, tight collimation
-DEVICE_B = Device(0.75, 0.62, (0.7, 1.1), (0.2, 0.35), (4.0, 4.5), (1.1, 1.4), 0.15, (0.62, 0.86))
+# harder rays, fewer of them, more scatter and blur, a brighter display, tight collimation
+DEVICE_B = Device(0.7, 0.42, (1.1, 1.7), (0.3, 0.5), (2.7, 3.2), (0.55, 0.75), 0.12, (0.6, 0.85))
 _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
@@ -41,7 +41,7 @@ class Hospital(NamedTuple):
 
 HOME = Hospital()
 HOSPITALS = {
-    "hospital-b": Hospital(DEVICE_B, 0.22, (0.08, 0.12, 0.12, 0.34, 0.34), (320, 240), "b", 420, 0, 11)
+    "hospital-b": Hospital(DEVICE_B, 0.22, (0.16, 0.24, 0.2, 0.2, 0.2), (320, 240), "b", 420, 0, 11)
 }
 
 
