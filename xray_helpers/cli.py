@@ -261,16 +261,16 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
 @click.argument("files", nargs=-1, required=True)
 @click.option("--csv", "csv", metavar="OUT", help="Also write the results to a file.")
 def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> None:
-    """Classify files, or every file of a folder, by a trained model. For research only."""
+    """Classify files, or those of a folder or table, by a trained model. For research only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from xray_helpers.interactive.reading_room import describe_decision_rule
-    from xray_helpers.models.prediction import guard_formulas, predict_files
+    from xray_helpers.models.prediction import guard_formulas, predict_and_score
     from xray_helpers.study.files import write_csv
     from xray_helpers.study.folders import find_study, read_class_names
 
     folder = find_study(study)
     positive = read_class_names(folder)[1]
-    table = predict_files(folder, model, files)
+    table, score = predict_and_score(folder, model, files)
     for row in table.itertuples():
         if row.reason:
             click.echo(f"{row.file}: not read: it {row.reason}")
@@ -280,6 +280,8 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
             click.echo(f"{line}. {row.warning}" if row.warning else line)
     if (folder / model / "metrics.json").exists():
         click.echo(describe_decision_rule(folder, model))
+    if score:
+        click.echo(score)
     click.echo("For research. Not a medical device; not for diagnosis.")
     if csv:
         click.echo(os.path.relpath(write_csv(Path(csv), table.assign(file=guard_formulas(table["file"])))))

@@ -122,13 +122,15 @@ def _flatten(where: str, entry: dict[str, Any], n: int) -> dict[str, Any]:
 
 def case_mix_table(case_mix: pd.DataFrame) -> list[dict[str, str]]:
     """Return the case mix as text, what differs most first within each property."""
-    rows = []
+    rows, same = [], {where: len(set(case_mix[f"{where}_n"])) == 1 for where in ("study", "there")}
     for row in case_mix.to_dict("records"):
         digits = 2 if max(abs(row["study"]), abs(row["there"]), 0) < 10 else 0
         cells = {}
         for where, title in (("study", "study"), ("there", "there")):
             entry = {"value": row[where], "ci_low": row[f"{where}_low"], "ci_high": row[f"{where}_high"]}
-            cells[title] = f"{describe(entry, digits)}, n = {row[f'{where}_n']:.0f}"
+            n = row[f"{where}_n"]
+            name, told = (f"{title}, n = {n}", "") if same[where] else (title, f", n = {n}")
+            cells[name] = describe(entry, digits) + told
         name = row["property"] if row["value"] == "mean" else f"{row['property']} = {row['value']}"
         smd = "" if pd.isna(row["smd"]) else f"{row['smd']:+.2f}"
         rows.append({"property": name} | cells | {"standardised difference": smd})

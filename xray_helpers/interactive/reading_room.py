@@ -35,7 +35,7 @@ from xray_helpers.interactive.components import (
     table,
     write_caption,
 )
-from xray_helpers.models.prediction import Reader, guard_formulas
+from xray_helpers.models.prediction import Reader, guard_formulas, join_warnings
 from xray_helpers.settings import InputError, class_names
 from xray_helpers.study.files import read_csv, read_json
 from xray_helpers.study.folders import read_class_names
@@ -177,7 +177,8 @@ def evaluate_files(
             answers.append(row | {"answer": "no picture", "reason": f"it {error}"})
             continue
         found = reader.predict([picture])[0]
-        row |= {key: found[key] for key in ("probability", "decision", "warning")}
+        row |= {key: found[key] for key in ("probability", "decision")}
+        row["warning"] = join_warnings(reader.recognise(picture), found["warning"])
         row |= {"answer": "abstains" if found["uncertain"] else found["decision"]}
         row |= {"pixels": picture.pixels, "map": None}
         if cam is not None:

@@ -7,18 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers.data.listing import list_files
 from xray_helpers.data.manifest import reading_of
 from xray_helpers.images.pixels import resize
-from xray_helpers.images.radiographs import (
-    ImageFolder,
-    Radiograph,
-    UnreadableError,
-    check_picture,
-    escape_name,
-)
+from xray_helpers.images.radiographs import ImageFolder, Radiograph, UnreadableError, check_picture
 from xray_helpers.models.head import load_model, quiet_stderr
+from xray_helpers.models.labelled import list_given, score_labelled
 from xray_helpers.models.out_of_distribution import OODDetector, build_feature_model, feature_distance
+from xray_helpers.same_source.known import KnownImages
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
 from xray_helpers.study.folders import read_class_names
@@ -27,6 +22,11 @@ _BATCH = 32
 
 
 def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame:
+    """Return the first result of `predict_and_score`."""
+    return predict_and_score(study, model, files)[0]
+
+
+def predict_and_score(study: Path, model: str, files: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """Predict files by a model of a study, at the threshold that the study chose.
 
     Parameters
@@ -34,13 +34,16 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     study : Path
     model : str
     files : sequence of str
-        Files, or folders whose files are all listed.
+        Files, folders whose files are all listed, or tables with the column path.
 
     Returns
     -------
-    DataFrame
+    table : DataFrame
         One row per file: file, probability (of Fractured), decision (empty if the model abstains), threshold,
-        warning (images unlike the training images, notes on the file), reason (why there is no probability).
+        warning (images unlike the training images, or among them, notes on the file), reason (why there is no
+        probability).
+    score : str
+        In a sentence how good the answers are, of `labelled.score_labelled`; empty without labels.
 
     Raises
     ------
@@ -52,15 +55,22 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     reader = Reader(study, model)
     rows = []
     for given in files:
-        for folder, name, reason in list_files(Path(given)):
-            shown = f"{given.rstrip('/')}/{name}" if folder == Path(given) else given
-            rows.append({"file": escape_name(shown), "place": (folder, name), "reason": reason})
+        rows += list_given(given)
     for batch, pictures in _read_batches(rows, reader):
         for row, answer in zip(batch, reader.predict(pictures), strict=True):
-            row |= answer
+            row |= answer | {"warning": join_warnings(row["seen"], answer["warning"])}
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns)
-    return table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
+    table = table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
+    return table, score_labelled(rows, reader.threshold)
+
+
+def join_warnings(seen: str, warning: str) -> str:
+    """Return the warning of an answer, after what `Reader.recognise` says of the file."""
+    if not seen:
+        return warning
+    rest = warning.removeprefix("WARNING: ")
+    return f"WARNING: {seen}; {rest}" if rest else f"WARNING: {seen}"
 
 
 def guard_formulas(texts: Iterable[str]) -> list[str]:
@@ -101,6 +111,7 @@ class Reader:
         self.uncertain = tuple(chosen.get("uncertain", (self.threshold, self.threshold)))
         self.settings, self.class_names = read_json(study / "study.json")["settings"], read_class_names(study)
         self._detector = OODDetector.load(place / "familiarity.npz")
+        self.known = KnownImages(study)
         self.model = load_model(place / "model.keras")
         outputs = [self.model.output, build_feature_model(self.model).output]
         self._run = keras.Model(self.model.input, outputs)
@@ -108,6 +119,11 @@ class Reader:
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """Return a picture at the size of the model's input."""
         return resize(pixels, self.model.input_shape[1:3], reading_of(self.settings).get("resize", "stretch"))
+
+    def recognise(self, picture: Radiograph) -> str:
+        """Return a warning where a picture, at its own size, derives from one of train or validation."""
+        found = self.known.find(picture)
+        return found.warning if found else ""
 
     def predict(self, pictures: Sequence[Radiograph]) -> list[dict[str, Any]]:
         """Return for each picture probability, decision, warning (or an empty string) and uncertain.
@@ -143,10 +159,12 @@ def _read_batches(
     """Read files and yield them in batches; a row whose file cannot be read gets the reason instead."""
     batch, pictures = [], []
     for row in rows:
-        folder, name = row.pop("place")
+        folder, name = row["place"]
         if not row["reason"]:
             try:
                 picture = check_picture(ImageFolder(folder, **reading_of(reader.settings)).read(name))
+                row |= {"sha256": picture.sha256, "seen": reader.recognise(picture)}
+                row["patient"] = row["patient"] if pd.notna(row["patient"]) else picture.patient or pd.NA
                 # small ones, because a batch at full size would take much memory
                 pictures.append(picture._replace(pixels=reader.resize(picture.pixels)))
                 batch.append(row)

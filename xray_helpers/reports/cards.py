@@ -9,6 +9,7 @@ from xray_helpers.evaluation.intervals import describe, describe_count
 from xray_helpers.evaluation.metrics import METRIC_TITLES
 from xray_helpers.reports.checklist import read_answers
 from xray_helpers.reports.display import escape
+from xray_helpers.reports.external import external_table
 from xray_helpers.reports.facts import collect_facts, evaluated_facts
 from xray_helpers.reports.frame import TEMPLATES, markdown_to_html, render_page
 from xray_helpers.reports.text import describe_backbone, describe_engine
@@ -59,5 +60,6 @@ def _card_values(folder: Path, model: str) -> dict[str, Any]:
         "facts": collect_facts(folder) | evaluated_facts(folder, model),
         "settings": record["settings"],
         "class_names": read_class_names(folder),
+        "external": external_table(folder, model),
         "count": describe_count(scores, "test images"),
     }

@@ -6,12 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from xray_helpers.evaluation.case_mix import describe_case_mix
 from xray_helpers.evaluation.external import describe_signed, judge_difference
 from xray_helpers.evaluation.intervals import describe, read_entry, unflatten_entry
 from xray_helpers.evaluation.thresholds import describe_rule
 from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN
-from xray_helpers.study.external import HISTORY, RESULTS, list_external
-from xray_helpers.study.files import read_json
+from xray_helpers.study.external import HISTORY, NOTEBOOK, RESULTS, STATE, list_external
+from xray_helpers.study.files import read_csv, read_json
+from xray_helpers.study.folders import EXTERNAL
 from xray_helpers.study.records import read_done, sha256_of
 
 _VERDICTS = {SHOWN: "lower: shown", RULED_OUT: "lower: ruled out", UNKNOWN: "lower: not known"}
@@ -181,7 +183,7 @@ def external_table(study: Path, model: str = "") -> list[dict[str, str]]:
     """
     rows = []
     for result in read_external_results(study):
-        common = {"set": result["set"], "date": result["date"][:10], "tests": str(result["tests"])}
+        common = {"set": result["set"], "date": f"{result['date'][:10]}, test {result['tests']}"}
         if result["refused"]:
             rows.append(common | {"model": model or "all", "n": str(result["n"]), "AUROC": "no labels"})
         for name, row in result["scores"].items():
@@ -201,7 +203,7 @@ def external_table(study: Path, model: str = "") -> list[dict[str, str]]:
                 common
                 | {"model": name, "n": f"{row['n']} in {row['n_groups']} groups"}
                 | scores
-                | {"AUROC less own test": told, "shared, left out": str(result["shared"]["excluded"])}
+                | {"AUROC less own test": told, "left out": str(result["shared"]["excluded"])}
             )
         if result["stale"]:
             for row in rows:
@@ -210,6 +212,25 @@ def external_table(study: Path, model: str = "") -> list[dict[str, str]]:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     order = ["set", "model", *[name for name in columns if name not in ("set", "model")]]
     return [{name: row.get(name, "") for name in order} for row in rows]
+
+
+def list_external_pages(study: Path, out: Path) -> list[tuple[str, str, str]]:
+    """Return name, page (or empty) and state (empty where all is well) of every set that a test was begun on.
+
+    Parameters
+    ----------
+    study : Path
+    out : Path
+        The folder that pages are relative to: the study, or what is shared of it.
+    """
+    found = []
+    for folder in sorted(path for path in (study / EXTERNAL).glob("*") if path.is_dir()):
+        page = f"{EXTERNAL}/{folder.name}/{NOTEBOOK}.html"
+        state = read_json(folder / STATE, default={})
+        told = "" if state.get("state", "done") == "done" else f"{state['state']}. {state.get('error', '')}"
+        if (folder / RESULTS).exists() or (out / page).exists() or told:
+            found.append((folder.name, page if (out / page).exists() else "", told.strip()))
+    return found
 
 
 def describe_external(study: Path) -> str:
@@ -235,3 +256,12 @@ def describe_external(study: Path) -> str:
             "out."
         )
     return " ".join(sentences)
+
+
+def describe_external_mix(study: Path) -> str:
+    """Return how the sets from elsewhere differ from the study's images; empty where there are none."""
+    texts = []
+    for result in read_external_results(study):
+        mix = read_csv(result["folder"] / "case_mix.csv")
+        texts.append(f"{result['set']}: {describe_case_mix(mix)} {result['domain']}")
+    return " ".join(texts)

@@ -19,6 +19,7 @@ from xray_helpers.evaluation.planning import describe_plan, plan_test
 from xray_helpers.evaluation.subgroups import describe_subgroups
 from xray_helpers.explain.shortcut_verdicts import describe_controls, read_shortcuts
 from xray_helpers.reports.banners import study_banners
+from xray_helpers.reports.external import describe_external, describe_external_mix
 from xray_helpers.reports.frame import TEMPLATES
 from xray_helpers.reports.results import describe_outcome, primary_model, read_table
 from xray_helpers.reports.text import describe_parts
@@ -36,6 +37,8 @@ def collect_facts(folder: Path) -> dict[str, str]:
     if manifest is not None:
         facts |= _facts_of_data(manifest, record["settings"])
     models = [name for name in record["settings"]["models"] if (folder / name / "metrics.json").exists()]
+    if external := describe_external(folder):
+        facts |= {"external": external, "external_mix": describe_external_mix(folder)}
     if models:
         facts |= _facts_of_models(folder, models, record) | _facts_of_choices(folder, models, facts)
     return facts

@@ -12,6 +12,7 @@ from xray_helpers.evaluation.comparison import choose_primary
 from xray_helpers.evaluation.variability import describe_all_images
 from xray_helpers.explain.shortcut_verdicts import read_shortcuts
 from xray_helpers.reports.banners import describe_incomplete_steps, study_banners
+from xray_helpers.reports.external import external_table, list_external_pages
 from xray_helpers.reports.frame import render_page
 from xray_helpers.reports.html import changed_parameters, describe_source
 from xray_helpers.reports.results import (
@@ -64,6 +65,8 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         ],
         parameters=changed_parameters(settings),
         headline=headline_table(comparison) if comparison is not None else [],
+        external=external_table(folder),
+        external_pages=list_external_pages(folder, out),
         sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_embed_figure(main, images, _LARGE) if comparison is not None else None,

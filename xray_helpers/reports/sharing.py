@@ -22,7 +22,7 @@ from xray_helpers.study.files import (
     write_csv,
     write_text,
 )
-from xray_helpers.study.folders import LAB
+from xray_helpers.study.folders import EXTERNAL, LAB
 from xray_helpers.study.records import mark_stale
 from xray_helpers.study.tables import MANIFEST
 
@@ -30,6 +30,11 @@ _MARKER = ".to-send"  # a file in each folder that `export_study` wrote
 _PATHS = ["path", "path_a", "path_b", "source_group", "group"]  # columns of file names
 _HASHES = ["sha256", "sha256_a", "sha256_b"]
 _FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/model_card.*", "reporting_checklist.html", "figures/*.png")
+# of sets from elsewhere: what names no file
+_EXTERNAL = tuple(
+    f"{EXTERNAL}/*/{name}"
+    for name in ("scores.csv", "differences.csv", "case_mix.csv", "recalibration.csv", "local_curve.csv")
+)
 
 
 def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: bool = False) -> Path:
@@ -54,13 +59,15 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
     empty_export(out)
     study = mark_stale(read_json(folder / "study.json"), folder)
     errors = {step["report"]: step.get("error", "") for step in study.get("steps", [])}
-    for notebook in list_complete_files(folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb"):
+    for notebook in list_complete_files(
+        folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb", f"{EXTERNAL}/*/[0-9]*.ipynb"
+    ):
         name = notebook.relative_to(folder).with_suffix("")
         if name.parts[0] != LAB:  # a person's own notebooks
             error = errors.get(name.as_posix(), "")
             write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
     stale = list_stale(study)
-    for path in list_complete_files(folder, *_FILES):
+    for path in list_complete_files(folder, *_FILES, *_EXTERNAL):
         name = path.relative_to(folder)
         hidden = path.suffix == ".png" and not is_shown(path, images)
         if name.as_posix() in stale or name.parts[0] == LAB or hidden:
@@ -72,8 +79,9 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
                 shutil.copyfile(path, partial)
     index = write_index(folder, target=out, images=images)
     if anonymous:
-        names = _FileNames(read_csv(folder / "manifest.csv"))
-        for path in list_complete_files(out, *_FILES, "*.html", "*/*.html"):
+        tables = [folder / "manifest.csv", *list_complete_files(folder, f"{EXTERNAL}/*/manifest.csv")]
+        names = _FileNames(pd.concat([read_csv(path)[["sha256", "path"]] for path in tables]))
+        for path in list_complete_files(out, *_FILES, "*.html", "*/*.html", f"{EXTERNAL}/*/*.html"):
             names.replace(path)
     return index
 

@@ -14,12 +14,11 @@ from xray_helpers.runner.scheduler import Plan, write_studies
 from xray_helpers.runner.series import locking, logging_to, report_disk_errors, run_plans
 from xray_helpers.runner.steps import read_record, why_rerun
 from xray_helpers.settings import InputError, Settings
-from xray_helpers.study.external import check_set_name, external_folder, external_place
+from xray_helpers.study.external import STATE, check_set_name, external_folder, external_place
 from xray_helpers.study.files import read_json, write_json
 from xray_helpers.study.folders import EXTERNAL, LOCAL, find_study, is_phantoms, with_local_sources
 
 log = logging.getLogger("xray_helpers")
-STATE = "state.json"  # in the folder of a set: how its last test ended
 
 
 @dataclass

@@ -12,6 +12,8 @@ from xray_helpers.study.records import sha256_of
 
 HISTORY = "external.json"  # in the folder of a set: every test that was run, appended to
 RESULTS = "results.json"  # in the folder of a set: what the pages of the study show
+STATE = "state.json"  # in the folder of a set: how its last test by the series ended
+NOTEBOOK = "06_external_test"
 _LOCKED = ("model.keras", "threshold.json")  # of each model: what a test must not change
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}", re.ASCII)
 

@@ -34,15 +34,10 @@ class Hospital(NamedTuple):
     mix: tuple[float, ...] = DEMO_MIX  # of `FRACTURE_TYPES`
     size: tuple[int, int] = (256, 208)  # height and width in pixels
     letter: str = "p"  # first of its patients' names
-    images: int = 480
-    planted: int = 40
-    seed: int = 7
 
 
 HOME = Hospital()
-HOSPITALS = {
-    "hospital-b": Hospital(DEVICE_B, 0.22, (0.16, 0.24, 0.2, 0.2, 0.2), (320, 240), "b", 420, 0, 11)
-}
+HOSPITALS = {"hospital-b": Hospital(DEVICE_B, 0.22, (0.16, 0.24, 0.2, 0.2, 0.2), (320, 240), "b")}
 
 
 def write_phantoms(
@@ -151,13 +146,12 @@ def demo_phantoms(data: str = PHANTOMS) -> Path:
         raise InputError(
             f"There are no phantoms of {name!r}{nearest(name, HOSPITALS) or '.'} Known: {known}."
         )
-    hospital = HOSPITALS.get(name, HOME)
+    options = {"images": 420, "planted": 0, "seed": 11, "hospital": HOSPITALS[name]} if name else {}
     folder = cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__, *filter(None, [name]))[:8]}"
     if not (folder / "phantoms.csv").exists():
         partial = temporary_path(folder)
         try:
-            options = {key: getattr(hospital, key) for key in ("images", "planted", "seed")}
-            write_phantoms(partial, **options, hospital=hospital)
+            write_phantoms(partial, **options)
             with suppress(OSError):  # another process was faster
                 partial.rename(folder)
             if not (folder / "phantoms.csv").exists():  # the folder is left from an incomplete deletion
