@@ -85,8 +85,8 @@ def _is_stated(part: pd.DataFrame, column: str) -> bool:
 
 def name_manufacturers(found: pd.Series) -> pd.Series:
     """Return manufacturers; those of fewer than five images are ``other``, and stand for no person."""
-    counts = found.map(found.value_counts())
-    return found.mask(counts < FEWEST_NAMED, "other")
+    few = found.map(found.value_counts()).astype("Float64") < FEWEST_NAMED
+    return found.mask(few.fillna(False).astype(bool), "other")
 
 
 def _share(name: str, value: str, first: tuple, second: tuple) -> dict[str, Any]:
