@@ -73,8 +73,7 @@ def test_where_the_studys_images_are_gone_equal_bytes_are_found_and_the_limit_is
 
 def test_all_images_of_a_patient_are_left_out_with_one(sets):
     manifest, folder, other = sets
-    names = [path.name for path in sorted((other / "Fractured").iterdir())]
-    patient = names[0].split("_")[0]
+    patient = min(path.name for path in (other / "Fractured").glob("p*.png")).split("_")[0]
     with Image.open(folder / manifest["path"][1]) as picture:
         picture.save(other / "Fractured" / f"{patient}_v9.png")
     found = read_external(str(other), {}, r"/(p\d+)_v")
