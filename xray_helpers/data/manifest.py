@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.data.listing import MIN_PER_CLASS, check_classes, list_data
+from xray_helpers.data.classes import MIN_PER_CLASS, question_of
+from xray_helpers.data.listing import check_classes, list_data
 from xray_helpers.data.tables import Listing, locate_files
 from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_picture, image_folder
-from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
+from xray_helpers.settings import NEGATIVE, POSITIVE, Settings, current_classes
 from xray_helpers.study.files import build_table, read_json
-from xray_helpers.study.folders import LOCAL, PHANTOMS, local_path, study_folder, write_class_names
+from xray_helpers.study.folders import LOCAL, PHANTOMS, local_path, study_folder, write_classes
 from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 from xray_helpers.synthetic.dataset import demo_phantoms
 
@@ -40,8 +41,10 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
         As `list_data`; also when too few files of a class are readable.
     """
     folder = study_folder(settings.name)
-    listing = list_data(local_path(folder, "data", settings.data), settings.patient_pattern)
-    write_class_names(folder, listing.class_names)
+    listing = list_data(
+        local_path(folder, "data", settings.data), settings.patient_pattern, question=question_of(settings)
+    )
+    write_classes(folder, listing.classes)
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
@@ -162,7 +165,8 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        step, files, Fractured, Non-Fractured; each reason to leave files out is a step.
+        step, files, Fractured, Non-Fractured, or instead each of three or more classes; each reason to leave
+        files out is a step.
     """
     status = manifest["status"]
     left_out = status.isin(["unreadable", "excluded", "no image"])
@@ -179,10 +183,11 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
             "copies of a source in train, for training only": copies & (split == "train"),
             "images that are evaluated or trained on: what every n counts": counted,
         }
-    rows = []
+    rows, several = [], "class_name" in manifest
+    column, names = ("class_name", current_classes().names) if several else ("label", (POSITIVE, NEGATIVE))
     for step, mask in steps.items():
-        labels = manifest.loc[mask.fillna(False), "label"]
-        counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
+        labels = manifest.loc[mask.fillna(False), column]
+        counts = {name: int((labels == name).sum()) for name in names}
         rows.append({"step": step, "files": len(labels)} | counts)
     return pd.DataFrame(rows)
 

@@ -9,17 +9,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells
+from xray_helpers.data.classes import USUAL, Question, ask, choose_reader
+from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells, read_label
 from xray_helpers.data.user_tables import UserTable, read_user_table
 from xray_helpers.images.annotations import check_boxes, read_coco
 from xray_helpers.images.patient_names import is_placeholder, word_key
-from xray_helpers.settings import CLASS_NAMES, InputError
+from xray_helpers.settings import CLASS_NAMES, Classes, InputError
 from xray_helpers.study.tables import MANIFEST, PREDICTIONS
 
 ABNORMAL = ("Normal", "Abnormal")  # MURA's own names of its classes
 _INPUT = ("path", "label", "patient", "split", "boxes", "reader")  # columns of a table with a meaning
 _TEXT = (*_INPUT, "image_id", "fractured")  # columns whose names may be in any case, and whose cells are text
-_OWN = {"folder_split", "excluded", "hashed", "certainty", "kind", "column", "value"}
+_OWN = {"class_name", "folder_split", "excluded", "hashed", "certainty", "kind", "column", "value"}
 _RESERVED = ({*MANIFEST, *PREDICTIONS} | _OWN) - {*_INPUT}  # names of columns that a study makes itself
 _MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "null")
 _KEYS = ("path", "image_id", "filename", "file_name", "image")  # columns that name a folder's images
@@ -34,8 +35,9 @@ class Listing(NamedTuple):
     folder : Path
         What the paths are relative to.
     table : DataFrame
-        path, label (a class name, or missing), patient, folder_split, excluded (why a file is left out, or
-        missing), then the CSV's other columns. One row per file.
+        path, label (Fractured, Non-Fractured, or missing), patient, folder_split, excluded (why a file is
+        left out, or missing), with three or more classes class_name, then the CSV's other columns. One row
+        per file.
     notes : list of str
         What was decided on the way, one sentence each.
     others : dict
@@ -43,8 +45,8 @@ class Listing(NamedTuple):
     places : dict, optional
         Absolute path by relative path, for tables whose files have no common folder; the relative paths are
         numbers then.
-    class_names : (str, str)
-        How the data call the negative and the positive class.
+    classes : Classes
+        How the data call the negative and the positive class, and three or more classes.
     """
 
     folder: Path
@@ -52,10 +54,15 @@ class Listing(NamedTuple):
     notes: list[str]
     others: dict[str, str] = {}  # noqa: RUF012
     places: Mapping[str, str] | None = None
-    class_names: tuple[str, str] = CLASS_NAMES
+    classes: Classes = Classes()
+
+    @property
+    def class_names(self) -> tuple[str, str]:
+        """How the data call the negative and the positive class."""
+        return self.classes[:2]
 
 
-def list_csv(csv: Path) -> Listing:
+def list_csv(csv: Path, question: Question = USUAL) -> Listing:
     """Return what a table with the columns path and label lists; see `listing.list_data`."""
     read = read_user_table(csv)
     notes, table = list(read.notes), _to_frame(read)
@@ -71,7 +78,8 @@ def list_csv(csv: Path) -> Listing:
             f"{csv.name}: line {table.index[table['path'].isna()][0]} names no file: fill its column path."
         )
     abnormal = calls_abnormal(word_key(word) for word in table["label"].dropna().unique())
-    table["label"], label_notes = label_cells(table["label"], csv.name)
+    read_cell = choose_reader(table["label"], question)
+    table["label"], label_notes = label_cells(table["label"], csv.name, read=read_cell)
     notes.extend(label_notes)
     _read_split(table, csv.name)
     for column in ("patient", "folder_split"):
@@ -82,7 +90,9 @@ def list_csv(csv: Path) -> Listing:
     _check_files(table, names, folder, places, csv.name)
     table["path"] = table["path"].map(names)
     table = _merge_rows(table, "path", csv.name, notes).sort_values("path", ignore_index=True)
-    return Listing(folder, table, notes, places=places, class_names=ABNORMAL if abnormal else CLASS_NAMES)
+    answers, classes = ask(table["label"], question, ABNORMAL if abnormal else CLASS_NAMES)
+    notes += [classes.assumed] if classes.assumed else []
+    return Listing(folder, table.assign(**answers), notes, places=places, classes=classes)
 
 
 def _to_frame(read: UserTable) -> pd.DataFrame:
@@ -220,7 +230,7 @@ def _merge_rows(table: pd.DataFrame, key: str, where: str, notes: list[str]) -> 
     return pd.concat([table[~repeated], merged.reset_index()], ignore_index=True)
 
 
-def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame:
+def join_table(table: pd.DataFrame, csv: Path, notes: list[str], question: Question = USUAL) -> pd.DataFrame:
     """Return a folder's images with the columns of a table beside them, such as FracAtlas's.
 
     Rows are joined by path or by file name. Images whose labels contradict are excluded.
@@ -242,7 +252,8 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame
     lost = int(extra["joined"].isna().sum())
     if lost:
         notes.append(f"{csv.name}: {lost} of its {len(extra)} rows name no file here.")
-    rows = _read_votes(extra.dropna(subset=["joined"]), csv.name, notes)
+    asked = USUAL if table["label"].notna().any() else question  # folders' labels are two by now
+    rows = _read_votes(extra.dropna(subset=["joined"]), csv.name, notes, asked)
     rows = _merge_rows(rows, "joined", csv.name, notes)
     rows = rows.rename(columns={"label": "label_given", "excluded": "excluded_given"})
     for column in rows.columns.intersection(["patient", "folder_split"]):
@@ -263,12 +274,13 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame
     return table.drop(columns=technical, errors="ignore")
 
 
-def _read_votes(rows: pd.DataFrame, where: str, notes: list[str]) -> pd.DataFrame:
+def _read_votes(rows: pd.DataFrame, where: str, notes: list[str], question: Question) -> pd.DataFrame:
     """Return rows with the classes of their columns fractured and label; with both, each row counts twice."""
     columns = [name for name in ("fractured", "label") if name in rows.columns]
     labels = []
     for name in columns:
-        classes, label_notes = label_cells(rows[name], where, "have their folder's")
+        read = choose_reader(rows[name], question) if name == "label" else read_label
+        classes, label_notes = label_cells(rows[name], where, "have their folder's", read)
         labels.append(classes)
         notes.extend(label_notes)
     rows = rows.drop(columns=columns)

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from xray_helpers.data.classes import question_of
 from xray_helpers.data.listing import list_data
 from xray_helpers.runner.executors import count_jobs, open_executor
 from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
@@ -116,7 +117,10 @@ def build_plan(settings: Settings, running: RunOptions, asked: Settings, prefix:
 
 
 def _count_shards(settings: Settings, running: RunOptions) -> int:
-    images = len(list_data(settings.data, settings.patient_pattern).table) * settings.use_subset
+    images = (
+        len(list_data(settings.data, settings.patient_pattern, question=question_of(settings)).table)
+        * settings.use_subset
+    )
     return (
         -(-int(images) // running.shard_images)
         if running.shard_images and images > running.shard_images
