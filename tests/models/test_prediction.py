@@ -70,7 +70,7 @@ def test_a_picture_of_almost_one_grey_is_refused():
 def test_a_model_that_would_run_code_is_refused(tmp_path):
     import keras
 
-    from xray_helpers.models.head import load_model
+    from xray_helpers.models.saved import load_model
 
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs))

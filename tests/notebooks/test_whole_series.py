@@ -189,7 +189,8 @@ def test_the_saved_model_takes_grey_pixels(study, secret_csv):
 
     from xray_helpers.data.manifest import read_pictures
     from xray_helpers.images.pixels import resize
-    from xray_helpers.models.head import load_model, predict_pixels
+    from xray_helpers.models.head import predict_pixels
+    from xray_helpers.models.saved import load_model
 
     table = pd.read_csv(study / "DenseNet121" / "predictions_test.csv").head(40)
     pictures = [resize(p, (80, 80)) for p in read_pictures(table["path"], secret_csv.parent)]

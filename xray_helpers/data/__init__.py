@@ -7,7 +7,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "leaks": ["check_leak_gate", "compare_leaks", "measure_leak"],
         "manifest": ["assign_groups", "build_manifest", "count_flow", "read_pictures"],
-        "parts": ["class_balance", "manifest_key", "mark_counted", "used_part", "weigh_copies"],
+        "parts": [
+            "class_balance",
+            "count_classes",
+            "manifest_key",
+            "mark_counted",
+            "training_target",
+            "used_part",
+            "weigh_copies",
+        ],
         "splits": ["assign_splits"],
     },
 )

@@ -13,7 +13,7 @@ from xray_helpers.data.tables import ABNORMAL, Listing, join_table, list_csv
 from xray_helpers.images.patient_names import word_key
 from xray_helpers.images.radiographs import SUFFIXES, escape_name, looks_like_picture
 from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, InputError
-from xray_helpers.study.folders import PHANTOMS, from_root
+from xray_helpers.study.folders import from_root, is_phantoms
 from xray_helpers.synthetic.dataset import demo_phantoms
 
 _MURA = re.compile(r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/study\d+_(?P<label>\w+?)/")
@@ -27,8 +27,9 @@ def list_data(
     Parameters
     ----------
     data : str
-        ``phantoms``, a folder in one of the layouts of the README, or a CSV with the columns path and
-        label, and optionally patient, split, reader, boxes and any others. Relative to the repository's root.
+        ``phantoms``, ``phantoms:types``, a folder in one of the layouts of the README, or a CSV with the
+        columns path and label, and optionally patient, split, reader, boxes and any others. Relative to the
+        repository's root.
     patient_pattern : str
         A regular expression on the relative path; its group ``patient``, or else its first group, is the
         patient.
@@ -42,7 +43,7 @@ def list_data(
     InputError
         No such place, no images, one class only, or labels that cannot be understood.
     """
-    source = demo_phantoms() if data == PHANTOMS else from_root(data)
+    source = demo_phantoms(data) if is_phantoms(data) else from_root(data)
     if source.is_dir():
         listing = _list_folder(source, question, labelled=labelled)
     elif source.is_file() and source.suffix.lower() in (".csv", ".tsv", ".txt"):

@@ -16,7 +16,7 @@ from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_picture, image_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings, current_classes
 from xray_helpers.study.files import build_table, read_json
-from xray_helpers.study.folders import LOCAL, PHANTOMS, local_path, study_folder, write_classes
+from xray_helpers.study.folders import LOCAL, is_phantoms, local_path, study_folder, write_classes
 from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 from xray_helpers.synthetic.dataset import demo_phantoms
 
@@ -95,9 +95,20 @@ def data_folder(study: Path) -> ImageFolder:
     InputError
         When the study does not know where its data is on this machine.
     """
-    source = local_path(study, "data", LOCAL)
-    path = demo_phantoms() if source == PHANTOMS else Path(source)
-    settings = read_json(study / "study.json")["settings"]
+    return open_images(local_path(study, "data", LOCAL), read_json(study / "study.json")["settings"])
+
+
+def open_images(source: str, settings: dict[str, Any]) -> ImageFolder:
+    """Return the folder that the paths of a data set are relative to, and how a study reads files.
+
+    Parameters
+    ----------
+    source : str
+        A folder or CSV on this machine, or ``phantoms``.
+    settings : dict
+        Of the study.
+    """
+    path = demo_phantoms(source) if is_phantoms(source) else Path(source)
     folder, places = (path, None) if path.is_dir() else locate_files(path)
     return ImageFolder(folder, places=places, **reading_of(settings))
 

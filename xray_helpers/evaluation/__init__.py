@@ -6,6 +6,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "calibration": ["calibration_table", "describe_calibration", "evaluate_calibration"],
+        "class_predictions": ["add_probabilities"],
+        "classes": [
+            "class_reliability",
+            "classes_table",
+            "compare_classes",
+            "class_pairs_table",
+            "describe_classes",
+            "evaluate_classes",
+            "flatten_classes",
+            "overall_table",
+        ],
         "comparison": [
             "BASELINE",
             "choose_primary",

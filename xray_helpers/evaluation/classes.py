@@ -14,18 +14,19 @@ import pandas as pd
 
 from xray_helpers.evaluation import influence, metrics
 from xray_helpers.evaluation.calibration import reliability_table
+from xray_helpers.evaluation.class_predictions import class_probabilities, one_against_rest
 from xray_helpers.evaluation.intervals import (
     MIN_GROUPS,
     bounded_interval,
     compute_group_statistics,
     describe,
+    describe_p,
     encode_groups,
     grouped_proportion,
     no_interval,
 )
 from xray_helpers.evaluation.paired import compare_by_group, compare_decisions, difference_interval, holm
-from xray_helpers.settings import InputError, current_classes
-from xray_helpers.study.tables import CLASS_PREFIX
+from xray_helpers.settings import current_classes
 
 PER_CLASS = ("auroc", "average_precision", "recall", "specificity", "precision", "f1")
 
@@ -117,68 +118,8 @@ OVERALL = {
 }
 
 
-def positive_probability(probabilities: np.ndarray) -> np.ndarray:
-    """Return P(positive answer), shape (n,), from that itself or from the probabilities of classes (n, k)."""
-    probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.ndim == 1:
-        return probabilities
-    classes = current_classes()
-    return probabilities[:, np.isin(classes.names, classes.positives)].sum(axis=1).clip(0, 1)
-
-
-def is_positive(target: np.ndarray) -> np.ndarray:
-    """Return what `parts.training_target` holds as 0 or 1: whether it is positive in the binary question."""
-    classes = current_classes()
-    if not classes.names:
-        return np.asarray(target)
-    return np.isin(classes.names, classes.positives).astype(int)[np.asarray(target)]
-
-
-def add_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return rows of a part with what a model says of them.
-
-    Parameters
-    ----------
-    table : DataFrame
-        path, group, y_true, and with three or more classes class_name.
-    probabilities : ndarray, shape (n,) or (n, k)
-
-    Returns
-    -------
-    DataFrame
-        path, group, y_true, y_prob, and with three or more classes class_true, class_pred (the most probable)
-        and p_<class>.
-    """
-    found = table[["path", "group", "y_true"]].assign(y_prob=positive_probability(probabilities))
-    if np.ndim(probabilities) == 1:
-        return found
-    names = np.array(current_classes().names)
-    found["class_true"] = table["class_name"].astype("string")
-    found["class_pred"] = pd.array(names[np.argmax(probabilities, axis=1)], "string")
-    columns = {f"{CLASS_PREFIX}{name}": column for name, column in zip(names, probabilities.T, strict=True)}
-    return found.assign(**columns)
-
-
-def class_probabilities(predictions: pd.DataFrame) -> np.ndarray:
-    """Return the probabilities of the classes in predictions, in their order, shape (n, k)."""
-    columns = [f"{CLASS_PREFIX}{name}" for name in current_classes().names]
-    missing = [column for column in columns if column not in predictions]
-    if missing or not columns:
-        raise InputError(f"These predictions lack {', '.join(missing) or 'classes'}: run 01 and 02 again.")
-    return predictions[columns].to_numpy(float)
-
-
-def one_against_rest(predictions: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return predictions of two classes: path, group, y_true (1: of this class), y_prob, y_pred."""
-    return predictions[["path", "group"]].assign(
-        y_true=(predictions["class_true"] == name).astype(int),
-        y_prob=predictions[f"{CLASS_PREFIX}{name}"],
-        y_pred=(predictions["class_pred"] == name).astype(int),
-    )
-
-
 def evaluate_classes(predictions: pd.DataFrame) -> dict[str, Any]:
-    """Judge predictions of several classes.
+    """Judge predictions of several classes; empty for those of two.
 
     Parameters
     ----------
@@ -193,6 +134,8 @@ def evaluate_classes(predictions: pd.DataFrame) -> dict[str, Any]:
         rows what is true, columns what is said. ``n``, ``n_groups``. What depends on a class without images
         has no value, and the reason.
     """
+    if "class_true" not in predictions:
+        return {}
     sample = _build_sample(predictions)
     names, codes = current_classes().names, sample.groups
     confusion = np.zeros((len(names), len(names)), int)
@@ -285,7 +228,7 @@ def _mean_of_recalls(sample: Sample, entry: dict[str, Any]) -> dict[str, Any]:
 def classes_table(scores: dict[str, Any]) -> pd.DataFrame:
     """Return one row per class as text: class, images, and each of `PER_CLASS` with its interval."""
     rows = []
-    for name, found in scores["classes"].items():
+    for name, found in scores.get("classes", {}).items():
         row = {"class": name, "images": found["tp"] + found["fn"]}
         rows.append(row | {metrics.METRICS[key].title: describe(found[key]) for key in PER_CLASS})
     return pd.DataFrame(rows)
@@ -293,18 +236,37 @@ def classes_table(scores: dict[str, Any]) -> pd.DataFrame:
 
 def overall_table(scores: dict[str, Any]) -> pd.DataFrame:
     """Return the scores of all classes together as text: score, test (with its interval)."""
-    rows = [(OVERALL[name].title, describe(entry)) for name, entry in scores["overall"].items()]
+    rows = [(OVERALL[name].title, describe(entry)) for name, entry in scores.get("overall", {}).items()]
     return pd.DataFrame(rows, columns=["score", "test"])
 
 
+def flatten_classes(scores: dict[str, Any]) -> pd.DataFrame:
+    """Return one row per score: class (``all``: of all classes), metric, value, low, high, n, reason."""
+    entries = [("all", name, entry, scores["n"]) for name, entry in scores.get("overall", {}).items()]
+    for name, found in scores.get("classes", {}).items():
+        entries += [(name, key, found[key], found["tp"] + found["fn"]) for key in PER_CLASS]
+    rows = [
+        (*key, *map(entry.get, ("value", "ci_low", "ci_high")), n, entry.get("reason", ""))
+        for *key, entry, n in entries
+    ]
+    return pd.DataFrame(rows, columns=["class", "metric", "value", "low", "high", "n", "reason"])
+
+
 def class_reliability(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return `calibration.reliability_table` of each class against the rest, with the column class first."""
-    tables = []
-    for name in current_classes().names:
+    """Return `calibration.reliability_table` of each class against the rest; empty for two classes.
+
+    Returns
+    -------
+    DataFrame
+        class, mean_probability, share (that is of the class), ci_low, ci_high, n, n_groups.
+    """
+    tables = [
+        pd.DataFrame(columns=["class", "mean_probability", "share", "ci_low", "ci_high", "n", "n_groups"])
+    ]
+    for name in current_classes().names if "class_true" in predictions else ():
         table = reliability_table(one_against_rest(predictions, name))
-        table.insert(0, "class", name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+        tables.append(table.rename(columns={"fractured": "share"}).assign(**{"class": name}))
+    return pd.concat(tables[1:] or tables, ignore_index=True)[list(tables[0])]
 
 
 def compare_classes(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -319,9 +281,11 @@ def compare_classes(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
     -------
     DataFrame
         As `paired.compare_pairs`, with difference that of macro AUROC, whose contributions of groups are the
-        mean over classes. Empty where a class has fewer than `intervals.MIN_GROUPS` effective groups.
+        mean over classes. Empty for two classes, and where one has fewer than `intervals.MIN_GROUPS`
+        effective groups.
     """
-    samples = {name: _build_sample(table) for name, table in predictions.items()}
+    several = {name: table for name, table in predictions.items() if "class_true" in table}
+    samples = {name: _build_sample(table) for name, table in several.items()}
     rows = []
     for a, b in combinations(samples, 2):
         first, second = samples[a], samples[b]
@@ -347,8 +311,23 @@ def compare_classes(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
     )
 
 
+def class_pairs_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of `compare_classes` as text."""
+    ends = zip(pairs["difference"], pairs["ci_low"], pairs["ci_high"], strict=True)
+    columns = {
+        "models": pairs["first"] + " - " + pairs["second"],
+        "macro AUROC difference": [f"{value:+.2f} ({low:+.2f} to {high:+.2f})" for value, low, high in ends],
+        "p, groups": pairs["p_holm"].map(describe_p),
+        "right alone": pairs["only_first"].astype(str) + " against " + pairs["only_second"].astype(str),
+        "p, accuracy": pairs["decisions_p_holm"].map(describe_p),
+    }
+    return pd.DataFrame(columns)
+
+
 def describe_classes(model: str, scores: dict[str, Any]) -> str:
     """Return in a sentence or two what a model reaches on all classes, and on which it is weakest."""
+    if not scores:
+        return ""
     overall = scores["overall"]
     text = (
         f"{model} names the right one of {len(scores['classes'])} classes in {describe(overall['accuracy'])} "

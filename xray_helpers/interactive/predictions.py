@@ -66,7 +66,7 @@ class Maps:
     def make(self, path: str) -> None:
         """Compute the map of one more image; the first call starts TensorFlow."""
         from xray_helpers.explain.gradcam import GradCam
-        from xray_helpers.models.head import load_model
+        from xray_helpers.models.saved import load_model
 
         if self._cam is None:
             self._cam = GradCam(load_model(self._study / self._model / "model.keras"))

@@ -176,7 +176,7 @@ def _find_model(nb: "NotebookNode") -> str:
 
 def describe_source(study: Path, record: dict[str, Any]) -> str:
     """Return what the images of a study are, such as ``120 radiographs in 80 groups``."""
-    kind = "synthetic phantoms" if record["settings"]["data"] == "phantoms" else "radiographs"
+    kind = "synthetic phantoms" if record["settings"]["data"].startswith("phantoms") else "radiographs"
     path = study / "manifest.csv"
     if not path.exists():
         return kind

@@ -23,7 +23,7 @@ from xray_helpers.reports.results import (
 )
 from xray_helpers.reports.text import headline_table
 from xray_helpers.study.files import list_complete_files, read_csv, read_json, write_text
-from xray_helpers.study.folders import RUN, read_class_names
+from xray_helpers.study.folders import RUN, read_class_names, read_classes
 from xray_helpers.study.records import STALE, mark_stale
 
 _THUMBNAIL, _LARGE = 480, 1400  # widths of pictures in pixels
@@ -49,6 +49,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     paths = (path.relative_to(folder).as_posix() for path in list_complete_files(folder, *_FILES))
     names = [name for name in paths if name not in stale]
     figures = sorted((folder / name for name in names if name.endswith(".png")), key=_figure_order)
+    assumed = [("warn", text)] if (text := read_classes(folder).assumed) else []
     main = folder / "figures" / "models_evaluation_grid.png"
     page = render_page(
         "index.html.j2",
@@ -56,7 +57,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         study=study,
         verdict=_describe_verdict(folder, settings, comparison, manifest),
         positive=read_class_names(folder)[1],
-        banners=study_banners(study, manifest, shortcuts),
+        banners=[*assumed, *study_banners(study, manifest, shortcuts)],
         source=describe_source(folder, study),
         shortcuts=[
             each["verdict"] if len(shortcuts) == 1 else f"{model}: {each['verdict']}"

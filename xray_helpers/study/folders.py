@@ -107,7 +107,12 @@ def write_classes(folder: Path, classes: Classes) -> None:
 def is_private(key: str, value: str) -> bool:
     """Return whether the value of `data` or `weights` is a path on this machine."""
     keywords = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto", "own")}
-    return value not in keywords[key]
+    return value not in keywords[key] and not (key == "data" and is_phantoms(value))
+
+
+def is_phantoms(data: str) -> bool:
+    """Return whether the value of `data` means synthetic radiographs, such as ``phantoms:hospital-b``."""
+    return data == PHANTOMS or data.startswith(f"{PHANTOMS}:")
 
 
 def resolve_path(key: str, value: str) -> str:

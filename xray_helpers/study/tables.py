@@ -53,7 +53,13 @@ PREDICTIONS = {
     "fold": "int64",
 }
 SEVERAL_CLASSES = {"y_true": "string", "y_pred": "string", "positive": "int64", "called": "int64"}
-_FILES = {"manifest.csv": MANIFEST | USER_COLUMNS, "links.csv": LINKS, "predictions_*.csv": PREDICTIONS}
+CLASSES_TABLE = {"class": "string", "metric": "string", "reason": "string"}
+_FILES = {
+    "manifest.csv": MANIFEST | USER_COLUMNS,
+    "links.csv": LINKS,
+    "predictions_*.csv": PREDICTIONS,
+    "classes.csv": CLASSES_TABLE,
+}
 _TEXT = {
     name: dtype
     for table in (*_FILES.values(), CORRECTIONS, LABEL_CONFLICTS)
