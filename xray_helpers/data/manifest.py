@@ -195,12 +195,18 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
             "images that are evaluated or trained on: what every n counts": counted,
         }
     rows, several = [], "class_name" in manifest
-    column, names = ("class_name", current_classes().names) if several else ("label", (POSITIVE, NEGATIVE))
+    column, names = ("class_name", _list_classes(manifest)) if several else ("label", (POSITIVE, NEGATIVE))
     for step, mask in steps.items():
         labels = manifest.loc[mask.fillna(False), column]
         counts = {name: int((labels == name).sum()) for name in names}
         rows.append({"step": step, "files": len(labels)} | counts)
     return pd.DataFrame(rows)
+
+
+def _list_classes(manifest: pd.DataFrame) -> list[str]:
+    """Return the names of three or more classes, in the study's order as far as that is known."""
+    there = sorted(manifest["class_name"].dropna().unique())
+    return [*current_classes().names, *(name for name in there if name not in current_classes().names)]
 
 
 def read_pictures(paths: Iterable[str], folder: ImageFolder | Path) -> list[np.ndarray]:

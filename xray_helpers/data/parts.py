@@ -116,22 +116,20 @@ def weigh_copies(manifest: pd.DataFrame, split: str) -> np.ndarray | None:
 def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd.DataFrame:
     """Return the rows used in one part, in path order, with ``y_true`` (1 = Fractured).
 
-    Of each source one row is returned (``counted`` in the manifest), or with `copies` every file. With three
-    or more classes there is ``y_class`` as well, the place of the image's class among them.
+    Of each source one row is returned (``counted`` in the manifest), or with `copies` every file.
     """
     part = manifest[(manifest["status"] == "used") & (manifest["split"] == split)]
     if not copies and "counted" in part:
         part = part[part["counted"].fillna(True).astype(bool)]
     part = part.sort_values("path", ignore_index=True)
-    part = part.assign(y_true=(part["label"] == POSITIVE).astype(int))
-    if "class_name" not in part:
-        return part
-    return part.assign(y_class=part["class_name"].map(current_classes().names.index).astype(int))
+    return part.assign(y_true=(part["label"] == POSITIVE).astype(int))
 
 
 def training_target(part: pd.DataFrame) -> np.ndarray:
-    """Return what the head learns of each row of `used_part`: its class, as a number, shape (n,)."""
-    return part["y_class" if "y_class" in part else "y_true"].to_numpy()
+    """Return what the head learns of rows of `used_part`, shape (n,): y_true, or the place of the class."""
+    if "class_name" not in part:
+        return part["y_true"].to_numpy()
+    return part["class_name"].map(current_classes().names.index).to_numpy(int)
 
 
 def count_classes(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -205,7 +205,9 @@ def cross_validate(
         As of `classes.add_probabilities`, with fold.
     """
     stopped_by = "next fold" if schedule is None else "schedule"
-    y_prob = np.full((len(table), len(current_classes().names)) if "y_class" in table else len(table), np.nan)
+    y_prob = np.full(
+        (len(table), len(current_classes().names)) if "class_name" in table else len(table), np.nan
+    )
     for tested, trained, _ in _train_folds(views, table, settings, stopped_by, schedule, head):
         y_prob[tested] = predict_head(trained, RowView(views[0], np.flatnonzero(tested)))
     predicted = add_probabilities(table, y_prob).assign(fold=table["fold"].to_numpy(int))

@@ -52,7 +52,8 @@ def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     assumed = f"{current_classes().assumed} " if current_classes().assumed else ""
     return (
         f"{assumed}{counted} images in {used['group'].nunique()} groups count{copies}. "
-        f"{parts['fractured'].sum()} of them are {class_names()[1]}. {describe_parts(manifest)} Always naming the more frequent class is "
+        f"{parts['fractured'].sum()} of them are {class_names()[1]}. {describe_parts(manifest)} "
+        "Always naming the more frequent class is "
         f"right for {test['majority_accuracy']:.0%} of the {int(test['n'])} test images: a model below that "
         "is useless."
     )

@@ -100,7 +100,10 @@ def encode_predictions(table: "pd.DataFrame") -> "pd.DataFrame":
     if "class_true" not in table:
         return table
     table = table.rename(columns={"y_true": "positive", "y_pred": "called"})
-    return table.rename(columns={"class_true": "y_true", "class_pred": "y_pred"})
+    table = table.rename(columns={"class_true": "y_true", "class_pred": "y_pred"})
+    last = ("positive", "y_prob", "called", "fold")
+    order = sorted(table.columns, key=lambda name: (name in last, name.startswith(CLASS_PREFIX)))
+    return table[order]
 
 
 def decode_predictions(table: "pd.DataFrame") -> "pd.DataFrame":

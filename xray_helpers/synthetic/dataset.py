@@ -45,7 +45,7 @@ class Hospital(NamedTuple):
 
 HOME = Hospital()
 HOSPITALS = {
-    "types": Hospital(prevalence=0.7, mix=(0, 0, 1 / 3, 1 / 3, 1 / 3), types=True),
+    "types": Hospital(prevalence=0.75, mix=(0, 0, 1 / 3, 1 / 3, 1 / 3), images=720, planted=20, types=True),
     "hospital-b": Hospital(DEVICE_B, 0.22, (0.08, 0.12, 0.12, 0.34, 0.34), (320, 240), "b", 420, 0, 11),
 }
 
