@@ -24,10 +24,13 @@ from xray_helpers.evaluation.intervals import (
     encode_groups,
     grouped_proportion,
     no_interval,
+    read_entry,
 )
 from xray_helpers.evaluation.paired import compare_by_group, compare_decisions, difference_interval, holm
 from xray_helpers.settings import current_classes
 
+# As `metrics._PRIOR_GROUPS`, for macro AUROC; chosen by simulation (benchmarks/class_coverage.py).
+_PRIOR_GROUPS = 1.0
 PER_CLASS = ("auroc", "average_precision", "recall", "specificity", "precision", "f1")
 
 
@@ -209,7 +212,7 @@ def _interval(sample: Sample, name: str, value: float, added: np.ndarray) -> dic
     if sample.effective >= MIN_GROUPS:
         alone = [metrics.independent_variance(value, *one.effective) for one in sample.each]
         prior = float(np.mean(alone)) / (len(alone) - 1)  # as if k - 1 of the scores were independent
-    return metrics.interval_of_auroc(value, spread, prior)
+    return metrics.interval_of_auroc(value, spread, prior, _PRIOR_GROUPS)
 
 
 def _mean_of_recalls(sample: Sample, entry: dict[str, Any]) -> dict[str, Any]:
@@ -324,21 +327,30 @@ def class_pairs_table(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def describe_classes(model: str, scores: dict[str, Any]) -> str:
-    """Return in a sentence or two what a model reaches on all classes, and on which it is weakest."""
-    if not scores:
+def describe_classes(model: str, table: pd.DataFrame, n: int) -> str:
+    """Return in a sentence or two what a model reaches on all classes, and of which it finds least.
+
+    Parameters
+    ----------
+    model : str
+    table : DataFrame
+        Of `flatten_classes`; the text is empty where it is.
+    n : int
+        The number of test images.
+    """
+    if table.empty:
         return ""
-    overall = scores["overall"]
-    text = (
-        f"{model} names the right one of {len(scores['classes'])} classes in {describe(overall['accuracy'])} "
-        f"of {scores['n']} test images ({scores['n_groups']} groups); macro AUROC "
-        f"{describe(overall['macro_auroc'])}, Cohen's kappa {describe(overall['kappa'])}."
-    )
-    known = {
-        name: found["recall"]
-        for name, found in scores["classes"].items()
-        if found["recall"]["value"] is not None
+    entry = {
+        (row["class"], row["metric"]): read_entry(row, "value", "low", "high") | {"reason": row["reason"]}
+        for row in table.to_dict("records")
     }
+    names = list(dict.fromkeys(table.loc[table["class"] != "all", "class"]))
+    text = (
+        f"{model} names the right one of {len(names)} classes in {describe(entry['all', 'accuracy'])} of {n} "
+        f"test images; macro AUROC {describe(entry['all', 'macro_auroc'])}, Cohen's kappa "
+        f"{describe(entry['all', 'kappa'])}."
+    )
+    known = {name: entry[name, "recall"] for name in names if entry[name, "recall"]["value"] is not None}
     if not known:
         return text
     weakest = min(known, key=lambda name: known[name]["value"])

@@ -96,7 +96,9 @@ def independent_variance(auroc: float, positives: float, negatives: float) -> fl
     return expected / (positives * negatives)
 
 
-def interval_of_auroc(value: float, spread: GroupStatistics, prior: float) -> dict[str, Any]:
+def interval_of_auroc(
+    value: float, spread: GroupStatistics, prior: float, weight: float = _PRIOR_GROUPS
+) -> dict[str, Any]:
     """Return the interval of an AUROC, or of a mean of some.
 
     Parameters
@@ -105,10 +107,12 @@ def interval_of_auroc(value: float, spread: GroupStatistics, prior: float) -> di
     spread : GroupStatistics
     prior : float
         The variance that independent images would have, some of which is averaged in.
+    weight : float
+        As how many groups it counts.
     """
     if spread.effective >= MIN_GROUPS:
         known = spread.freedom
-        variance = (known * spread.variance + _PRIOR_GROUPS * prior) / (known + _PRIOR_GROUPS)
+        variance = (known * spread.variance + weight * prior) / (known + weight)
         spread = spread._replace(variance=variance)
     return bounded_interval(value, spread, bias=0.5)
 

@@ -44,7 +44,7 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     DataFrame
         One row per file: file, probability (of Fractured), decision (empty if the model abstains), threshold,
         warning (images unlike the training images, notes on the file), reason (why there is no probability);
-        of three or more classes also class (the most probable) and p_<class>.
+        of three or more classes also most_probable (a class) and p_<class>.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
             row |= answer
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     classes = reader.classes.names
-    columns += ["class", *(f"{CLASS_PREFIX}{name}" for name in classes)] if classes else []
+    columns += ["most_probable", *(f"{CLASS_PREFIX}{name}" for name in classes)] if classes else []
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
 
@@ -153,7 +153,7 @@ class Reader:
             f"{CLASS_PREFIX}{n}": round(float(p), 6)
             for n, p in zip(self.classes.names, probabilities, strict=True)
         }
-        return {"class": self.classes.names[int(np.argmax(probabilities))]} | shares
+        return {"most_probable": self.classes.names[int(np.argmax(probabilities))]} | shares
 
 
 def _read_batches(

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from xray_helpers.data.parts import class_balance
+from xray_helpers.evaluation.classes import describe_classes
 from xray_helpers.evaluation.comparison import choose_primary
 from xray_helpers.evaluation.variability import describe_all_images
 from xray_helpers.explain.shortcut_verdicts import read_shortcuts
@@ -83,8 +84,14 @@ def _describe_verdict(
         return "No model has been compared yet."
     baseline = class_balance(manifest).set_index("split").loc["test", "majority_accuracy"]
     verdict = describe_outcome(folder, settings, comparison, baseline)
-    spread = folder / choose_primary(comparison, primary_model(settings)) / "spread.csv"
-    return f"{verdict} {describe_all_images(read_csv(spread))}" if spread.exists() else verdict
+    chosen = choose_primary(comparison, primary_model(settings))
+    spread, classes = folder / chosen / "spread.csv", read_table(folder / chosen / "classes.csv")
+    if spread.exists():
+        verdict = f"{verdict} {describe_all_images(read_csv(spread))}"
+    if classes is None or classes.empty:
+        return verdict
+    n = int(comparison.set_index("model").loc[chosen, "n"])
+    return f"{verdict} {describe_classes(chosen, classes, n)}"
 
 
 def refresh_index(folder: Path) -> str:

@@ -160,7 +160,9 @@ def demo_phantoms(data: str = PHANTOMS) -> Path:
             f"There are no phantoms of {name!r}{nearest(name, HOSPITALS) or '.'} Known: {known}."
         )
     hospital = HOSPITALS.get(name, HOME)
-    folder = cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__, *filter(None, [name]))[:8]}"
+    folder = (
+        cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__, *([hospital] if name else []))[:8]}"
+    )
     if not (folder / "phantoms.csv").exists():
         partial = temporary_path(folder)
         try:
