@@ -114,7 +114,7 @@ def test_classes_of_a_table(tmp_path, make_images):
     assert list_data(str(tmp_path / "set.csv")).classes.names == ("none", "Simple", "spiral")
     table.loc[0, "label"] = "spirall"
     table[["path", "label"]].to_csv(tmp_path / "set.csv", index=False)
-    with pytest.raises(InputError, match="'spirall' in line 2 is not understood|'Simple'"):
+    with pytest.raises(InputError, match="is not understood"):
         list_data(str(tmp_path / "set.csv"))
 
 
