@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,20 +17,27 @@ from xray_helpers.study.folders import PHANTOMS, from_root
 from xray_helpers.synthetic.dataset import demo_phantoms
 
 MIN_PER_CLASS = 10  # readable images; fewer cannot be split into three parts
-_MURA = re.compile(r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/study\d+_(?P<label>\w+?)/")
+_MURA = re.compile(
+    r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/(?P<exam>study\d+)_(?P<label>\w+?)/"
+)
 
 
-def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) -> Listing:
+def list_data(
+    data: str, patient_pattern: str = "", exam_pattern: str = "", *, labelled: bool = True
+) -> Listing:
     """List the images of a folder or CSV with their labels, without opening them.
 
     Parameters
     ----------
     data : str
         ``phantoms``, a folder in one of the layouts of the README, or a CSV with the columns path and
-        label, and optionally patient, split, reader, boxes and any others. Relative to the repository's root.
+        label, and optionally patient, exam, split, reader, boxes and any others. Relative to the
+        repository's root.
     patient_pattern : str
         A regular expression on the relative path; its group ``patient``, or else its first group, is the
         patient.
+    exam_pattern : str
+        The same for the exam, and its group ``exam``.
     labelled : bool
         Whether both classes are required.
 
@@ -46,18 +54,19 @@ def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) ->
     else:
         raise InputError(f"There is no folder or CSV {source.name!r} at {source}: check --data.")
     table = listing.table
-    if patient_pattern:
-        found = table["path"].map(lambda path: _match_patient(patient_pattern, path)).astype("string")
-        table["patient"] = found.fillna(table["patient"])
+    for column, pattern in {"patient": patient_pattern, "exam": exam_pattern}.items():
+        if pattern:
+            found = table["path"].map(partial(_match_group, pattern, column)).astype("string")
+            table[column] = found.fillna(table[column])
     if labelled or not len(table):
         labels = table.loc[table["excluded"].isna(), "label"]
         check_classes(labels, data, table, listing.notes)
     return listing
 
 
-def _match_patient(pattern: str, path: str) -> str | None:
+def _match_group(pattern: str, name: str, path: str) -> str | None:
     found = re.search(pattern, path)
-    return found and (found["patient"] if "patient" in found.re.groupindex else found[1])
+    return found and (found[name] if name in found.re.groupindex else found[1])
 
 
 def check_classes(
@@ -121,6 +130,7 @@ def _list_folder(folder: Path, *, labelled: bool) -> Listing:
             "path": paths,
             "label": label_paths(paths, strict=labelled),
             "patient": None,
+            "exam": None,
             "folder_split": [_find_split(path) for path in paths],
             "excluded": None,
         },
@@ -132,6 +142,8 @@ def _list_folder(folder: Path, *, labelled: bool) -> Listing:
         names = ABNORMAL
         notes.append("MURA-style paths: 'positive' means abnormal, which is not the same as fractured.")
         table["patient"] = mura["patient"]
+        table["exam"] = mura["body_part"].fillna("") + "/" + mura["patient"] + "/" + mura["exam"]
+        table["exam"] = table["exam"].str.removeprefix("/")
         table["label"] = _label_studies(table, mura["label"], strict=labelled)
         if mura["body_part"].notna().any():
             table["body_part"] = mura["body_part"].str.lower()

@@ -7,6 +7,7 @@ MANIFEST = {
     "label": "string",
     "source_group": "string",
     "patient": "string",
+    "exam": "string",
     "group": "string",
     "split": "string",
     "fold": "Int64",

@@ -39,8 +39,8 @@ def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: 
     Returns
     -------
     Path
-        ``phantoms.csv``: path, label, patient, body_part, side, view, fracture_type, site, box_left,
-        box_top, box_right, box_bottom (pixels), and for planted files copy_of (a path) and planted (how).
+        ``phantoms.csv``: path, label, patient, exam (of one or two views), body_part, side, view,
+        fracture_type, site, box_left, box_top, box_right, box_bottom (pixels), and for planted files copy_of (a path) and planted (how).
     """
     shutil.rmtree(folder, ignore_errors=True)
     for label in (POSITIVE, NEGATIVE):
@@ -67,6 +67,7 @@ def _write_patient(job: tuple[int, int, int], folder: Path) -> list[dict]:
         "path": "",
         "label": POSITIVE if kind else NEGATIVE,
         "patient": f"p{number:04d}",
+        "exam": "",
         "body_part": patient.body_part,
         "side": patient.side,
         "view": 0,
@@ -77,8 +78,13 @@ def _write_patient(job: tuple[int, int, int], folder: Path) -> list[dict]:
     for view in range(1, views + 1):
         pixels, box = render_view(rng, patient)
         path = f"{common['label']}/{common['patient']}_v{view}.png"
+        exam = f"{common['patient']}-{(view + 1) // 2}"
         Image.fromarray(pixels).save(folder / path)
-        row = common | {"path": path, "view": view} | dict(zip(_BOX, box or (None,) * 4, strict=True))
+        row = (
+            common
+            | {"path": path, "exam": exam, "view": view}
+            | dict(zip(_BOX, box or (None,) * 4, strict=True))
+        )
         rows.append(row | {"copy_of": None, "planted": None})
     return rows
 
@@ -105,7 +111,7 @@ def _write_copy(rng: np.random.Generator, folder: Path, row: dict) -> dict:
 
 def demo_phantoms() -> Path:
     """Return the CSV of the demo's phantoms, written to ``data/cache`` when first needed."""
-    folder = cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__)[:8]}"
+    folder = cache_folder() / f"phantoms-{hash_of(VERSION, 'with exams', np.__version__)[:8]}"
     if not (folder / "phantoms.csv").exists():
         partial = temporary_path(folder)
         try:
