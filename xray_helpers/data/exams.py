@@ -71,9 +71,9 @@ def exams_table(manifest: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        part, exams, images (that count and whose exam is known), unknown (images of no known exam),
-        1, 2, 3, 4 and more (exams of so many images), both_labels (exams of images of both classes),
-        patients, several (patients with more than one exam).
+        part, exams, images (that count and whose exam is known), images of no exam, of 1, of 2, of 3, of 4
+        or more (exams of so many images), both labels (exams of images of both classes), patients, with
+        several (patients with more than one exam).
     """
     used = _counted(manifest)
     if "exam" not in used or not used["exam"].notna().any():
@@ -94,12 +94,12 @@ def _count(part: pd.DataFrame) -> dict[str, int | str]:
     return {
         "exams": len(sizes),
         "images": len(known),
-        "unknown": len(part) - len(known),
-        **{str(size): int((sizes == size).sum()) for size in (1, 2, 3)},
-        "4 and more": int((sizes > 3).sum()),
-        "both_labels": int(exams["label"].nunique().ge(2).sum()),
+        "images of no exam": len(part) - len(known),
+        **{f"of {size}": int((sizes == size).sum()) for size in (1, 2, 3)},
+        "of 4 or more": int((sizes > 3).sum()),
+        "both labels": int(exams["label"].nunique().ge(2).sum()),
         "patients": len(of_patient),
-        "several": int((of_patient > 1).sum()),
+        "with several": int((of_patient > 1).sum()),
     }
 
 
@@ -113,14 +113,14 @@ def describe_exams(manifest: pd.DataFrame) -> str:
         )
     row = table.iloc[-1].drop("part").astype(int)
     text = f"{row['images']} of the images that count belong to {row['exams']} exams"
-    text += f", {row['images'] / row['exams']:.1f} each on average; {row['1']} exams have one image."
+    text += f", {row['images'] / row['exams']:.1f} each on average; {row['of 1']} exams have one image."
     if row["patients"]:
-        text += f" {row['several']} of {row['patients']} patients have several exams, all in one part."
-    if row["unknown"]:
-        text += f" {row['unknown']} images belong to no known exam and are not scored by exam."
-    if row["both_labels"]:
+        text += f" {row['with several']} of {row['patients']} patients have several exams, all in one part."
+    if row["images of no exam"]:
+        text += f" {row['images of no exam']} images belong to no known exam and are not scored by exam."
+    if row["both labels"]:
         text += (
-            f" {row['both_labels']} exams hold images of both classes: by the reference standard such an "
+            f" {row['both labels']} exams hold images of both classes: by the reference standard such an "
             f"exam is {class_names()[1]}, as any exam of which one image is."
         )
     return text

@@ -149,8 +149,8 @@ def fit_attention(
     few = not several.any() or len(set(y)) < 2 or has_few_groups((y > 0)[several], group[several])
     if few:
         sentence = (
-            f"Attention was not fitted: too few of the {len(table)} validation exams have several images. "
-            "The mean of an exam's images stands in its place."
+            f"Attention was asked for, and not fitted: too few of the {len(table)} validation exams have "
+            "several images."
         )
         found = {"exams": int(several.sum()), "kept": False, "gain": None, "by_score": 0.0}
         return Attention(), found | {"by_sureness": 0.0, "sentence": sentence}
@@ -166,7 +166,7 @@ def fit_attention(
     entry = grouped_mean(gain[several], group[several])
     kept = compare_to_bound(entry, 0.0) == SHOWN
     by_score, by_sureness = (float(value) for value in problem.fit(np.ones(len(y), bool), learn=True)[:2])
-    outcome = "it is kept" if kept else "that is no gain beyond chance, and the mean of the images is kept"
+    outcome = "it is kept" if kept else "that is no gain beyond chance, and the mean is kept"
     sentence = (
         f"Attention was fitted on {int(several.sum())} validation exams of several images: weights "
         f"{by_score:+.2f} of the score and {by_sureness:+.2f} of sureness. In cross-validation by groups its "

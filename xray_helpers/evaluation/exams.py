@@ -215,10 +215,12 @@ def describe_pooling(scores: dict[str, Any]) -> str:
     """Return how exams were scored from their images, and on what their threshold was chosen."""
     unknown = f" {scores['unknown']} test images belong to no known exam." if scores["unknown"] else ""
     learned = scores["pooling"].get("sentence", "")
+    pooled = POOLED[scores["how"] if scores["pooling"].get("kept", True) else "mean"]
     return (
-        f"An exam's probability is {POOLED[scores['how']]}; by the reference standard it is "
+        f"An exam's probability is {pooled}; by the reference standard it is "
         f"{class_names()[1]} if any of its images is. {learned}{' ' if learned else ''}The threshold for "
-        f"exams is {scores['threshold']:.2f} ({scores['threshold_rule']}). {scores['threshold_choice']}{unknown}"
+        f"exams is {scores['threshold']:.2f} ({scores['threshold_rule']}). {scores['threshold_choice']}"
+        f"{unknown}"
     )
 
 
@@ -301,8 +303,8 @@ def show_compared_exams(table: pd.DataFrame, pairs: pd.DataFrame, chosen: str) -
         text = {"model": row["model"], "by": by}
         text |= {METRICS[name].title: _short(row, name) for name in _SHOWN}
         mean = _short(row, "kappa_mean") if by == "exam" else ""
-        rows.append(text | {"kappa at 0.5 (MURA)": mean, "n": describe_count(row, f"{by}s")})
-    results = ["By exam, and beside it by image, each at its own threshold:", pd.DataFrame(rows)]
+        rows.append(text | {"kappa at 0.5 (MURA)": mean, "n": f"{row['n']} {by}s, {row['n_groups']} groups"})
+    results = ["**By exam**, and beside it by image, each at its own threshold:", pd.DataFrame(rows)]
     if len(pairs):
         results += [pairs_table(pairs)]
     if chosen in set(exams["model"]) and len(exams) > 1:

@@ -40,7 +40,8 @@ def write_phantoms(folder: Path, *, images: int = 480, planted: int = 40, seed: 
     -------
     Path
         ``phantoms.csv``: path, label, patient, exam (of one or two views), body_part, side, view,
-        fracture_type, site, box_left, box_top, box_right, box_bottom (pixels), and for planted files copy_of (a path) and planted (how).
+        fracture_type, site, box_left, box_top, box_right, box_bottom (pixels), and for planted files copy_of
+        (a path) and planted (how).
     """
     shutil.rmtree(folder, ignore_errors=True)
     for label in (POSITIVE, NEGATIVE):
