@@ -30,7 +30,12 @@ def test_exams_of_mura_are_body_part_patient_and_study(root, tmp_path, make_imag
     assert set(table.groupby("exam").size()) == {2}
     assert table.loc[0, "exam"] == "ELBOW/patient00000/study1"
     counts = exams_table(table.assign(status="used", split="train")).set_index("part")
-    assert counts.loc["all", ["exams", "of 2", "patients", "with several"]].tolist() == [36, 36, 12, 12]
+    assert counts.loc["all", ["exams", "2 images", "patients", "with several exams"]].tolist() == [
+        36,
+        36,
+        12,
+        12,
+    ]
 
 
 def test_exams_of_a_pattern_and_of_csv_columns(root, tmp_path, make_images):
@@ -94,7 +99,7 @@ def test_dicom_exams_are_in_the_manifest_and_join_groups(root, tmp_path, make_im
     grouped = assign_groups(table.assign(patient=pd.NA), table["path"])
     assert grouped["group"].nunique() == 12
     write_csv(tmp_path / "manifest.csv", table)
-    assert "777" not in (tmp_path / "manifest.csv").read_text()
+    assert "1.2.777" not in (tmp_path / "manifest.csv").read_text()
     pd.testing.assert_series_equal(read_csv(tmp_path / "manifest.csv")["exam"], table["exam"])
 
 
@@ -156,6 +161,6 @@ def test_copies_of_a_source_are_not_images_of_an_exam():
         }
     )
     row = exams_table(table).iloc[-1]
-    assert (row["exams"], row["images"], row["of 1"], row["with several"]) == (2, 2, 2, 0)
+    assert (row["exams"], row["images"], row["1 image"], row["with several exams"]) == (2, 2, 2, 0)
     assert exams_table(table.drop(columns="exam")).empty  # a study of before there were exams
     assert "No exams are known" in describe_exams(table.assign(exam=pd.NA))

@@ -2,15 +2,20 @@
 
 import html
 import re
+import shutil
 
 import pandas as pd
 import pytest
 from mura import write_mura
 
+from xray_helpers.evaluation.exams import compare_exams
+from xray_helpers.reports.cards import write_model_card
+from xray_helpers.reports.checklist import write_checklist
+from xray_helpers.reports.pages import write_index
 from xray_helpers.reports.sharing import export_study
 from xray_helpers.runner.series import run_study
 from xray_helpers.settings import build_settings
-from xray_helpers.study.files import read_csv, read_json
+from xray_helpers.study.files import read_csv, read_json, write_csv
 
 pytestmark = pytest.mark.slow
 QUICK = {"img_size": 64, "epochs": 2, "weights": "random", "use_subset": 1.0, "repeats": 0, "maps": 0}
@@ -83,3 +88,17 @@ def test_what_is_sent_names_no_exam(mura_study, home):
     assert set(read_csv(out / "MobileNetV2" / "predictions_exams.csv")["path"]) <= set(sent["path"])
     for path in [*out.rglob("*.csv"), *out.rglob("*.json"), *out.rglob("*.html")]:
         assert not re.search(r"patient\d{5}", path.read_text()), path
+
+
+def test_a_study_of_before_there_were_exams_still_opens(mura_study, home):
+    copy = shutil.copytree(mura_study, home / "reports" / "earlier-mura")
+    for file in ("metrics_exams.json", "predictions_exams.csv", "kappa_exams.csv"):
+        (copy / "MobileNetV2" / file).unlink()
+    write_csv(copy / "manifest.csv", read_csv(copy / "manifest.csv").drop(columns="exam"))
+    card = write_model_card(copy, "MobileNetV2").read_text()
+    assert "By exam" not in card
+    assert "several views read together" in card
+    assert "No exams are known" not in write_index(copy).read_text()
+    assert "no exams are known" in write_checklist(copy).read_text()
+    assert compare_exams(copy, ["MobileNetV2"])[0].empty
+    shutil.rmtree(copy)

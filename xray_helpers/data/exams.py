@@ -71,9 +71,9 @@ def exams_table(manifest: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        part, exams, images (that count and whose exam is known), images of no exam, of 1, of 2, of 3, of 4
-        or more (exams of so many images), both labels (exams of images of both classes), patients, with
-        several (patients with more than one exam).
+        part, exams, images (that count and whose exam is known), images of no exam, 1 image, 2 images,
+        3 images, 4 or more (exams of so many), both labels (exams of images of both classes), patients, with
+        several exams (patients).
     """
     used = _counted(manifest)
     if "exam" not in used or not used["exam"].notna().any():
@@ -95,11 +95,11 @@ def _count(part: pd.DataFrame) -> dict[str, int | str]:
         "exams": len(sizes),
         "images": len(known),
         "images of no exam": len(part) - len(known),
-        **{f"of {size}": int((sizes == size).sum()) for size in (1, 2, 3)},
-        "of 4 or more": int((sizes > 3).sum()),
+        **{f"{size} image{'s'[: size > 1]}": int((sizes == size).sum()) for size in (1, 2, 3)},
+        "4 or more": int((sizes > 3).sum()),
         "both labels": int(exams["label"].nunique().ge(2).sum()),
         "patients": len(of_patient),
-        "with several": int((of_patient > 1).sum()),
+        "with several exams": int((of_patient > 1).sum()),
     }
 
 
@@ -113,9 +113,9 @@ def describe_exams(manifest: pd.DataFrame) -> str:
         )
     row = table.iloc[-1].drop("part").astype(int)
     text = f"{row['images']} of the images that count belong to {row['exams']} exams"
-    text += f", {row['images'] / row['exams']:.1f} each on average; {row['of 1']} exams have one image."
+    text += f", {row['images'] / row['exams']:.1f} each on average; {row['1 image']} exams have one image."
     if row["patients"]:
-        text += f" {row['with several']} of {row['patients']} patients have several exams, all in one part."
+        text += f" {row['with several exams']} of {row['patients']} patients have several exams."
     if row["images of no exam"]:
         text += f" {row['images of no exam']} images belong to no known exam and are not scored by exam."
     if row["both labels"]:

@@ -188,8 +188,8 @@ def evaluated_facts(folder: Path, model: str) -> dict[str, str]:
             name.removeprefix(prefix): value for name, value in flat.items() if name.startswith(prefix)
         }
     errors = read("failures").query("kind == 'confident error'")
-    by_exam = describe_exams_of(folder, model)
-    return ({"exams": by_exam} if by_exam else {}) | {
+    return {
+        "exams": describe_exams_of(folder, model),
         "subgroups": f"{model}: {describe_subgroups(read('subgroups'))}",
         "failures": f"{model}: {describe_failures(errors, read('predictions_test'))}",
         "calibration": f"{model}: {describe_calibration(calibration, read('decision_curve'))}",
