@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from xray_helpers.evaluation.exam_pooling import Attention, fit_attention, pool_exams
 from xray_helpers.evaluation.exams import (
     NO_EXAMS,
+    TWO_CLASSES,
     compare_exams,
     describe_exams_of,
     evaluate_exams,
@@ -248,6 +249,8 @@ def test_without_exams_there_is_one_sentence(parts):
         assert found.scores == {"exams": 0, "reason": NO_EXAMS}
         assert found.predictions.empty
         assert show_exams("VGG16", found, images) == [NO_EXAMS]
+    classes = {name: table.drop(columns="y_prob") for name, table in tables.items()}
+    assert evaluate_exams(classes, manifest, CHOSEN, seed=0).scores == {"exams": 80, "reason": TWO_CLASSES}
     positive = tables["test"].loc[tables["test"]["y_true"] == 1, "path"]
     few = manifest.assign(exam=manifest["exam"].where(manifest["path"].isin(positive)))
     found = evaluate_exams(tables, few, CHOSEN, seed=0)

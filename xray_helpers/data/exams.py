@@ -24,13 +24,11 @@ def check_exams(exam: pd.Series, patient: pd.Series, given: pd.Series, notes: li
     exam = _qualify(without_placeholders(exam), patient, given, notes)
     exam = _drop_categories(exam, notes)
     patients = patient.groupby(exam).nunique()
-    several = patients.index[patients > 1]
-    if len(several):
-        first = exam.index[exam == several[0]]
+    several = int((patients > 1).sum())
+    if several:  # patients are not named: notes are in reports
         notes.append(
-            f"{len(several)} exams have images of more than one patient, such as "
-            f"{' and '.join(sorted(patient[first].dropna().unique())[:2])} in one exam: their images, and "
-            "those of all these patients, stay in one part; correct the patient or the exam of these files."
+            f"{several} exams have images of more than one patient: their images, and those of all these "
+            "patients, stay in one part; find them in manifest.csv and correct their patient or exam."
         )
     return exam
 
@@ -44,8 +42,8 @@ def _qualify(exam: pd.Series, patient: pd.Series, given: pd.Series, notes: list[
     if not repeated.mean() > 0.5:
         return exam
     notes.append(
-        f"Exams are numbered within each patient (such as {known[repeated].iloc[0]!r}, which "
-        f"{int(shared.max())} patients have): an exam is taken as patient and number together."
+        f"Exams are numbered within each patient (one name is that of {int(shared.max())} patients): an "
+        "exam is taken as patient and number together."
     )
     numbered = exam.notna() & given
     return exam.mask(numbered, patient + "/" + exam)  # missing where the patient is unknown
