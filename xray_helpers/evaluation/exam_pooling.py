@@ -51,14 +51,14 @@ def pool_exams(
     attention: Attention | None = None,
     *,
     scores: Sequence[str] = SCORES,
+    truth: str = "y_true",
 ) -> pd.DataFrame:
     """Pool the scores of images to those of their exams.
 
     Parameters
     ----------
     predictions : DataFrame
-        path, group, y_true and the scores. y_true is 0 or 1; or the name of a class, with a column of scores
-        ``p_<class>`` for each.
+        path, group, the column of truth, and the scores.
     exam : Series
         Of each path; images whose exam is missing are left out.
     how : {'mean', 'max', 'attention'}
@@ -66,13 +66,15 @@ def pool_exams(
     attention : Attention, optional
         Of `fit_attention`, for ``attention``.
     scores : sequence of str
-        One column with the probability of class 1, or one for each class, in order.
+        One column with the probability of class 1, or ``p_<class>`` for each class, in order.
+    truth : str
+        The column with the reference standard: 0 or 1, or else the names of classes.
 
     Returns
     -------
     DataFrame
         One row per exam, in path order: path (the first of its images, which stands for the exam), group,
-        images (their number), y_true, and the scores. An exam is positive by the reference standard if any
+        images (their number), the truth, and the scores. An exam is positive by the reference standard if any
         of its images is; with several classes it has the class of its images that comes last in order.
     """
     names = predictions["path"].map(exam)
@@ -80,8 +82,8 @@ def pool_exams(
     codes = encode_groups(names[images.index])  # numbered by their first path
     first = images.assign(code=codes).drop_duplicates("code")
     pooled = first[["path", "group"]].assign(images=np.bincount(codes).astype(int))
-    truth = pd.Series(_encode(images["y_true"], scores)).groupby(codes).max().to_numpy(int)
-    pooled["y_true"] = truth if len(scores) == 1 else np.array([name[2:] for name in scores])[truth]
+    last = pd.Series(_encode(images[truth], scores)).groupby(codes).max().to_numpy(int)
+    pooled[truth] = last if len(scores) == 1 else np.array([name.removeprefix("p_") for name in scores])[last]
     p = images[list(scores)].to_numpy(float)
     if how == "max":
         found = pd.DataFrame(p).groupby(codes).max().to_numpy()
@@ -93,11 +95,11 @@ def pool_exams(
     return pooled.reset_index(drop=True)
 
 
-def _encode(y_true: pd.Series, scores: Sequence[str]) -> np.ndarray:
+def _encode(truth: pd.Series, scores: Sequence[str]) -> np.ndarray:
     if len(scores) == 1:
-        return y_true.to_numpy(int)
+        return truth.to_numpy(int)
     order = {name.removeprefix("p_"): number for number, name in enumerate(scores)}
-    return y_true.map(order).to_numpy(int)
+    return truth.map(order).to_numpy(int)
 
 
 def _all_classes(p: np.ndarray) -> np.ndarray:
@@ -122,7 +124,12 @@ def _mean(p: np.ndarray, weight: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def fit_attention(
-    validation: pd.DataFrame, exam: pd.Series, *, seed: int, scores: Sequence[str] = SCORES
+    validation: pd.DataFrame,
+    exam: pd.Series,
+    *,
+    seed: int,
+    scores: Sequence[str] = SCORES,
+    truth: str = "y_true",
 ) -> tuple[Attention, dict[str, Any]]:
     """Learn on validation which images of an exam to heed, and keep that only where it is shown to help.
 
@@ -143,8 +150,8 @@ def fit_attention(
     names = validation["path"].map(exam)
     images = validation[names.notna()].sort_values("path")
     codes = encode_groups(names[images.index])
-    table = pool_exams(validation, exam, scores=scores)
-    y, several = _encode(table["y_true"], scores), table["images"].to_numpy() > 1
+    table = pool_exams(validation, exam, scores=scores, truth=truth)
+    y, several = _encode(table[truth], scores), table["images"].to_numpy() > 1
     group = encode_groups(table["group"])
     few = not several.any() or len(set(y)) < 2 or has_few_groups((y > 0)[several], group[several])
     if few:
