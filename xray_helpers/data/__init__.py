@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "exams": ["describe_exams", "exams_table"],
         "leaks": ["check_leak_gate", "compare_leaks", "measure_leak"],
         "manifest": ["assign_groups", "build_manifest", "count_flow", "read_pictures"],
         "parts": [

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,11 +17,18 @@ from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, InputError
 from xray_helpers.study.folders import from_root, is_phantoms
 from xray_helpers.synthetic.dataset import demo_phantoms
 
-_MURA = re.compile(r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/study\d+_(?P<label>\w+?)/")
+_MURA = re.compile(
+    r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/(?P<exam>study\d+)_(?P<label>\w+?)/"
+)
 
 
 def list_data(
-    data: str, patient_pattern: str = "", *, labelled: bool = True, question: Question = USUAL
+    data: str,
+    patient_pattern: str = "",
+    exam_pattern: str = "",
+    *,
+    labelled: bool = True,
+    question: Question = USUAL,
 ) -> Listing:
     """List the images of a folder or CSV with their labels, without opening them.
 
@@ -28,11 +36,14 @@ def list_data(
     ----------
     data : str
         ``phantoms``, ``phantoms:types``, a folder in one of the layouts of the README, or a CSV with the
-        columns path and label, and optionally patient, split, reader, boxes and any others. Relative to the
+        columns path and label, and optionally patient, exam, split, reader, boxes and any others. Relative
+        to the
         repository's root.
     patient_pattern : str
         A regular expression on the relative path; its group ``patient``, or else its first group, is the
         patient.
+    exam_pattern : str
+        The same for the exam, and its group ``exam``.
     labelled : bool
         Whether both classes are required.
     question : Question
@@ -51,18 +62,19 @@ def list_data(
     else:
         raise InputError(f"There is no folder or CSV {source.name!r} at {source}: check --data.")
     table = listing.table
-    if patient_pattern:
-        found = table["path"].map(lambda path: _match_patient(patient_pattern, path)).astype("string")
-        table["patient"] = found.fillna(table["patient"])
+    for column, pattern in {"patient": patient_pattern, "exam": exam_pattern}.items():
+        if pattern:
+            found = table["path"].map(partial(_match_group, pattern, column)).astype("string")
+            table[column] = found.fillna(table[column])
     if labelled or not len(table):
         labels = table.loc[table["excluded"].isna(), "label"]
         check_classes(labels, data, table, listing.notes)
     return listing
 
 
-def _match_patient(pattern: str, path: str) -> str | None:
+def _match_group(pattern: str, name: str, path: str) -> str | None:
     found = re.search(pattern, path)
-    return found and (found["patient"] if "patient" in found.re.groupindex else found[1])
+    return found and (found[name] if name in found.re.groupindex else found[1])
 
 
 def check_classes(
@@ -129,12 +141,14 @@ def _list_folder(folder: Path, question: Question, *, labelled: bool) -> Listing
     else:
         labels = label_folders(paths, question, notes, strict=labelled)
     folder_split = [_find_split(path) for path in paths]
-    columns = {"label": labels, "patient": None, "folder_split": folder_split, "excluded": None}
+    columns = {"label": labels, "patient": None, "exam": None, "folder_split": folder_split, "excluded": None}
     table = table.assign(**{name: pd.Series(value, table.index, "string") for name, value in columns.items()})
     if is_mura:
         names = ABNORMAL
         notes.append("MURA-style paths: 'positive' means abnormal, which is not the same as fractured.")
         table["patient"] = mura["patient"]
+        table["exam"] = mura["body_part"].fillna("") + "/" + mura["patient"] + "/" + mura["exam"]
+        table["exam"] = table["exam"].str.removeprefix("/")
         table["label"] = _label_studies(table, mura["label"], strict=labelled)
         if mura["body_part"].notna().any():
             table["body_part"] = mura["body_part"].str.lower()

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from xray_helpers.data.classes import MIN_PER_CLASS, question_of
+from xray_helpers.data.exams import check_exams
 from xray_helpers.data.listing import check_classes, list_data
 from xray_helpers.data.tables import Listing, locate_files
 from xray_helpers.images.patient_names import without_placeholders
@@ -41,9 +42,8 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
         As `list_data`; also when too few files of a class are readable.
     """
     folder = study_folder(settings.name)
-    listing = list_data(
-        local_path(folder, "data", settings.data), settings.patient_pattern, question=question_of(settings)
-    )
+    place, asked = local_path(folder, "data", settings.data), question_of(settings)
+    listing = list_data(place, settings.patient_pattern, settings.exam_pattern, question=asked)
     write_classes(folder, listing.classes)
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
@@ -65,13 +65,18 @@ def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: _inspect(folder, path), listing.table["path"])
         bar = tqdm(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
-        columns = ["sha256", "width", "height", "mode", "status", "reason", "note", "hashed"]
+        columns = ["sha256", "width", "height", "mode", "status", "reason", "note", "hashed", "hashed_exam"]
         found = build_table(list(bar), {name: MANIFEST.get(name, "string") for name in columns})
     manifest = pd.concat([listing.table.reset_index(drop=True), found], axis=1)
     from_header = manifest.pop("hashed").replace("", pd.NA)
     manifest["patient"] = manifest["patient"].astype("string").fillna(from_header)
+    given = manifest["exam"].notna()
+    from_header = manifest.pop("hashed_exam").replace("", pd.NA)
+    manifest["exam"] = manifest["exam"].astype("string").fillna(from_header)
     readable = manifest["status"] == "readable"
     manifest.loc[readable, "patient"] = drop_placeholders(manifest.loc[readable, "patient"], listing.notes)
+    exam, patient = (manifest.loc[readable, name] for name in ("exam", "patient"))
+    manifest.loc[readable, "exam"] = check_exams(exam, patient, given[readable], listing.notes)
     excluded = manifest.pop("excluded")
     left_out = readable & excluded.notna()
     manifest.loc[left_out, "status"], manifest.loc[left_out, "reason"] = "excluded", excluded[left_out]
@@ -125,6 +130,7 @@ def _inspect(folder: ImageFolder, path: str) -> dict[str, Any]:
         "height": height,
         "mode": radiograph.mode,
         "hashed": radiograph.patient,
+        "hashed_exam": radiograph.exam,
     }
     try:  # nothing is learned from pictures that a trained model would refuse
         note = check_picture(radiograph).note
@@ -134,21 +140,22 @@ def _inspect(folder: ImageFolder, path: str) -> dict[str, Any]:
 
 
 def assign_groups(manifest: pd.DataFrame, source: pd.Series) -> pd.DataFrame:
-    """Fill ``source_group`` and ``group``, the union of source and patient.
+    """Fill ``source_group`` and ``group``, the union of source, patient and exam.
 
     Groups are named by their smallest path, so that they do not depend on the order of files.
 
     Parameters
     ----------
     manifest : DataFrame
-        path, patient, status.
+        path, patient, exam, status.
     source : Series of str
         The source group of each row (`search.find_same_source`).
     """
     manifest = manifest.copy()
     readable = manifest["status"] == "readable"
     manifest["source_group"] = source.astype("string").where(readable)
-    pairs = [_pair_with_first(manifest[column]) for column in ("source_group", "patient")]
+    keys = [name for name in ("source_group", "patient", "exam") if name in manifest]
+    pairs = [_pair_with_first(manifest[column]) for column in keys]
     component = connected_components(len(manifest), np.concatenate(pairs))
     group = manifest.groupby(component)["path"].transform("min")
     manifest["group"] = group.astype("string").where(readable)

@@ -18,10 +18,21 @@ from xray_helpers.settings import CLASS_NAMES, Classes, InputError
 from xray_helpers.study.tables import MANIFEST, PREDICTIONS
 
 ABNORMAL = ("Normal", "Abnormal")  # MURA's own names of its classes
-_INPUT = ("path", "label", "patient", "split", "boxes", "reader")  # columns of a table with a meaning
+_INPUT = ("path", "label", "patient", "exam", "split", "boxes", "reader")  # columns of a table with a meaning
 _TEXT = (*_INPUT, "image_id", "fractured")  # columns whose names may be in any case, and whose cells are text
-_OWN = {"class_name", "folder_split", "excluded", "hashed", "certainty", "kind", "column", "value"}
+_OWN = {
+    "class_name",
+    "folder_split",
+    "excluded",
+    "hashed",
+    "hashed_exam",
+    "certainty",
+    "kind",
+    "column",
+    "value",
+}
 _RESERVED = ({*MANIFEST, *PREDICTIONS} | _OWN) - {*_INPUT}  # names of columns that a study makes itself
+_ALSO = {"patient": ("patientid",), "exam": ("examid", "studyid", "studynumber")}  # other names of columns
 _MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "null")
 _KEYS = ("path", "image_id", "filename", "file_name", "image")  # columns that name a folder's images
 _SUFFIX = r"\.[A-Za-z]\w{1,4}$"  # of a file's name
@@ -35,8 +46,8 @@ class Listing(NamedTuple):
     folder : Path
         What the paths are relative to.
     table : DataFrame
-        path, label (Fractured, Non-Fractured, or missing), patient, folder_split, excluded (why a file is
-        left out, or missing), with three or more classes class_name, then the CSV's other columns. One row
+        path, label (Fractured, Non-Fractured, or missing), patient, exam, folder_split, excluded (why a file
+        is left out, or missing), with three or more classes class_name, then the CSV's other columns. One row
         per file.
     notes : list of str
         What was decided on the way, one sentence each.
@@ -82,7 +93,7 @@ def list_csv(csv: Path, question: Question = USUAL) -> Listing:
     table["label"], label_notes = label_cells(table["label"], csv.name, read=read_cell)
     notes.extend(label_notes)
     _read_split(table, csv.name)
-    for column in ("patient", "folder_split"):
+    for column in ("patient", "exam", "folder_split"):
         if column not in table.columns:
             table[column] = pd.Series(pd.NA, index=table.index, dtype="string")
     check_boxes(table, csv.name)
@@ -98,8 +109,10 @@ def list_csv(csv: Path, question: Question = USUAL) -> Listing:
 def _to_frame(read: UserTable) -> pd.DataFrame:
     """Return a table indexed by its lines; cells of columns unknown by name are numbers where they can be."""
     names = [name.lower() if name.lower() in _TEXT else name for name in read.columns]
-    if "patient" not in names:
-        names = ["patient" if word_key(name) == "patientid" else name for name in names]
+    for column, others in _ALSO.items():
+        if column not in names:
+            other = next((name for name in names if word_key(name) in others), column)
+            names = [column if name == other else name for name in names]
     names = [f"{name}_given" if name in _RESERVED else name for name in names]
     table = pd.DataFrame(read.rows, columns=names, index=read.lines, dtype="string")
     for name in names:
@@ -202,7 +215,7 @@ def _merge_rows(table: pd.DataFrame, key: str, where: str, notes: list[str]) -> 
         table["patient"] = patients.mask(repeated & unknown.astype(bool))
     files = table[repeated].groupby(key, sort=False)
     merged, values = files.first(), files.nunique()
-    for column in values.columns.intersection(["patient", "folder_split"]):
+    for column in values.columns.intersection(["patient", "exam", "folder_split"]):
         counts = values.loc[values[column] > 1, column]
         if len(counts):
             raise InputError(
@@ -256,7 +269,7 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str], question: Quest
     rows = _read_votes(extra.dropna(subset=["joined"]), csv.name, notes, asked)
     rows = _merge_rows(rows, "joined", csv.name, notes)
     rows = rows.rename(columns={"label": "label_given", "excluded": "excluded_given"})
-    for column in rows.columns.intersection(["patient", "folder_split"]):
+    for column in rows.columns.intersection(["patient", "exam", "folder_split"]):
         table[column] = table[column].fillna(table["path"].map(rows.set_index("joined")[column]))
     technical = ["joined", "label_given", "excluded_given", "image_id"]
     added = [name for name in rows.columns if name not in (*table.columns, *MANIFEST)]

@@ -30,6 +30,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "decision_curve": ["compute_decision_curve"],
         "ensemble": ["build_ensembles", "compare_ensemble", "describe_ensembles"],
+        "exams": [
+            "compare_exams",
+            "describe_exams_of",
+            "evaluate_exams",
+            "show_compared_exams",
+            "show_exams",
+        ],
         "failures": ["describe_failures", "find_failures"],
         "gaps": ["describe_gaps", "gaps_table", "measure_gaps"],
         "leakage": ["MAX_IMAGES", "describe_leakage", "measure_leakage"],

@@ -73,7 +73,9 @@ def logit_interval(sample: Sample, value: float, added: np.ndarray, low: float =
 
 
 def correlation_interval(sample: Sample, value: float, added: np.ndarray) -> dict[str, Any]:
-    """Return the interval of a score between -1 and 1."""
+    """Return the interval of a score between -1 and 1; none where all calls are the same, which leaves 0."""
+    if value == 0 and not added.any():
+        return no_interval(value, "all calls are the same")
     return logit_interval(sample, value, added, -1.0)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from xray_helpers.data.parts import class_balance
 from xray_helpers.evaluation.classes import describe_classes
 from xray_helpers.evaluation.comparison import choose_primary
+from xray_helpers.evaluation.exams import describe_exams_of
 from xray_helpers.evaluation.variability import describe_all_images
 from xray_helpers.explain.shortcut_verdicts import read_shortcuts
 from xray_helpers.reports.banners import describe_incomplete_steps, study_banners
@@ -28,7 +29,7 @@ from xray_helpers.study.folders import RUN, read_class_names, read_classes
 from xray_helpers.study.records import STALE, mark_stale
 
 _THUMBNAIL, _LARGE = 480, 1400  # widths of pictures in pixels
-_FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html")
+_FILES = ("*.csv", "*/*.csv", "*/metrics*.json", "*/*.md", "figures/*.png", "*/model_card.html")
 
 
 def write_index(folder: Path, *, target: Path | None = None, images: bool = True) -> Path:
@@ -66,6 +67,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         ],
         parameters=changed_parameters(settings),
         headline=headline_table(comparison) if comparison is not None else [],
+        by_exam=_describe_exams(folder, settings, comparison, stale),
         sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_embed_figure(main, images, _LARGE) if comparison is not None else None,
@@ -92,6 +94,16 @@ def _describe_verdict(
         return verdict
     n = int(comparison.set_index("model").loc[chosen, "n"])
     return f"{verdict} {describe_classes(chosen, classes, n)}"
+
+
+def _describe_exams(
+    folder: Path, settings: dict[str, Any], comparison: pd.DataFrame | None, stale: set[str]
+) -> str:
+    """Return the scores by exam of the primary model; empty where no exams are known."""
+    if comparison is None:
+        return ""
+    model = choose_primary(comparison, primary_model(settings))
+    return describe_exams_of(folder, model) if f"{model}/metrics_exams.json" not in stale else ""
 
 
 def refresh_index(folder: Path) -> str:

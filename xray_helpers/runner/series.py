@@ -118,7 +118,11 @@ def build_plan(settings: Settings, running: RunOptions, asked: Settings, prefix:
 
 def _count_shards(settings: Settings, running: RunOptions) -> int:
     images = (
-        len(list_data(settings.data, settings.patient_pattern, question=question_of(settings)).table)
+        len(
+            list_data(
+                settings.data, settings.patient_pattern, settings.exam_pattern, question=question_of(settings)
+            ).table
+        )
         * settings.use_subset
     )
     return (

@@ -178,6 +178,12 @@ class Settings(BaseModel):
     patient_pattern: str = Field(
         "", description="regular expression on the path; group 1 identifies the patient"
     )
+    exam_pattern: str = Field(
+        "", description="regular expression on the path; group 1 identifies the exam, of one or more views"
+    )
+    exam_score: Literal["mean", "max", "attention"] = Field(
+        "mean", description="how an exam is scored by its images: 'mean', 'max', or 'attention' (learned)"
+    )
     primary: Literal[
         "auroc", "average_precision", "accuracy", "balanced_accuracy", "recall", "specificity", "f1"
     ] = Field("auroc", description="the primary endpoint, fixed before the test part is evaluated")
@@ -296,13 +302,13 @@ class Settings(BaseModel):
             raise ValueError("must have at most 100 letters")
         return value
 
-    @field_validator("patient_pattern")
+    @field_validator("patient_pattern", "exam_pattern")
     @classmethod
-    def _one_group(cls, value: str) -> str:
+    def _one_group(cls, value: str, info: Any) -> str:
         try:
             groups = re.compile(value).groups
         except re.error as error:
             raise ValueError(f"is no regular expression ({error})") from None
         if value and groups < 1:
-            raise ValueError("needs one group in parentheses: the patient")
+            raise ValueError(f"needs one group in parentheses: the {info.field_name.split('_')[0]}")
         return value

@@ -12,6 +12,7 @@ MANIFEST = {
     "label": "string",
     "source_group": "string",
     "patient": "string",
+    "exam": "string",
     "group": "string",
     "split": "string",
     "fold": "Int64",

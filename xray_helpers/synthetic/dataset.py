@@ -71,8 +71,9 @@ def write_phantoms(
     Returns
     -------
     Path
-        ``phantoms.csv``: path, label, patient, body_part, side, view, fracture_type, site, box_left,
-        box_top, box_right, box_bottom (pixels), and for planted files copy_of (a path) and planted (how).
+        ``phantoms.csv``: path, label, patient, exam (of one or two views), body_part, side, view,
+        fracture_type, site, box_left, box_top, box_right, box_bottom (pixels), and for planted files copy_of
+        (a path) and planted (how).
     """
     shutil.rmtree(folder, ignore_errors=True)
     for label in ("none", *FRACTURE_TYPES) if hospital.types else (POSITIVE, NEGATIVE):
@@ -101,6 +102,7 @@ def _write_patient(job: tuple[int, int, int], folder: Path, hospital: Hospital) 
         "path": "",
         "label": (kind or "none") if hospital.types else POSITIVE if kind else NEGATIVE,
         "patient": f"{hospital.letter}{number:04d}",
+        "exam": "",
         "body_part": patient.body_part,
         "side": patient.side,
         "view": 0,
@@ -113,8 +115,13 @@ def _write_patient(job: tuple[int, int, int], folder: Path, hospital: Hospital) 
     for view in range(1, views + 1):
         pixels, box = render_view(rng, patient, hospital.size, hospital.device)
         path = f"{common['label']}/{common['patient']}_v{view}.png"
+        exam = f"{common['patient']}-{(view + 1) // 2}"
         Image.fromarray(pixels).save(folder / path)
-        row = common | {"path": path, "view": view} | dict(zip(_BOX, box or (None,) * 4, strict=True))
+        row = (
+            common
+            | {"path": path, "exam": exam, "view": view}
+            | dict(zip(_BOX, box or (None,) * 4, strict=True))
+        )
         rows.append(row | {"copy_of": None, "planted": None})
     return rows
 
@@ -160,9 +167,8 @@ def demo_phantoms(data: str = PHANTOMS) -> Path:
             f"There are no phantoms of {name!r}{nearest(name, HOSPITALS) or '.'} Known: {known}."
         )
     hospital = HOSPITALS.get(name, HOME)
-    folder = (
-        cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__, *([hospital] if name else []))[:8]}"
-    )
+    kind = [hospital] if name else []
+    folder = cache_folder() / f"phantoms-{hash_of(VERSION, 'with exams', np.__version__, *kind)[:8]}"
     if not (folder / "phantoms.csv").exists():
         partial = temporary_path(folder)
         try:
