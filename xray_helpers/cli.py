@@ -131,9 +131,17 @@ def sweep(file: str, pairs: tuple[str, ...], overwrite: bool, **running: object)
 @_JOBS
 @_ON
 @_OVERWRITE
-def demo(**options: object) -> None:
+@click.option(
+    "--classes",
+    type=click.Choice(["two", "types"]),
+    default="two",
+    show_default=True,
+    help="Fractured or not, or the types of fracture as classes.",
+)
+def demo(classes: str, **options: object) -> None:
     """Run the five-model study on the embedded synthetic radiographs."""
-    _run("demo", {}, **options)
+    named = {"data": "phantoms:types", "name": "demo-types"} if classes == "types" else {}
+    _run("demo", named, **options)
 
 
 @main.command()
@@ -277,6 +285,8 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
         else:
             decision = f"{row.decision or 'abstains'} (threshold {row.threshold:.3f})"
             line = f"{row.file}: P({positive}) = {row.probability:.3f}, {decision}"
+            if hasattr(row, "most_probable"):
+                line += f"; most probable: {row.most_probable}"
             click.echo(f"{line}. {row.warning}" if row.warning else line)
     if (folder / model / "metrics.json").exists():
         click.echo(describe_decision_rule(folder, model))

@@ -1,17 +1,20 @@
 """A set from elsewhere, read through the same door as a study's own images; labels may be missing."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from xray_helpers.data.listing import MIN_PER_CLASS, list_data
+from xray_helpers.data.classes import MIN_PER_CLASS, USUAL, Question
+from xray_helpers.data.listing import list_data
 from xray_helpers.data.manifest import assign_groups, data_folder, inspect_files, open_images, reading_of
 from xray_helpers.data.parts import mark_counted, used_part
+from xray_helpers.data.tables import Listing
 from xray_helpers.images.radiographs import ImageFolder, find_file
-from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, class_names
+from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, class_names, current_classes
 from xray_helpers.study.files import hash_of
 
 EXCLUDED_PARTS = ("train", "validation")  # of a study: a model has seen, or was chosen on, what is in them
@@ -69,7 +72,7 @@ def read_external(place: str, settings: dict[str, Any], patient_pattern: str = "
     InputError
         When there is no such place, or no image in it.
     """
-    listing = list_data(place, patient_pattern, labelled=False)
+    listing = _list(place, patient_pattern, _ask(settings))
     table = inspect_files(listing, reading_of(settings))
     readable = table["status"] == "readable"
     labels = table.loc[readable, "label"]
@@ -84,6 +87,23 @@ def read_external(place: str, settings: dict[str, Any], patient_pattern: str = "
         there, here = listing.class_names[1], class_names()[1]
         notes.append(f"The positive class is called {there} there and {here} in the study: is it the same?")
     return ExternalSet(table, open_images(place, settings), notes, refused)
+
+
+def _list(place: str, patient_pattern: str, question: Question) -> Listing:
+    """List a set by the study's question, or where it lacks some of the study's classes by the usual one."""
+    with suppress(InputError):
+        listing = list_data(place, patient_pattern, labelled=False, question=question)
+        if question == USUAL or listing.table["label"].notna().any():
+            return listing
+    return list_data(place, patient_pattern, labelled=False)
+
+
+def _ask(settings: dict[str, Any]) -> Question:
+    """Return what the study asks: of several classes those that it found, else what its settings say."""
+    found = current_classes()
+    if found.names:
+        return Question(found.names, settings.get("positive", POSITIVE), settings.get("merge", {}))
+    return USUAL
 
 
 def describe_refusal(labels: pd.Series) -> str:

@@ -215,7 +215,10 @@ def tell_apart(
         groups.append(f"{label}/" + group.iloc[kept].astype(str))
     y, codes = np.concatenate(y), encode_groups(pd.concat(groups))
     if not all(len(part) for part in x) or has_few_groups(y, codes):
-        return no_interval(None, "too few groups") | {"n": len(y), "n_groups": len(np.unique(codes))}
+        return no_interval(None, "too few groups, or no images to compare with") | {
+            "n": len(y),
+            "n_groups": len(np.unique(codes)),
+        }
     pixels = np.concatenate(x).astype(np.float64)
     probability = np.full(len(y), np.nan)
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=derive_seed(seed, "tell apart"))

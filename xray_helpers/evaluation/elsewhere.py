@@ -54,7 +54,7 @@ class Elsewhere(NamedTuple):
                     title: describe(unflatten_entry(row, metric))
                     for metric, title in (*TITLES.items(), ("balanced_accuracy", "balanced accuracy"))
                 }
-                where = name if name == HERE else f"there, {name}"
+                where = name if name == HERE else f"there, {name}" if len(self.of(model)) > 1 else "there"
                 rows.append({"model": model, "images": where} | scores | {"n": describe_count(row)})
         return rows
 

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from xray_helpers.evaluation.class_predictions import positive_probability
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models.backbones import embedder_weights
 from xray_helpers.models.features import build_embedder, extract_features
-from xray_helpers.models.head import build_predictions, load_model
+from xray_helpers.models.head import as_probabilities, build_predictions
 from xray_helpers.models.inference import ForwardPass, choose_backend, study_backend
 from xray_helpers.models.out_of_distribution import OODDetector, build_feature_model, feature_distance
+from xray_helpers.models.saved import load_model
 from xray_helpers.settings import Settings
 from xray_helpers.study.cache import RowView
 from xray_helpers.study.files import hash_of, read_json
@@ -46,8 +48,16 @@ def study_embedder(study: Path, settings: Settings, images: int) -> tuple[Any, s
     return build_embedder(place, study_backend(study, settings, images))
 
 
-def open_models(study: Path, models: list[str], images: int) -> dict[str, tuple[ForwardPass, str]]:
-    """Return of each model one forward pass that gives its probability and its features, and a key of it.
+class Opened(NamedTuple):
+    """A trained model that gives its outputs and its features in one pass."""
+
+    forward: ForwardPass
+    key: str
+    outputs: int  # 1, or the number of classes
+
+
+def open_models(study: Path, models: list[str], images: int) -> dict[str, Opened]:
+    """Return of each model one forward pass that gives its probabilities and its features.
 
     What is computed is float32, on this machine's fastest engine, whatever the study trained with.
     """
@@ -60,12 +70,12 @@ def open_models(study: Path, models: list[str], images: int) -> dict[str, tuple[
         parts = [saved.output, build_feature_model(saved).output]
         joint = keras.Model(saved.input, keras.layers.Concatenate(dtype="float32")(parts))
         key = hash_of("probability and features", sha256_of(path), backend)
-        opened[model] = (ForwardPass(joint, backend), key)
+        opened[model] = Opened(ForwardPass(joint, backend), key, saved.output_shape[-1])
     return opened
 
 
 def test_models(
-    study: Path, opened: dict[str, tuple[ForwardPass, str]], part: pd.DataFrame, images: ImageFolder
+    study: Path, opened: dict[str, Opened], part: pd.DataFrame, images: ImageFolder
 ) -> dict[str, Tested]:
     """Predict images by each model, at the threshold that the study chose; cached by content.
 
@@ -80,7 +90,7 @@ def test_models(
         What the paths are relative to.
     """
     return {
-        model: _test(study / model, *found, part.reset_index(drop=True), images)
+        model: _test(study / model, found, part.reset_index(drop=True), images)
         for model, found in opened.items()
     }
 
@@ -88,19 +98,20 @@ def test_models(
 test_models.__test__ = False  # it is no test of pytest's
 
 
-def _test(place: Path, forward: ForwardPass, key: str, part: pd.DataFrame, images: ImageFolder) -> Tested:
+def _test(place: Path, opened: Opened, part: pd.DataFrame, images: ImageFolder) -> Tested:
     detector = OODDetector.load(place / "familiarity.npz")
     own = part[["excluded"]] if "excluded" in part else part[[]]
     if not len(part):
         nothing = build_predictions(part, np.empty(0), 0.5).assign(distance=0.0, unlike=False)
         return Tested(nothing, np.empty((0, 1), np.float32), detector.limit)
-    found: RowView = extract_features(part, images, forward, hash_of(key, images.how))[0]
-    both = np.asarray(found[:])
-    distance = feature_distance(both[:, 1:], detector.features)
+    found: RowView = extract_features(part, images, opened.forward, hash_of(opened.key, images.how))[0]
+    outputs, features = np.split(np.asarray(found[:]), [opened.outputs], axis=1)
+    asked = positive_probability(as_probabilities(outputs))
+    distance = feature_distance(features, detector.features)
     threshold = float(read_json(place / "threshold.json")["threshold"])
-    predictions = build_predictions(part, both[:, 0].astype(float), threshold)
+    predictions = build_predictions(part, asked, threshold)
     predictions = predictions.assign(distance=distance, unlike=distance > detector.limit)
-    return Tested(predictions.join(own), both[:, 1:], detector.limit)
+    return Tested(predictions.join(own), features, detector.limit)
 
 
 def join_predictions(tested: dict[str, Tested], *, labelled: bool = True) -> pd.DataFrame:

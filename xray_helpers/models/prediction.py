@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.data.manifest import reading_of
+from xray_helpers.evaluation.class_predictions import positive_probability
 from xray_helpers.images.pixels import resize
 from xray_helpers.images.radiographs import ImageFolder, Radiograph, UnreadableError, check_picture
-from xray_helpers.models.head import load_model, quiet_stderr
+from xray_helpers.models.head import as_probabilities, quiet_stderr
 from xray_helpers.models.labelled import list_given, score_labelled
 from xray_helpers.models.out_of_distribution import OODDetector, build_feature_model, feature_distance
+from xray_helpers.models.saved import load_model
 from xray_helpers.same_source.known import KnownImages
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
-from xray_helpers.study.folders import read_class_names
+from xray_helpers.study.folders import read_classes
+from xray_helpers.study.tables import CLASS_PREFIX
 
 _BATCH = 32
 
@@ -41,7 +44,7 @@ def predict_and_score(study: Path, model: str, files: Sequence[str]) -> tuple[pd
     table : DataFrame
         One row per file: file, probability (of Fractured), decision (empty if the model abstains), threshold,
         warning (images unlike the training images, or among them, notes on the file), reason (why there is no
-        probability).
+        probability); of three or more classes also most_probable (a class) and p_<class>.
     score : str
         In a sentence how good the answers are, of `labelled.score_labelled`; empty without labels.
 
@@ -60,6 +63,8 @@ def predict_and_score(study: Path, model: str, files: Sequence[str]) -> tuple[pd
         for row, answer in zip(batch, reader.predict(pictures), strict=True):
             row |= answer | {"warning": join_warnings(row["seen"], answer["warning"])}
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
+    classes = reader.classes.names
+    columns += ["most_probable", *(f"{CLASS_PREFIX}{name}" for name in classes)] if classes else []
     table = pd.DataFrame(rows).reindex(columns=columns)
     table = table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
     return table, score_labelled(rows, reader.threshold)
@@ -89,8 +94,8 @@ class Reader:
         The band of thresholds that other images could have given; the model abstains in it.
     settings : dict
         Settings of the study.
-    class_names : (str, str)
-        Of the negative and the positive class.
+    classes : Classes
+        Of the study.
 
     Raises
     ------
@@ -109,7 +114,7 @@ class Reader:
         chosen = read_json(place / "threshold.json")
         self.threshold = float(chosen["threshold"])
         self.uncertain = tuple(chosen.get("uncertain", (self.threshold, self.threshold)))
-        self.settings, self.class_names = read_json(study / "study.json")["settings"], read_class_names(study)
+        self.settings, self.classes = read_json(study / "study.json")["settings"], read_classes(study)
         self._detector = OODDetector.load(place / "familiarity.npz")
         self.known = KnownImages(study)
         self.model = load_model(place / "model.keras")
@@ -134,23 +139,36 @@ class Reader:
         pixels = np.stack([self.resize(picture.pixels) for picture in pictures])
         outputs = self._run(pixels[..., None].astype(np.float32))
         probabilities, features = (np.asarray(part) for part in outputs)
+        asked = positive_probability(as_probabilities(probabilities), self.classes)
         unlike = feature_distance(features, self._detector.features) > self._detector.limit
         low, high = self.uncertain
         answers = []
-        for picture, p, is_unlike in zip(pictures, probabilities[:, 0].astype(float), unlike, strict=True):
+        rows = zip(pictures, asked, unlike, probabilities, strict=True)
+        for picture, p, is_unlike, of_classes in rows:
             uncertain = low <= p <= high and low < high
             warnings = ["unlike the training images"] if is_unlike else []
             warnings += [picture.note] if picture.note else []
             warnings += ["too near the threshold to tell"] if uncertain else []
             answers.append(
                 {
-                    "probability": round(p, 6),
-                    "decision": "" if uncertain else self.class_names[int(p >= self.threshold)],
+                    "probability": round(float(p), 6),
+                    "decision": "" if uncertain else self.classes[int(p >= self.threshold)],
                     "warning": ("WARNING: " + "; ".join(warnings)) if warnings else "",
                     "uncertain": uncertain,
                 }
+                | self._name_class(of_classes)
             )
         return answers
+
+    def _name_class(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """Return the most probable of several classes, and the probability of each; nothing for two."""
+        if not self.classes.names:
+            return {}
+        shares = {
+            f"{CLASS_PREFIX}{n}": round(float(p), 6)
+            for n, p in zip(self.classes.names, probabilities, strict=True)
+        }
+        return {"most_probable": self.classes.names[int(np.argmax(probabilities))]} | shares
 
 
 def _read_batches(

@@ -29,7 +29,14 @@ from xray_helpers.study.tables import MANIFEST
 _MARKER = ".to-send"  # a file in each folder that `export_study` wrote
 _PATHS = ["path", "path_a", "path_b", "source_group", "group"]  # columns of file names
 _HASHES = ["sha256", "sha256_a", "sha256_b"]
-_FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/model_card.*", "reporting_checklist.html", "figures/*.png")
+_FILES = (
+    "*.csv",
+    "*/*.csv",
+    "*/metrics*.json",
+    "*/model_card.*",
+    "reporting_checklist.html",
+    "figures/*.png",
+)
 # of sets from elsewhere: what names no file
 _EXTERNAL = tuple(
     f"{EXTERNAL}/*/{name}"
@@ -41,7 +48,7 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
     """Write what can be shared of a study to another folder, and return its index.
 
     An earlier export in that folder is deleted. Of the manifest only the study's own columns and those that
-    make subgroups are kept; patients are replaced by salted hashes.
+    make subgroups are kept; patients and exams are replaced by salted hashes.
 
     Parameters
     ----------
@@ -98,11 +105,12 @@ def empty_export(out: Path) -> None:
 
 
 def _select_columns(table: pd.DataFrame, *, drop_hashes: bool) -> pd.DataFrame:
-    """Return a manifest with the columns that are shared and hashed patients; other tables keep theirs."""
+    """Return a manifest with the columns that are shared, patients and exams hashed; other tables as is."""
     if {"patient", "status"} <= set(table.columns):
         subgroups = subgroup_columns(table[table["status"] == "used"], table)
         table = table[[name for name in dict.fromkeys([*MANIFEST, *subgroups]) if name in table]]
-        table = table.assign(patient=table["patient"].map(hash_identifier, na_action="ignore"))
+        names = table.columns.intersection(["patient", "exam"])
+        table = table.assign(**{n: table[n].map(hash_identifier, na_action="ignore") for n in names})
     return table.drop(columns=_HASHES if drop_hashes else [], errors="ignore")
 
 

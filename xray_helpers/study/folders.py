@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.settings import CLASS_NAMES, InputError, Settings, set_class_names
+from xray_helpers.settings import Classes, InputError, Settings, set_classes
 from xray_helpers.study.files import read_json, write_json
 from xray_helpers.study.machine import provenance
 
@@ -73,7 +73,7 @@ def open_study(settings: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "study.json").exists():
         write_json(folder / "study.json", {"settings": shareable(settings), **provenance()})
-    set_class_names(read_class_names(folder))
+    set_classes(read_classes(folder))
     local = read_json(folder / "local.json", default={})
     for key in ("data", "weights"):
         value = getattr(settings, key)
@@ -87,16 +87,22 @@ def open_study(settings: Settings) -> Path:
     return folder
 
 
+def read_classes(folder: Path) -> Classes:
+    """Return the classes of a study, from its ``classes.json``."""
+    found = read_json(folder / CLASSES, default={})
+    return Classes(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()})
+
+
 def read_class_names(folder: Path) -> tuple[str, str]:
     """Return a study's names of the negative and the positive class, from its ``classes.json``."""
-    names = read_json(folder / CLASSES, default={})
-    return names.get("negative", CLASS_NAMES[0]), names.get("positive", CLASS_NAMES[1])
+    return read_classes(folder)[:2]
 
 
-def write_class_names(folder: Path, names: tuple[str, str]) -> None:
-    """Write ``classes.json``, and use these names in this process from here on."""
-    write_json(folder / CLASSES, {"negative": names[0], "positive": names[1]})
-    set_class_names(names)
+def write_classes(folder: Path, classes: Classes) -> None:
+    """Write ``classes.json``, and use these classes in this process from here on."""
+    fields = classes._asdict()
+    write_json(folder / CLASSES, {k: v for k, v in fields.items() if k in ("negative", "positive") or v})
+    set_classes(classes)
 
 
 def is_private(key: str, value: str) -> bool:

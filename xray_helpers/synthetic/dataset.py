@@ -27,17 +27,27 @@ _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
 class Hospital(NamedTuple):
-    """Where phantoms come from: its device, its patients, and the size of its pictures."""
+    """Where phantoms come from: its device, its patients, and the size of its pictures.
+
+    With `types` the classes are the types of fracture and ``none``, instead of fractured or not.
+    """
 
     device: Device = DEVICE
     prevalence: float = 0.45
     mix: tuple[float, ...] = DEMO_MIX  # of `FRACTURE_TYPES`
     size: tuple[int, int] = (256, 208)  # height and width in pixels
     letter: str = "p"  # first of its patients' names
+    images: int = 480
+    planted: int = 40
+    seed: int = 7
+    types: bool = False
 
 
 HOME = Hospital()
-HOSPITALS = {"hospital-b": Hospital(DEVICE_B, 0.22, (0.16, 0.24, 0.2, 0.2, 0.2), (320, 240), "b")}
+HOSPITALS = {
+    "types": Hospital(prevalence=0.75, mix=(0, 0, 1 / 3, 1 / 3, 1 / 3), images=720, planted=20, types=True),
+    "hospital-b": Hospital(DEVICE_B, 0.22, (0.16, 0.24, 0.2, 0.2, 0.2), (320, 240), "b", 420, 0, 11),
+}
 
 
 def write_phantoms(
@@ -61,11 +71,12 @@ def write_phantoms(
     Returns
     -------
     Path
-        ``phantoms.csv``: path, label, patient, body_part, side, view, fracture_type, site, box_left,
-        box_top, box_right, box_bottom (pixels), and for planted files copy_of (a path) and planted (how).
+        ``phantoms.csv``: path, label, patient, exam (of one or two views), body_part, side, view,
+        fracture_type, site, box_left, box_top, box_right, box_bottom (pixels), and for planted files copy_of
+        (a path) and planted (how).
     """
     shutil.rmtree(folder, ignore_errors=True)
-    for label in (POSITIVE, NEGATIVE):
+    for label in ("none", *FRACTURE_TYPES) if hospital.types else (POSITIVE, NEGATIVE):
         (folder / label).mkdir(parents=True)
     rng = np.random.default_rng(seed)
     jobs, total = [], 0
@@ -89,20 +100,28 @@ def _write_patient(job: tuple[int, int, int], folder: Path, hospital: Hospital) 
     patient = build_patient(rng, kind)
     common = {
         "path": "",
-        "label": POSITIVE if kind else NEGATIVE,
+        "label": (kind or "none") if hospital.types else POSITIVE if kind else NEGATIVE,
         "patient": f"{hospital.letter}{number:04d}",
+        "exam": "",
         "body_part": patient.body_part,
         "side": patient.side,
         "view": 0,
         "fracture_type": kind or "none",
         "site": patient.fracture.site if kind else "none",
     }
+    if hospital.types:
+        common.pop("fracture_type")
     rows = []
     for view in range(1, views + 1):
         pixels, box = render_view(rng, patient, hospital.size, hospital.device)
         path = f"{common['label']}/{common['patient']}_v{view}.png"
+        exam = f"{common['patient']}-{(view + 1) // 2}"
         Image.fromarray(pixels).save(folder / path)
-        row = common | {"path": path, "view": view} | dict(zip(_BOX, box or (None,) * 4, strict=True))
+        row = (
+            common
+            | {"path": path, "exam": exam, "view": view}
+            | dict(zip(_BOX, box or (None,) * 4, strict=True))
+        )
         rows.append(row | {"copy_of": None, "planted": None})
     return rows
 
@@ -133,7 +152,8 @@ def demo_phantoms(data: str = PHANTOMS) -> Path:
     Parameters
     ----------
     data : str
-        ``phantoms``, or those of another hospital: ``phantoms:hospital-b``.
+        ``phantoms``, with types of fractures as classes ``phantoms:types``, or those of another hospital:
+        ``phantoms:hospital-b``.
 
     Raises
     ------
@@ -146,12 +166,14 @@ def demo_phantoms(data: str = PHANTOMS) -> Path:
         raise InputError(
             f"There are no phantoms of {name!r}{nearest(name, HOSPITALS) or '.'} Known: {known}."
         )
-    options = {"images": 420, "planted": 0, "seed": 11, "hospital": HOSPITALS[name]} if name else {}
-    folder = cache_folder() / f"phantoms-{hash_of(VERSION, np.__version__, *filter(None, [name]))[:8]}"
+    hospital = HOSPITALS.get(name, HOME)
+    kind = [hospital] if name else []
+    folder = cache_folder() / f"phantoms-{hash_of(VERSION, 'with exams', np.__version__, *kind)[:8]}"
     if not (folder / "phantoms.csv").exists():
         partial = temporary_path(folder)
         try:
-            write_phantoms(partial, **options)
+            options = {key: getattr(hospital, key) for key in ("images", "planted", "seed")}
+            write_phantoms(partial, **options, hospital=hospital)
             with suppress(OSError):  # another process was faster
                 partial.rename(folder)
             if not (folder / "phantoms.csv").exists():  # the folder is left from an incomplete deletion
