@@ -164,3 +164,14 @@ def test_copies_of_a_source_are_not_images_of_an_exam():
     assert (row["exams"], row["images"], row["1 image"], row["with several exams"]) == (2, 2, 2, 0)
     assert exams_table(table.drop(columns="exam")).empty  # a study of before there were exams
     assert "No exams are known" in describe_exams(table.assign(exam=pd.NA))
+
+
+def test_exams_of_phantoms_change_no_group(phantom_csv):
+    table = pd.read_csv(phantom_csv, dtype="string").assign(status="readable")
+    source = table["copy_of"].fillna(table["path"])
+    with_exams, without = (assign_groups(one, source) for one in (table, table.drop(columns="exam")))
+    assert with_exams["group"].equals(without["group"])
+    originals = table[table["copy_of"].isna()]
+    assert originals.groupby("exam").size().max() == 2
+    assert originals.groupby("patient")["exam"].nunique().max() == 2
+    assert originals.groupby("exam")["patient"].nunique().max() == 1

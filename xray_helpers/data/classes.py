@@ -253,12 +253,14 @@ def ask(
         order = tuple(sorted(there, key=lambda name: (not is_negative(name), name.lower())))
     if set(order) <= set(CLASS_NAMES) and question.positive == POSITIVE:
         return pd.DataFrame({"label": labels}), Classes(*names)
-    positives, answers, why = _choose_positives(order, question)
+    counts = labels.value_counts()
+    largest = max(reversed(order), key=lambda name: counts.get(name, 0))
+    last = order[-1] if question.given else largest  # of ordered classes the last is the most severe one
+    positives, answers, why = _choose_positives(order, question, last)
     binary = labels.map({name: POSITIVE if name in positives else NEGATIVE for name in order})
     columns = pd.DataFrame({"label": binary.astype("string")})
     if len(order) < 3:
         return columns, Classes(*answers, assumed=why)
-    counts = labels.value_counts()
     found = ", ".join(f"{name} ({counts.get(name, 0)} files)" for name in order)
     why = f"{len(order)} classes were found: {found}. {why}"
     classes = Classes(*answers, order, positives, question.classes != AUTO, why)
@@ -266,7 +268,7 @@ def ask(
 
 
 def _choose_positives(
-    order: tuple[str, ...], question: Question
+    order: tuple[str, ...], question: Question, last: str
 ) -> tuple[tuple[str, ...], tuple[str, str], str]:
     """Return the positive classes, the names of both answers, and how that was chosen."""
     asked = read_by_names(order)(question.positive)
@@ -289,5 +291,5 @@ def _choose_positives(
             f"It is assumed that {' and '.join(intact)} means no fracture, and {', '.join(others)} a fracture"
         )
         return others, CLASS_NAMES, f"{why}; {_OTHER}"
-    why = f"No class says that there is no fracture: the binary question is {order[-1]}, or not; {_OTHER}"
-    return order[-1:], (f"not {order[-1]}", order[-1]), why
+    why = f"No class says that there is no fracture: the binary question is {last}, or not; {_OTHER}"
+    return (last,), (f"not {last}", last), why

@@ -13,7 +13,7 @@ from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, is_numeral, la
 from xray_helpers.data.tables import ABNORMAL, Listing, join_table, list_csv
 from xray_helpers.images.patient_names import word_key
 from xray_helpers.images.radiographs import SUFFIXES, escape_name, looks_like_picture
-from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, InputError
+from xray_helpers.settings import CLASS_NAMES, InputError
 from xray_helpers.study.folders import from_root, is_phantoms
 from xray_helpers.synthetic.dataset import demo_phantoms
 
@@ -68,7 +68,7 @@ def list_data(
             table[column] = found.fillna(table[column])
     if labelled or not len(table):
         labels = table.loc[table["excluded"].isna(), "label"]
-        check_classes(labels, data, table, listing.notes)
+        check_classes(labels, data, table, listing.notes, listing.class_names)
     return listing
 
 
@@ -78,7 +78,11 @@ def _match_group(pattern: str, name: str, path: str) -> str | None:
 
 
 def check_classes(
-    labels: pd.Series, where: str, listed: pd.DataFrame | None = None, notes: Sequence[str] = ()
+    labels: pd.Series,
+    where: str,
+    listed: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
+    names: tuple[str, str] = CLASS_NAMES,
 ) -> None:
     """Raise `InputError` unless there are enough images of both classes.
 
@@ -92,6 +96,8 @@ def check_classes(
         All images that were listed (path, label), to name folders without a class.
     notes : sequence of str
         Of which the message repeats those on images that were left out.
+    names : (str, str)
+        How the data call the negative and the positive class.
     """
     left_out = " ".join(["", *(note for note in notes if "do not count" in note or "conflict" in note)])
     if not len(labels) and listed is not None and len(listed):
@@ -101,7 +107,7 @@ def check_classes(
             f"No images in {where}: it should hold folders such as Fractured and Non-Fractured with "
             f"{', '.join(SUFFIXES)} files, or be a CSV with the columns path and label."
         )
-    counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
+    counts = {name: int((labels == label).sum()) for label, name in zip(CLASS_NAMES, names, strict=True)}
     for name, count in counts.items():
         if count == 0:
             raise InputError(

@@ -48,7 +48,8 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
-    check_classes(manifest.loc[manifest["status"] == "readable", "label"], "the readable files")
+    labels = manifest.loc[manifest["status"] == "readable", "label"]
+    check_classes(labels, "the readable files", names=listing.class_names)
     return manifest, listing.notes
 
 

@@ -39,7 +39,7 @@ def plot_class_reliability(reliability: pd.DataFrame, *, model: str) -> Figure |
     if reliability.empty:
         return None
     names = list(reliability["class"].unique())
-    columns = min(4, len(names))
+    columns = 2 if len(names) <= 4 else 3  # readable on a phone
     rows = -(-len(names) // columns)
     size = (2.6 * columns, 2.6 * rows + 0.4)
     figure, axes = plt.subplots(
