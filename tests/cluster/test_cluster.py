@@ -145,6 +145,10 @@ def test_on_slurm_by_submitit_and_back_on_this_machine(place, notebooks):
     told, _ = (process := Run(place, folder, "study", "here").start()).communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "Nothing to do" in told
+    tested = [*run.command[:3], "external", "study", "--data", "phantoms:hospital-b", "--on", "slurm"]
+    done = subprocess.run(tested, env=run.env, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert (run.folder / "external" / "hospital-b" / "results.json").exists()
     end = time.monotonic() + 60
     while running_jobs() and time.monotonic() < end:
         time.sleep(0.5)

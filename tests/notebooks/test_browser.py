@@ -10,32 +10,6 @@ from axe_playwright_python.sync_playwright import Axe
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def open_page(browser):
-    """Open a file with no network; complain of whatever it asks, logs or throws."""
-    contexts = []
-
-    def open_(path, width=1280, scheme="light"):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme
-        )
-        contexts.append(context)
-        page, complaints = context.new_page(), []
-        page.on(
-            "request",
-            lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
-        )
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(path.as_uri())
-        page.complaints = complaints
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-
-
 def pages_of(folder):
     return sorted([*folder.glob("*.html"), *folder.glob("*/*.html")])
 

@@ -153,6 +153,14 @@ def test_the_report_and_the_pages_of_the_study_tell_of_it(place, tested, root_fo
     assert not list(index.parent.rglob("predictions.csv"))
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_breaks_at_no_width_and_asks_nobody(tested, open_page, width):
+    page = open_page(tested / "06_external_test.html", width)
+    assert page.complaints == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert page.evaluate("[...document.images].filter(i => !i.naturalWidth || !i.alt).length") == 0
+
+
 def test_again_there_is_nothing_to_do_until_the_set_changes(place, tested, root_folder, monkeypatch):
     monkeypatch.setenv("XRAY_HELPERS_ROOT", str(root_folder))
     began = (tested / "06_external_test.html").stat().st_mtime_ns
