@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from xray_helpers.data.listing import MIN_PER_CLASS, check_classes, list_data
 from xray_helpers.data.tables import Listing, locate_files
+from xray_helpers.images.annotations import annotate
 from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_picture, image_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
@@ -43,6 +44,7 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     listing = list_data(local_path(folder, "data", settings.data), settings.patient_pattern)
     write_class_names(folder, listing.class_names)
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
+    manifest = annotate(manifest, None if listing.places else listing.folder, listing.notes)
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
     check_classes(manifest.loc[manifest["status"] == "readable", "label"], "the readable files")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells
 from xray_helpers.data.user_tables import UserTable, read_user_table
-from xray_helpers.images.annotations import check_boxes, read_coco
+from xray_helpers.images.annotations import check_boxes
 from xray_helpers.images.patient_names import is_placeholder, word_key
 from xray_helpers.settings import CLASS_NAMES, InputError
 from xray_helpers.study.tables import MANIFEST, PREDICTIONS
@@ -255,10 +255,6 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame
         notes.append(f"Columns of {csv.name} joined by {by}: {', '.join(shown)}.")
     table = table.merge(rows[added], left_on="path", right_on="joined", how="left")
     _compare_labels(table, csv.name, notes)
-    boxes = read_coco(csv.parent, notes)
-    if boxes and "boxes" not in table.columns:
-        names = table["path"].str.split("/").str[-1]
-        table["boxes"] = names.map(boxes).mask(names.duplicated(keep=False))
     check_boxes(table, csv.name)
     return table.drop(columns=technical, errors="ignore")
 
