@@ -95,3 +95,27 @@ def fill_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         )
         filled = np.maximum(filled, np.outer(down, across).astype(np.float32))
     return filled
+
+
+def place_marks(
+    marks: np.ndarray, shape: tuple[int, int], size: tuple[int, int], way: str = "stretch"
+) -> np.ndarray:
+    """Return marks of a network's input in pixels of the picture, cut at its edges.
+
+    Parameters
+    ----------
+    marks : ndarray of float, shape (k, 5)
+        left, top, right, bottom, score, as from `evaluation.marks.find_marks`.
+    shape, size : (int, int)
+        Height and width of the picture, and of the input.
+    way : {'stretch', 'pad'}
+
+    Returns
+    -------
+    ndarray of float, shape (at most k, 5)
+        Without those that lie in the padding.
+    """
+    moved = map_boxes(marks[:, :4], invert_matrix(fit_matrix(shape, size, way)))
+    moved = np.clip(moved, 0, np.tile(shape[::-1], 2))
+    placed = np.column_stack([moved, marks[:, 4]])
+    return placed[(moved[:, :2] < moved[:, 2:]).all(axis=1)]
