@@ -1,10 +1,10 @@
-"""Where fractures are: the dense head beside Grad-CAM, occlusion and a centred blob, on phantoms; prints a table.
+"""Where fractures are: the dense head beside Grad-CAM, occlusion and a blob, on phantoms; prints a table.
 
     python benchmarks/localize.py --weights PLACE [--images 600] [--side 224] [--quick]
 
-Half of the patients teach, a sixth validates, a third is tested. Grad-CAM and occlusion are those of a head that
-was trained on the same images; their boxes get the probability of the image as a factor of their score, and
-the level at which they score best on the tested images themselves, which favours them.
+Half of the patients teach, a sixth validates, a third is tested. Grad-CAM and occlusion are those of a head
+that was trained on the same images; their boxes get the probability of the image as a factor of their score,
+and the level at which they score best on the tested images themselves, which favours them.
 """
 
 import os
@@ -64,7 +64,7 @@ def _write_set(place: Path, images: int, seed: int) -> tuple[dict[str, pd.DataFr
     return {name: part.reset_index(drop=True) for name, part in table.groupby(split)}, csv.parent
 
 
-def _train_classifier(place: Path, parts: dict, folder: Path, weights: str, side: int):  # noqa: ANN202
+def _train_classifier(place: Path, parts: dict, folder: Path, weights: str, side: int):
     from xray_helpers.images.pixels import load_pixels
     from xray_helpers.models import head
     from xray_helpers.models.backbones import get_backbone
@@ -80,14 +80,12 @@ def _train_classifier(place: Path, parts: dict, folder: Path, weights: str, side
         for name, part in parts.items()
     }
     y = {name: part["y_true"].to_numpy() for name, part in parts.items()}
-    trained, _ = head.train_head(
-        ([x["train"]], y["train"]), (x["validation"], y["validation"]), settings
-    )
+    trained, _ = head.train_head(([x["train"]], y["train"]), (x["validation"], y["validation"]), settings)
     whole = head.save_model(head.join_model(extractor, trained), place / "model.keras")
     return head.load_model(whole), head.predict_head(trained, x["test"])
 
 
-def _localize(model, parts: dict, folder: Path, size: tuple[int, int], seed: int):  # noqa: ANN001, ANN202
+def _localize(model, parts: dict, folder: Path, size: tuple[int, int], seed: int):
     from xray_helpers.images.radiographs import image_folder
     from xray_helpers.models import localizer, localizer_features
     from xray_helpers.models.inference import ForwardPass, InferenceBackend
@@ -115,7 +113,7 @@ def _localize(model, parts: dict, folder: Path, size: tuple[int, int], seed: int
     return (localizer.predict_maps(head, spatial, x["test"]), chosen.level), text
 
 
-def _explain(model, test: pd.DataFrame, folder: Path, size: tuple[int, int], p: np.ndarray) -> dict:  # noqa: ANN001
+def _explain(model, test: pd.DataFrame, folder: Path, size: tuple[int, int], p: np.ndarray) -> dict:
     from xray_helpers.explain.gradcam import GradCam, occlude
     from xray_helpers.images.pixels import load_pixels
     from xray_helpers.models.inference import ForwardPass, InferenceBackend

@@ -27,7 +27,11 @@ from xray_helpers.images.annotation_writers import build_coco
 
 def truth_of(*boxes, group=None):
     names = np.array([f"i{number}" for number in range(len(boxes))], object)
-    return Truth(names, names if group is None else np.array(group, object), [np.array(b, float).reshape(-1, 4) for b in boxes])
+    return Truth(
+        names,
+        names if group is None else np.array(group, object),
+        [np.array(b, float).reshape(-1, 4) for b in boxes],
+    )
 
 
 def marks_of(*rows):
@@ -35,7 +39,7 @@ def marks_of(*rows):
 
 
 # two images with fractures (one, two), one without; by hand:
-#   .9 on i0 hits it with IoU 1; .8 on i2 is false; .7 on i1 hits the first with IoU .5; .6 on i0 hits the same again;
+#   .9 on i0 hits it with IoU 1; .8 on i2 is false; .7 on i1 hits the first with IoU .5; .6 on i0 hits again;
 #   .5 on i1 hits the second by its centre only (IoU .25)
 HAND = truth_of([[0, 0, 10, 10]], [[0, 0, 10, 10], [50, 50, 60, 60]], [])
 MARKS = marks_of(
@@ -124,7 +128,9 @@ def test_average_precision_and_hits_agree_with_pycocotools(seed):
     for number in range(1, len(judged.score), 7):  # FROC, point by point, by counting
         threshold = judged.score[number]
         at = froc_curve(judged, len(every)).set_index("threshold").loc[threshold]
-        assert at["false_marks"] == pytest.approx(false[judged.score >= threshold].sum() / len(every), abs=1e-9)
+        assert at["false_marks"] == pytest.approx(
+            false[judged.score >= threshold].sum() / len(every), abs=1e-9
+        )
 
 
 def test_intervals_resample_groups_and_are_absent_where_there_are_few():

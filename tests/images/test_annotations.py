@@ -105,7 +105,7 @@ def test_masks_in_run_length_code_are_read(tmp_path, compressed):
 @pytest.mark.parametrize("code", ["", "garbage;;;", "0" * 50, [-5, 8005], [9**20], "Wb0\x00"])
 def test_damaged_run_length_codes_locate_nothing(tmp_path, code):
     marks = [{"image_id": 1, "segmentation": {"size": [80, 100], "counts": code}}]
-    boxes, notes, table = read_coco(tmp_path, marks)
+    _, notes, table = read_coco(tmp_path, marks)
     assert "boxes" not in table
     assert "neither a box nor a polygon" in notes
 
@@ -135,7 +135,9 @@ def test_one_format_after_the_other_and_the_table_first(tmp_path):
     table = manifest_of("a.png", "b.png", "c.png")
     table["boxes"] = pd.array(["1 1 5 5", pd.NA, pd.NA], "string")
     pictures = table[["path", "width", "height"]]
-    marks = pd.DataFrame({"path": ["a.png", "b.png"], "left": 10.0, "top": 11.0, "right": 20.0, "bottom": 30.0})
+    marks = pd.DataFrame(
+        {"path": ["a.png", "b.png"], "left": 10.0, "top": 11.0, "right": 20.0, "bottom": 30.0}
+    )
     write_coco(tmp_path / "annotations" / "all.json", pictures, marks)
     write_voc(tmp_path / "voc", pictures, marks.assign(path=["b.png", "c.png"], left=40.0, right=60.0))
     notes = []
@@ -158,7 +160,9 @@ def test_masks_as_pictures_are_set_aside_and_locate_fractures(tmp_path):
     assert found["status"].tolist() == ["readable"] * 2 + ["no image"] * 2 + ["readable"]
     assert boxes_of(found)["images/a.jpg"] == [[30, 10, 50, 20], [5, 60, 9, 70]]
     assert (list_masks(found)[0] == (mask > 0)).all()
-    assert "masks annotations: 1 annotations are left out: they were made for a picture of another" in str(notes)
+    assert "masks annotations: 1 annotations are left out: they were made for a picture of another" in str(
+        notes
+    )
 
 
 def test_yolo_polygons_and_the_names_of_its_classes(tmp_path):

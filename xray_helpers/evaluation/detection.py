@@ -87,7 +87,11 @@ def list_truth(part: pd.DataFrame, boxes: Sequence[np.ndarray]) -> Truth:
     """
     known = np.array([len(own) > 0 or y == 0 for own, y in zip(boxes, part["y_true"], strict=True)], bool)
     rows = part[known]
-    kept = [own if y else own[:0] for own, y, is_known in zip(boxes, part["y_true"], known, strict=True) if is_known]
+    kept = [
+        own if y else own[:0]
+        for own, y, is_known in zip(boxes, part["y_true"], known, strict=True)
+        if is_known
+    ]
     return Truth(rows["path"].to_numpy(object), rows["group"].to_numpy(object), kept)
 
 
@@ -112,7 +116,9 @@ def judge_marks(marks: pd.DataFrame, truth: Truth, rule: str | float = CENTRE) -
         own = by_path.get(path, np.zeros(0, int))
         own = own[np.argsort(-scores[own], kind="stable")][:_MOST]
         hit, again = _match(corners[own], known, rule)
-        parts.append((scores[own], np.full(len(own), image), np.where(hit >= 0, hit + starts[image], -1), again))
+        parts.append(
+            (scores[own], np.full(len(own), image), np.where(hit >= 0, hit + starts[image], -1), again)
+        )
     score, image, hit, again = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(-score, kind="stable")
     owner = np.repeat(np.arange(len(truth.boxes)), [len(own) for own in truth.boxes])
@@ -172,14 +178,14 @@ def sensitivity_at(judged: Judged, weight: np.ndarray, rates: Sequence[float] = 
 
 
 def threshold_at(judged: Judged, images: int, rate: float) -> float:
-    """Return the lowest score down to which there are at most `rate` false marks an image; 1 where none is."""
+    """Return the lowest score down to which there are at most `rate` false marks an image; 1 if none is."""
     curve = froc_curve(judged, images).iloc[1:]
     allowed = curve[curve["false_marks"] <= rate + 1e-9]
     return float(allowed["threshold"].iloc[-1]) if len(allowed) else 1.0
 
 
 def average_precision(judged: Judged, weight: np.ndarray) -> float:
-    """Return COCO's average precision at one IoU: the mean over 101 recalls of the best precision from there on.
+    """Return COCO's average precision at one IoU: over 101 recalls, the mean of the best precision beyond.
 
     Not a number where no fracture has a weight.
     """
@@ -205,8 +211,8 @@ def evaluate_marks(marks: pd.DataFrame, truth: Truth, seed: int = 0) -> dict[str
     Returns
     -------
     dict
-        n (images), n_groups, fractures; ``ap50`` and ``ap50_95`` as entries; ``rules``: of each rule the entries
-        ``at_0.5``, ``at_1`` and ``at_2``: sensitivity at so many false marks an image.
+        n (images), n_groups, fractures; ``ap50`` and ``ap50_95`` as entries; ``rules``: of each rule the
+        entries ``at_0.5``, ``at_1`` and ``at_2``: sensitivity at so many false marks an image.
     """
     codes, count = encode_groups(truth.group), len(truth.path)
     judged = {rule: judge_marks(marks, truth, rule) for rule in RULES}

@@ -14,9 +14,9 @@ LEVEL = 0.5  # a box is the part around a peak that is at least this share of it
 def find_marks(grid: np.ndarray, size: tuple[int, int], level: float = LEVEL) -> np.ndarray:
     """Return the boxes of a heat map, the highest peaks first.
 
-    Around each peak, the connected part of the map that reaches `level` times the peak makes a box, whose score
-    is the peak. A peak within the part of a higher one makes none; of two boxes that overlap by an IoU above
-    0.3, the lower is dropped (non-maximum suppression).
+    Around each peak, the connected part of the map that reaches `level` times the peak makes a box, whose
+    score is the peak. A peak within the part of a higher one makes none; of two boxes that overlap by an IoU
+    above 0.3, the lower is dropped (non-maximum suppression).
 
     Parameters
     ----------

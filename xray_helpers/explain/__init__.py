@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "images": ["choose_images", "explain_images"],
         "localization": ["evaluate_maps"],
+        "localizers": ["evaluate_located"],
         "saliency_verdicts": ["assess_saliency", "describe_maps", "places_table", "sanity_table"],
         "shortcut_verdicts": [
             "assess_shortcuts",

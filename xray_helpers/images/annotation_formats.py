@@ -47,7 +47,7 @@ class Picture(NamedTuple):
 
 
 class Pictures:
-    """Pictures found by the names in annotations: by their path, their file name, or that without its ending."""
+    """Pictures by the names that annotations use: their path, their file name, or that without ending."""
 
     def __init__(self, pictures: Iterable[Picture]) -> None:
         self._known: dict[str, Picture | None] = {}

@@ -89,7 +89,9 @@ def _set_masks_aside(manifest: pd.DataFrame, notes: list[str]) -> dict[str, str]
         rows = manifest["path"].isin(found)
         manifest.loc[rows, "status"], manifest.loc[rows, "label"] = "no image", pd.NA
         manifest.loc[rows, "reason"] = "the mask of another picture"
-        notes.append(f"{len(found)} files are masks of other pictures, by their names: they locate fractures.")
+        notes.append(
+            f"{len(found)} files are masks of other pictures, by their names: they locate fractures."
+        )
     return found
 
 
@@ -120,9 +122,8 @@ def _collect(
         if new:
             notes.append(f"Boxes of fractures of {len(new)} images were read from {kind} annotations.")
         if len(found) > len(new):
-            notes.append(
-                f"{kind} annotations of {len(found) - len(new)} images are left out: they have others already."
-            )
+            count = len(found) - len(new)
+            notes.append(f"{kind} annotations of {count} images are left out: they have others already.")
         marks |= new
 
 

@@ -1,7 +1,7 @@
 """Where a place in a picture lies after it was resized, turned, flipped or cropped, and back.
 
-Coordinates are those of edges: a pixel in row i and column j covers i to i + 1 and j to j + 1, so that a box of
-the whole picture is 0, 0, width, height. A matrix of shape (2, 3) takes (x, y, 1) to (x, y).
+Coordinates are those of edges: a pixel in row i and column j covers i to i + 1 and j to j + 1, so that a box
+of the whole picture is 0, 0, width, height. A matrix of shape (2, 3) takes (x, y, 1) to (x, y).
 """
 
 import cv2

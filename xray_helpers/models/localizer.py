@@ -118,9 +118,9 @@ def build_dense_head(spatial: Spatial, sample: np.ndarray, seed: int) -> "keras.
     fused = layers.Add(name="fused")(found) if len(found) > 1 else found[0]
     fused = layers.SpatialDropout2D(0.1, name="dropout")(fused)
     for number in range(2):
-        fused = layers.Conv2D(
-            _CHANNELS, 3, padding="same", activation="relu", name=f"convolution_{number}"
-        )(fused)
+        fused = layers.Conv2D(_CHANNELS, 3, padding="same", activation="relu", name=f"convolution_{number}")(
+            fused
+        )
     bias = keras.initializers.Constant(float(np.log(_RARE / (1 - _RARE))))
     out = layers.Conv2D(1, 1, activation="sigmoid", bias_initializer=bias, name="heat_map")(fused)
     head = keras.Model(inputs, out, name="localizer")
@@ -265,9 +265,13 @@ def choose_by_validation(
 def save_localizer(
     folder: Path, head: "keras.Model", spatial: Spatial, chosen: Choices, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write ``localizer.keras`` and ``localizer.json`` beside the ``model.keras`` on whose backbone it stands."""
+    """Write ``localizer.keras`` and ``localizer.json`` beside the ``model.keras`` that they stand on."""
     path = save_model(head, folder / FILE)
-    record = {"kind": "dense head", "layers": list(spatial.layers), "shapes": [list(s) for s in spatial.shapes]}
+    record = {
+        "kind": "dense head",
+        "layers": list(spatial.layers),
+        "shapes": [list(s) for s in spatial.shapes],
+    }
     record |= chosen._asdict() | about
     record |= {"model_sha256": sha256_of(folder / "model.keras"), "localizer_sha256": sha256_of(path)}
     write_json(folder / RECORD, record)
@@ -284,7 +288,9 @@ class Localizer:
         Height and width of the input.
     """
 
-    def __init__(self, folder: Path, model: "keras.Model", *, flips: bool = False, way: str = "stretch") -> None:
+    def __init__(
+        self, folder: Path, model: "keras.Model", *, flips: bool = False, way: str = "stretch"
+    ) -> None:
         from xray_helpers.images.radiographs import image_folder
 
         record = read_json(folder / RECORD)

@@ -48,7 +48,8 @@ class Spatial(NamedTuple):
         ends = np.cumsum([np.prod(shape) for shape in self.shapes])[:-1]
         parts = np.split(rows, ends, axis=1)
         return [
-            part.reshape(-1, *shape).astype(np.float32) for part, shape in zip(parts, self.shapes, strict=True)
+            part.reshape(-1, *shape).astype(np.float32)
+            for part, shape in zip(parts, self.shapes, strict=True)
         ]
 
 
@@ -103,7 +104,9 @@ def choose_layers(opened: Opened, size: tuple[int, int], images: int = 0) -> tup
     Transformers have one resolution, that of their patches.
     """
     shapes = {name: opened.outputs[name].shape[1:] for name in opened.spatial}
-    sides = {name: np.sqrt(size[0] * size[1] / (rows * columns)) for name, (rows, columns, _) in shapes.items()}
+    sides = {
+        name: np.sqrt(size[0] * size[1] / (rows * columns)) for name, (rows, columns, _) in shapes.items()
+    }
     chosen = {}
     for stride in _STRIDES:
         off = {name: abs(np.log2(side / stride)) for name, side in sides.items()}

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "calibration": ["plot_band", "plot_decision_curve", "plot_reliability"],
         "curves": ["plot_history", "plot_operating_points", "plot_roc_models", "plot_roc_parts"],
         "data": ["plot_class_balance", "plot_intensities", "plot_sizes"],
+        "detection": ["plot_froc", "plot_marks"],
         "images": ["plot_groups", "plot_radiographs", "plot_sample_predictions"],
         "intervals": ["plot_forest", "plot_ranking", "plot_spread"],
         "scores": [

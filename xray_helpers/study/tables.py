@@ -19,7 +19,11 @@ MANIFEST = {
     "note": "string",
     "counted": "boolean",
 }
-USER_COLUMNS = {"folder_split": "string", "boxes": "string", "fracture_mask": "string"}  # of a manifest, when the data has them
+USER_COLUMNS = {
+    "folder_split": "string",
+    "boxes": "string",
+    "fracture_mask": "string",
+}  # of a manifest, when the data has them
 LINKS = {
     "path_a": "string",
     "path_b": "string",
