@@ -11,6 +11,7 @@ from xray_helpers.evaluation.detection import (
     CENTRE,
     Truth,
     average_precision,
+    best_threshold,
     evaluate_image_scores,
     evaluate_marks,
     evaluate_masks,
@@ -19,7 +20,6 @@ from xray_helpers.evaluation.detection import (
     judge_marks,
     list_truth,
     sensitivity_at,
-    threshold_at,
 )
 from xray_helpers.evaluation.marks import find_marks, find_peak, overlap
 from xray_helpers.images.annotation_writers import build_coco
@@ -57,8 +57,9 @@ def test_froc_of_a_case_by_hand():
     assert np.allclose(curve["false_marks"], [0, 0, 1 / 3, 1 / 3, 1 / 3, 1 / 3])
     assert np.allclose(curve["sensitivity"], [0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1])
     assert sensitivity_at(judged, np.ones(3), [0.2, 0.5]).tolist() == [pytest.approx(1 / 3), 1]
-    assert threshold_at(judged, 3, 0.3) == 0.9
-    assert threshold_at(judged, 3, 1) == 0.5
+    assert best_threshold(judged, 3) == 0.5  # F1: 2/4, 2/5, 4/6, 4/6, 6/7
+    assert best_threshold(judge_marks(MARKS.head(3), HAND, "IoU 0.5"), 3) == 0.7
+    assert best_threshold(judge_marks(MARKS.head(0), HAND), 3) == 1
     strict = judge_marks(MARKS, HAND, "IoU 0.5")
     assert sensitivity_at(strict, np.ones(3), [2])[0] == pytest.approx(2 / 3)
     assert sensitivity_at(judge_marks(MARKS, HAND, "IoU 0.1"), np.ones(3), [2])[0] == 1

@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "evaluate_method",
             "marks_of",
             "measure_masks",
+            "precision_table",
             "rules_table",
             "scores_table",
             "stack_scores",

@@ -177,11 +177,12 @@ def sensitivity_at(judged: Judged, weight: np.ndarray, rates: Sequence[float] = 
     return np.where(at >= 0, found[last][at] if len(last) else 0.0, 0.0)
 
 
-def threshold_at(judged: Judged, images: int, rate: float) -> float:
-    """Return the lowest score down to which there are at most `rate` false marks an image; 1 if none is."""
-    curve = froc_curve(judged, images).iloc[1:]
-    allowed = curve[curve["false_marks"] <= rate + 1e-9]
-    return float(allowed["threshold"].iloc[-1]) if len(allowed) else 1.0
+def best_threshold(judged: Judged, images: int) -> float:
+    """Return the score from which on marks have the highest F1, the higher of equals; 1 if there is none."""
+    curve, known = froc_curve(judged, images).iloc[1:], len(judged.owner)
+    found, false = curve["sensitivity"] * known, curve["false_marks"] * images
+    scores = 2 * found / (found + false + known) if known else found
+    return float(curve["threshold"].iloc[int(np.argmax(scores))]) if len(curve) else 1.0
 
 
 def average_precision(judged: Judged, weight: np.ndarray) -> float:

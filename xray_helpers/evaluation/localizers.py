@@ -113,11 +113,19 @@ def scores_table(evaluated: list[dict[str, Any]]) -> list[dict[str, str]]:
             **{
                 f"sensitivity at {rate:g}": describe(found["rules"][CENTRE][f"at_{rate:g}"]) for rate in RATES
             },
-            "AP50": describe(found["ap50"]),
-            "AP50-95": describe(found["ap50_95"]),
-            "Dice": describe(found["dice"]) if found["dice"]["value"] is not None else "",
-            "AUROC of images": describe(found["image_auroc"]),
         }
+        for found in evaluated
+    ]
+
+
+def precision_table(evaluated: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return average precision, the masks' Dice and IoU, and the AUROC of images as text, for display."""
+    masks = {"dice": "Dice", "iou": "IoU of masks"}
+    return [
+        {"model": found["model"], "what": found["method"]}
+        | {"AP50": describe(found["ap50"]), "AP50-95": describe(found["ap50_95"])}
+        | {title: describe(found[n]) if found[n]["value"] is not None else "" for n, title in masks.items()}
+        | {"AUROC of images": describe(found["image_auroc"])}
         for found in evaluated
     ]
 

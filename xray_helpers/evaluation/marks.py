@@ -15,8 +15,8 @@ def find_marks(grid: np.ndarray, size: tuple[int, int], level: float = LEVEL) ->
     """Return the boxes of a heat map, the highest peaks first.
 
     Around each peak, the connected part of the map that reaches `level` times the peak makes a box, whose
-    score is the peak. A peak within the part of a higher one makes none; of two boxes that overlap by an IoU
-    above 0.3, the lower is dropped (non-maximum suppression).
+    score is the peak. A part that touches that of a higher peak makes none; of two boxes that overlap by an
+    IoU above 0.3, the lower is dropped (non-maximum suppression).
 
     Parameters
     ----------
@@ -43,6 +43,8 @@ def find_marks(grid: np.ndarray, size: tuple[int, int], level: float = LEVEL) ->
             continue
         parts, _ = ndimage.label(fine >= level * fine[row, column])
         part = parts == parts[row, column]
+        if (part & taken).any():  # the shoulder of a higher peak
+            continue
         down, across = ndimage.find_objects(part.astype(np.int8))[0]
         box = np.array([across.start, down.start, across.stop, down.stop]) * scale
         taken |= part

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from xray_helpers.evaluation.detection import average_precision, judge_marks, list_truth, threshold_at
+from xray_helpers.evaluation.detection import average_precision, best_threshold, judge_marks, list_truth
 from xray_helpers.evaluation.marks import LEVEL, find_marks
 from xray_helpers.images.annotations import list_boxes, list_masks
 from xray_helpers.images.geometry import fill_boxes, fit_mask, fit_matrix, map_boxes, place_marks, turn_mask
@@ -27,7 +27,6 @@ _CHANNELS, _EPOCHS, _PATIENCE, _BATCH = 48, 40, 6, 16
 _RARE = 0.02  # share of fracture with which the head starts
 _LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)  # of `find_marks`, of which validation chooses
 _CUTS = tuple(np.round(np.arange(0.1, 0.95, 0.1), 1))  # of a map that make a mask, likewise
-FALSE_MARKS = 0.5  # an image, at most, on validation: what chooses the threshold
 
 
 class Choices(NamedTuple):
@@ -238,8 +237,7 @@ def mark_maps(
 def choose_by_validation(
     part: pd.DataFrame, maps: np.ndarray, targets: np.ndarray, size: tuple[int, int], way: str
 ) -> Choices:
-    """Choose how maps become boxes and masks: by average precision at an IoU of 0.3, by half a false mark an
-    image, and by Dice.
+    """Choose how maps become boxes and masks: by average precision at an IoU of 0.3, by F1, and by Dice.
 
     Parameters
     ----------
@@ -256,7 +254,7 @@ def choose_by_validation(
         value = average_precision(judge_marks(marks, truth, 0.3), every)
         if value > best[0] + 1e-9 or best[2] is None:
             best = (value, level, marks)
-    threshold = threshold_at(judge_marks(best[2], truth), len(every), FALSE_MARKS)
+    threshold = best_threshold(judge_marks(best[2], truth), len(every))
     known = targets > 0.5
     dice = [2 * ((maps >= cut) & known).sum() / max((maps >= cut).sum() + known.sum(), 1) for cut in _CUTS]
     return Choices(threshold, best[1], float(_CUTS[int(np.argmax(dice))]))
@@ -328,9 +326,23 @@ class Localizer:
         return found
 
 
-def has_localizer(folder: Path) -> bool:
-    """Return whether a model's folder has a localizer that stands on the model that is there now."""
+def open_localizer(
+    folder: Path, model: "keras.Model", *, flips: bool = False, way: str = "stretch"
+) -> Localizer | None:
+    """Return the localizer of a model's folder; None where there is none that stands on the model there now.
+
+    Parameters
+    ----------
+    folder : Path
+    model : keras.Model
+        ``model.keras`` of the folder.
+    flips : bool
+        Whether the model sees mirror images too.
+    way : {'stretch', 'pad'}
+        How pictures are brought to the size of the input.
+    """
     record = read_json(folder / RECORD, default={})
-    if record.get("kind") != "dense head" or not (folder / FILE).exists():
-        return False
-    return record.get("model_sha256") == sha256_of(folder / "model.keras")
+    fits = record.get("kind") == "dense head" and (folder / FILE).exists()
+    if not fits or record.get("model_sha256") != sha256_of(folder / "model.keras"):
+        return None
+    return Localizer(folder, model, flips=flips, way=way)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from xray_helpers.data.listing import list_files
 from xray_helpers.data.manifest import reading_of
+from xray_helpers.images.annotation_writers import write_coco
 from xray_helpers.images.pixels import resize
 from xray_helpers.images.radiographs import (
     ImageFolder,
@@ -18,6 +19,7 @@ from xray_helpers.images.radiographs import (
     escape_name,
 )
 from xray_helpers.models.head import load_model, quiet_stderr
+from xray_helpers.models.localizer import open_localizer
 from xray_helpers.models.out_of_distribution import OODDetector, build_feature_model, feature_distance
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
@@ -26,7 +28,7 @@ from xray_helpers.study.folders import read_class_names
 _BATCH = 32
 
 
-def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame:
+def predict_files(study: Path, model: str, files: Sequence[str], boxes: Path | None = None) -> pd.DataFrame:
     """Predict files by a model of a study, at the threshold that the study chose.
 
     Parameters
@@ -35,6 +37,8 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     model : str
     files : sequence of str
         Files, or folders whose files are all listed.
+    boxes : Path, optional
+        Where the boxes that the model's localizer finds are written, in COCO's form.
 
     Returns
     -------
@@ -45,11 +49,17 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     Raises
     ------
     InputError
-        If the model does not exist or is refused, or a file does not exist.
+        If the model does not exist or is refused, a file does not exist, or boxes are asked for and there is
+        no localizer.
     """
     if not all(files):
         raise InputError("A name of a file is empty: name files or folders.")
     reader = Reader(study, model)
+    if boxes is not None and reader.localizer is None:
+        raise InputError(
+            f"{model} of {study.name} has no localizer: give the study boxes of fractures (see the README) and "
+            "run it again, or run 07 again if the model was trained since."
+        )
     rows = []
     for given in files:
         for folder, name, reason in list_files(Path(given)):
@@ -58,9 +68,29 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     for batch, pictures in _read_batches(rows, reader):
         for row, answer in zip(batch, reader.predict(pictures), strict=True):
             row |= answer
+        if boxes is not None:
+            _locate(batch, pictures, reader)
+    if boxes is not None:
+        _write_boxes(rows, boxes)
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns)
     return table.assign(threshold=round(reader.threshold, 6), warning=table["warning"].fillna(""))
+
+
+def _locate(batch: list[dict[str, Any]], pictures: list[Radiograph], reader: "Reader") -> None:
+    pixels = np.stack([picture.pixels for picture in pictures])
+    found = reader.localizer.find(pixels, [row["shape"] for row in batch])
+    for row, marks in zip(batch, found, strict=True):
+        row["marks"] = marks
+
+
+def _write_boxes(rows: list[dict[str, Any]], place: Path) -> None:
+    read = [row for row in rows if "marks" in row]
+    sizes = [(row["file"], *row["shape"]) for row in read]
+    marks = [(row["file"], *mark) for row in read for mark in row["marks"]]
+    pictures = pd.DataFrame(sizes, columns=["path", "height", "width"])
+    columns = ["path", "left", "top", "right", "bottom", "score"]
+    write_coco(place, pictures, pd.DataFrame(marks, columns=columns))
 
 
 def guard_formulas(texts: Iterable[str]) -> list[str]:
@@ -81,6 +111,8 @@ class Reader:
         Settings of the study.
     class_names : (str, str)
         Of the negative and the positive class.
+    localizer : Localizer or None
+        What finds boxes, where the study has trained it for this model.
 
     Raises
     ------
@@ -104,6 +136,8 @@ class Reader:
         self.model = load_model(place / "model.keras")
         outputs = [self.model.output, build_feature_model(self.model).output]
         self._run = keras.Model(self.model.input, outputs)
+        way, flips = reading_of(self.settings).get("resize", "stretch"), self.settings.get("flips", False)
+        self.localizer = open_localizer(place, self.model, flips=flips, way=way)
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """Return a picture at the size of the model's input."""
@@ -147,6 +181,7 @@ def _read_batches(
         if not row["reason"]:
             try:
                 picture = check_picture(ImageFolder(folder, **reading_of(reader.settings)).read(name))
+                row["shape"] = picture.pixels.shape
                 # small ones, because a batch at full size would take much memory
                 pictures.append(picture._replace(pixels=reader.resize(picture.pixels)))
                 batch.append(row)

@@ -92,7 +92,7 @@ def plot_marks(
     title : str
     columns : int
     """
-    titles = titles or [""] * len(captions)
+    titles = list(titles) or [""] * len(captions)
     rows = zip(pictures, captions, titles, known, found, strict=True)
     panels = [
         MarkedPanel(picture, caption, above, boxes=boxes, found=marks)
