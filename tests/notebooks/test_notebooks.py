@@ -25,6 +25,7 @@ def test_the_series_is_there():
         "03a_where_it_looked",
         "04_compare_models",
         "05_reading_room",
+        "07_localize",
     ]
 
 

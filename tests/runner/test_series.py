@@ -95,6 +95,7 @@ def test_steps_are_explore_then_train_and_judge_each_then_compare():
         "ResNet50/03_evaluate_model",
         "ResNet50/03a_where_it_looked",
         "04_compare_models",
+        "07_localize",
     ]
     for step in steps:
         assert all(names.index(need) < names.index(step.name) for need in step.needs)

@@ -12,6 +12,7 @@ from xray_helpers.evaluation.detection import average_precision, best_threshold,
 from xray_helpers.evaluation.marks import LEVEL, find_marks
 from xray_helpers.images.annotations import list_boxes, list_masks
 from xray_helpers.images.geometry import fill_boxes, fit_mask, fit_matrix, map_boxes, place_marks, turn_mask
+from xray_helpers.models.detector import DetectorLocalizer
 from xray_helpers.models.head import load_model, save_model
 from xray_helpers.models.inference import EXACT
 from xray_helpers.models.localizer_features import Spatial, open_spatial
@@ -22,6 +23,7 @@ from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
     import keras
+DENSE, DETECTOR = "dense head", "detector"
 FILE, RECORD = "localizer.keras", "localizer.json"
 _CHANNELS, _EPOCHS, _PATIENCE, _BATCH = 48, 40, 6, 16
 _RARE = 0.02  # share of fracture with which the head starts
@@ -264,13 +266,19 @@ def save_localizer(
     folder: Path, head: "keras.Model", spatial: Spatial, chosen: Choices, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write ``localizer.keras`` and ``localizer.json`` beside the ``model.keras`` that they stand on."""
-    path = save_model(head, folder / FILE)
-    record = {
-        "kind": "dense head",
-        "layers": list(spatial.layers),
-        "shapes": [list(s) for s in spatial.shapes],
-    }
-    record |= chosen._asdict() | about
+    layers = {"layers": list(spatial.layers), "shapes": [list(shape) for shape in spatial.shapes]}
+    return _save(folder, head, {"kind": DENSE} | layers | chosen._asdict() | about)
+
+
+def save_detector(
+    folder: Path, model: "keras.Model", chosen: Choices, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Write a detector as ``localizer.keras``, and its ``localizer.json``."""
+    return _save(folder, model, {"kind": DETECTOR} | chosen._asdict() | about)
+
+
+def _save(folder: Path, model: "keras.Model", record: dict[str, Any]) -> dict[str, Any]:
+    path = save_model(model, folder / FILE)
     record |= {"model_sha256": sha256_of(folder / "model.keras"), "localizer_sha256": sha256_of(path)}
     write_json(folder / RECORD, record)
     return record
@@ -328,7 +336,7 @@ class Localizer:
 
 def open_localizer(
     folder: Path, model: "keras.Model", *, flips: bool = False, way: str = "stretch"
-) -> Localizer | None:
+) -> Localizer | DetectorLocalizer | None:
     """Return the localizer of a model's folder; None where there is none that stands on the model there now.
 
     Parameters
@@ -342,7 +350,9 @@ def open_localizer(
         How pictures are brought to the size of the input.
     """
     record = read_json(folder / RECORD, default={})
-    fits = record.get("kind") == "dense head" and (folder / FILE).exists()
+    fits = record.get("kind") in (DENSE, DETECTOR) and (folder / FILE).exists()
     if not fits or record.get("model_sha256") != sha256_of(folder / "model.keras"):
         return None
+    if record["kind"] == DETECTOR:
+        return DetectorLocalizer(folder / FILE, record, way)
     return Localizer(folder, model, flips=flips, way=way)

@@ -9,9 +9,13 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.data.parts import used_part
+from xray_helpers.evaluation.detection import best_threshold, judge_marks, list_truth
+from xray_helpers.evaluation.marks import LEVEL
 from xray_helpers.evaluation.verdict import Verdict
 from xray_helpers.images.annotations import LEFT_OUT, list_boxes
+from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder
+from xray_helpers.models.detector import draw_marks, open_detector, place_all, train_detector
 from xray_helpers.models.head import load_model, prepare_tensorflow
 from xray_helpers.models.inference import ForwardPass, study_backend
 from xray_helpers.models.localizer import (
@@ -23,12 +27,14 @@ from xray_helpers.models.localizer import (
     is_known,
     mark_maps,
     predict_maps,
+    save_detector,
     save_localizer,
     train_dense_head,
 )
 from xray_helpers.models.localizer_features import extract_spatial, open_spatial
 from xray_helpers.settings import SPLITS, Settings, class_names
 from xray_helpers.study.files import write_csv
+from xray_helpers.study.folders import local_path
 
 _FEWEST = 8  # fractured images with boxes in train, and 2 in validation, below which nothing is trained
 
@@ -126,9 +132,16 @@ def localize_models(
     manifest: pd.DataFrame,
     folder: ImageFolder,
 ) -> dict[str, Located]:
-    """Return `localize_model` of each model, by its name; without models TensorFlow is not imported."""
+    """Return what was found, by the name of the model; without models TensorFlow is not imported.
+
+    With ``localizer = hub:PRESET`` a detector is trained once, and judged beside the first model; see
+    `localize_model` for the rest.
+    """
     if models:
         prepare_tensorflow(settings)
+    place = local_path(study, "localizer", settings.localizer)
+    if models and place.startswith("hub:"):
+        return {models[0]: detect(study, models[0], place, settings, annotated, manifest, folder)}
     rest = (settings, annotated, manifest, folder)
     return {model: localize_model(study, model, *rest) for model in models}
 
@@ -224,6 +237,54 @@ def _score_all(
         more = predict_maps(head, spatial, extract_spatial(spatial, forward, others, folder)[0])
         found |= dict(zip(others["path"], more.max(axis=(1, 2)), strict=True))
     return part[["path"]].assign(y_prob=part["path"].map(found).astype(float))
+
+
+def detect(
+    study: Path,
+    model: str,
+    place: str,
+    settings: Settings,
+    annotated: Annotated,
+    manifest: pd.DataFrame,
+    folder: ImageFolder,
+) -> Located:
+    """Train a detector of KerasHub and apply it to test; writes the same files as `localize_model`.
+
+    Parameters
+    ----------
+    study : Path
+    model : str
+        The model in whose folder it is kept, and beside which it is judged.
+    place : str
+        ``hub:PRESET`` or ``hub:FOLDER``.
+    settings, annotated, manifest, folder
+        As of `localize_model`.
+    """
+    started, way, parts = time.monotonic(), folder.resize, annotated.parts
+    detector = open_detector(place.removeprefix("hub:"), settings.img_size)
+    history = train_detector(detector, parts, folder, settings.seed)
+    wanted = {split: used_part(manifest, split) for split in ("validation", "test")}
+    found = {
+        split: detector.find(load_pixels(part, folder, detector.size)[:]) for split, part in wanted.items()
+    }
+    marks = {split: place_all(part, found[split], detector.size, way) for split, part in wanted.items()}
+    validation, test = parts["validation"], parts["test"]
+    truth = list_truth(validation, list_boxes(validation))
+    threshold = best_threshold(judge_marks(marks["validation"], truth), len(truth.path))
+    rows = [list(wanted["test"]["path"]).index(path) for path in test["path"]]
+    maps = draw_marks([found["test"][row] for row in rows], detector.size)
+    chosen = Choices(threshold, LEVEL, threshold)
+    own = marks["test"][marks["test"]["path"].isin(test["path"])].reset_index(drop=True)
+    write_csv(study / model / "boxes_test.csv", own)
+    about = {"model": model, "size": list(detector.size), "epochs": len(history)}
+    about |= {"scale": detector.scale.tolist(), "offset": detector.offset.tolist()}
+    record = save_detector(study / model, detector.model, chosen, about)
+    name = type(detector.model).__name__
+    print(f"{name}: {len(history)} epochs, {time.monotonic() - started:.0f} s, judged beside {model}")
+    targets = build_targets(test, detector.size, maps.shape[1:], way)
+    tops = {split: [max([0.0, *each[:, 4]]) for each in every] for split, every in found.items()}
+    scores = {split: part[["path"]].assign(y_prob=tops[split]) for split, part in wanted.items()}
+    return Located(model, history, maps, targets, own, chosen, scores, record)
 
 
 def localizers_record(

@@ -1,5 +1,6 @@
 """A trained model on new files: probability, decision, and a warning for images unlike those of training."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from xray_helpers.images.radiographs import (
     check_picture,
     escape_name,
 )
+from xray_helpers.models.detector import DetectorLocalizer
 from xray_helpers.models.head import load_model, quiet_stderr
-from xray_helpers.models.localizer import open_localizer
+from xray_helpers.models.localizer import Localizer, open_localizer
 from xray_helpers.models.out_of_distribution import OODDetector, build_feature_model, feature_distance
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
@@ -57,8 +59,8 @@ def predict_files(study: Path, model: str, files: Sequence[str], boxes: Path | N
     reader = Reader(study, model)
     if boxes is not None and reader.localizer is None:
         raise InputError(
-            f"{model} of {study.name} has no localizer: give the study boxes of fractures (see the README) and "
-            "run it again, or run 07 again if the model was trained since."
+            f"{model} of {study.name} has no localizer: give the study boxes of fractures (see the README) "
+            "and run it again, or run 07 again if the model was trained since."
         )
     rows = []
     for given in files:
@@ -111,8 +113,6 @@ class Reader:
         Settings of the study.
     class_names : (str, str)
         Of the negative and the positive class.
-    localizer : Localizer or None
-        What finds boxes, where the study has trained it for this model.
 
     Raises
     ------
@@ -136,8 +136,13 @@ class Reader:
         self.model = load_model(place / "model.keras")
         outputs = [self.model.output, build_feature_model(self.model).output]
         self._run = keras.Model(self.model.input, outputs)
+        self._place = place
+
+    @functools.cached_property
+    def localizer(self) -> Localizer | DetectorLocalizer | None:
+        """What finds boxes; None where the study has trained nothing for this model."""
         way, flips = reading_of(self.settings).get("resize", "stretch"), self.settings.get("flips", False)
-        self.localizer = open_localizer(place, self.model, flips=flips, way=way)
+        return open_localizer(self._place, self.model, flips=flips, way=way)
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """Return a picture at the size of the model's input."""
