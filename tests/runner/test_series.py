@@ -322,7 +322,7 @@ def test_results_are_stale_after_a_notebook_was_run_by_hand(study):
     assert "8 of 9 steps are stale" in refresh_index(study.folder)
     lines = describe_status(study.folder)
     assert "it is stale" in lines[-1]
-    assert sum("stale" in line.split() for line in lines[:-1]) == 7
+    assert sum("stale" in line.split() for line in lines[:-1]) == 8
     assert "manifest.csv was changed since" in lines[1]
     page = (study.folder / "index.html").read_text()
     assert "8 of 9 steps are stale" in page
