@@ -10,7 +10,7 @@ from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models import localizer
 from xray_helpers.models.graphs import Opened
-from xray_helpers.models.head import save_model
+from xray_helpers.models.head import average_flips, save_model
 from xray_helpers.models.inference import EXACT, ForwardPass
 from xray_helpers.models.localizer import (
     build_targets,
@@ -56,6 +56,7 @@ def train(place, table, way="pad", views=1):
 
 def test_it_learns_where_squares_are_and_is_read_back(squares, root, monkeypatch):
     place, table = squares
+    monkeypatch.setattr(localizer, "_EPOCHS", 14)
     model, spatial, parts, x, y, head, history = train(place, table)
     assert [shape[:2] for shape in spatial.shapes] == [(8, 8), (4, 4)]
     assert history["best"].sum() == 1
@@ -89,6 +90,16 @@ def test_it_learns_where_squares_are_and_is_read_back(squares, root, monkeypatch
     data = ([x["train"][0]], [y["train"]]), (x["validation"][0], y["validation"])
     again = [predict_maps(train_dense_head(spatial, *data, 4)[0], spatial, x["test"][0]) for _ in range(2)]
     assert (again[0] == again[1]).all()  # the same seed
+
+
+def test_a_model_that_sees_mirror_images_gives_the_features_of_the_picture_itself(squares):
+    model, folder = small_network(), ImageFolder(squares[0])
+    plain = open_spatial(model, EXACT, folder)
+    both = open_spatial(average_flips(model), EXACT, folder, flips=True)
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, *SIZE, 1)).astype(np.float32)
+    expected = np.asarray(plain.network(pixels))
+    assert np.allclose(np.asarray(both.network(pixels)), expected, rtol=1e-4, atol=1e-4)
+    assert both.key != plain.key
 
 
 def test_targets_follow_boxes_masks_padding_and_views():

@@ -64,9 +64,10 @@ class Detector:
             height, width = self.size
             given = {"source": self.model.bounding_box_format, "target": "xyxy"}
             boxes = np.asarray(convert_format(out["boxes"], **given, height=height, width=width), np.float32)
-            for box, score, count in zip(boxes, out["confidence"], out["num_detections"], strict=True):
+            rest = (out["confidence"], out["labels"], out["num_detections"])
+            for box, score, kind, count in zip(boxes, *rest, strict=True):
                 box, score = np.clip(box, 0, [width, height, width, height]), np.asarray(score, np.float32)
-                kept = (np.arange(len(score)) < count) & (score >= _LEAST)
+                kept = (np.arange(len(score)) < count) & (score >= _LEAST) & (np.asarray(kind) == 0)
                 kept &= (box[:, :2] < box[:, 2:]).all(axis=1)
                 found.append(np.column_stack([box, score])[kept])
         return found
@@ -93,7 +94,9 @@ def open_detector(place: str, img_size: tuple[int, int]) -> Detector:
 
     where = HubBackbone("the detector", place).locate_weights()
     try:
-        model = keras_hub.models.ObjectDetector.from_preset(where, num_classes=1)
+        # KerasHub 0.32 cannot load the weights of a D-FINE for another number of classes: class 0 learns then
+        kinds = {} if _is_dfine(where) else {"num_classes": 1}
+        model = keras_hub.models.ObjectDetector.from_preset(where, **kinds)
         converter = getattr(model.preprocessor, "image_converter", None)
     except Exception as error:  # KerasHub raises nearly every type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
@@ -106,6 +109,12 @@ def open_detector(place: str, img_size: tuple[int, int]) -> Detector:
     size = img_size if None in fixed else tuple(fixed)
     scale, offset = (getattr(converter, name, None) for name in ("scale", "offset"))
     return Detector(model, size, 1.0 if scale is None else scale, 0.0 if offset is None else offset)
+
+
+def _is_dfine(where: str) -> bool:
+    config = Path(where) / "config.json"
+    text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else where
+    return "dfine" in text.lower().replace("_", "").replace("-", "")
 
 
 def _reset_box_head(model: "keras.Model") -> None:
