@@ -230,8 +230,10 @@ def compare_marks(
     return dict(zip(pairs, entries, strict=True))
 
 
-def assess_lead(model: str, leads: dict[str, dict[str, Any]], other: str = "Grad-CAM") -> Verdict:
-    """Decide whether the dense head finds more than a classifier's maps, at one false mark an image."""
+def assess_lead(
+    model: str, leads: dict[str, dict[str, Any]], method: str = HEAD, other: str = "Grad-CAM"
+) -> Verdict:
+    """Decide whether a localizer finds more than a classifier's maps, at one false mark an image."""
     entry = leads[CENTRE]
     state = compare_to_bound(entry, 0.0)
     state = (
@@ -242,7 +244,7 @@ def assess_lead(model: str, leads: dict[str, dict[str, Any]], other: str = "Grad
         RULED_OUT: f"does not find {_GAIN:.0%} more fractures than {other}",
         UNKNOWN: f"may or may not find more fractures than {other}",
     }[state]
-    text = f"{model}: the dense head {said} at one false mark an image (difference {describe(entry)})."
+    text = f"{model}: the {method} {said} at one false mark an image (difference {describe(entry)})."
     return Verdict(state, text)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.evaluation.detection import Truth, froc_curve, judge_marks, list_truth
-from xray_helpers.evaluation.localizers import HEAD, compare_marks, evaluate_method, measure_masks
+from xray_helpers.evaluation.localizers import compare_marks, evaluate_method, measure_masks
 from xray_helpers.explain.map_marks import mark_grids, mark_saliency
 from xray_helpers.images.annotations import list_boxes
 from xray_helpers.models.localizer_study import Annotated, Located
@@ -58,8 +58,9 @@ def evaluate_located(
         certain = pd.Series(1.0, test["path"])
         points = mark_grids(test, found.maps, certain, found.record["size"], way).points
         masks = measure_masks(found.maps, found.targets, test, found.chosen.cut)
-        own = [evaluate_method(model, HEAD, found.marks, points, beside.truth, seed, masks)]
-        curves = [(model, HEAD, _curve(found.marks, beside.truth))]
+        kind = found.record["kind"]
+        own = [evaluate_method(model, kind, found.marks, points, beside.truth, seed, masks)]
+        curves = [(model, kind, _curve(found.marks, beside.truth))]
         probability = read_csv(study / model / "predictions_test.csv").set_index("path")["y_prob"]
         maps = mark_saliency(read_csv(study / model / "maps.csv"), test, probability, train, way)
         for method, each in maps.items():
@@ -68,7 +69,7 @@ def evaluate_located(
                 continue
             if len(same.path) < len(beside.truth.path) and method == "Grad-CAM":
                 own.append(
-                    evaluate_method(model, f"{HEAD}, images with maps", found.marks, points, same, seed)
+                    evaluate_method(model, f"{kind}, images with maps", found.marks, points, same, seed)
                 )
             own.append(evaluate_method(model, method, each.marks, each.points, same, seed))
             if method == "Grad-CAM":

@@ -16,6 +16,7 @@ import pandas as pd
 from pycocotools import mask as rle
 
 from xray_helpers.images.annotation_formats import (
+    NO_PICTURE,
     Found,
     Mark,
     Picture,
@@ -107,7 +108,12 @@ def _collect(
     files = _list_files(folder)
     voc = [file for file in files if file.suffix == ".xml"]
     wanted = fracture_names(voc_names(voc)) if voc else None
-    yolo = [file for file in files if file.suffix == ".txt" and names.find(file.stem)]
+    texts = [file for file in files if file.suffix == ".txt" and file.stem != "classes"]
+    yolo = [file for file in texts if names.find(file.stem)]
+    places = [file.relative_to(folder).parent.as_posix() for file in texts if not names.find(file.stem)]
+    lost = sum(bool(_PLACE.search(place)) for place in places)
+    if lost:
+        notes.append(f"{lost} text files beside annotations are left out: {NO_PICTURE}.")
     readers = {
         "COCO": [(file, partial(read_coco, file, names)) for file in files if file.suffix == ".json"],
         "Pascal VOC": [(file, partial(read_voc, file, names, wanted)) for file in voc],

@@ -13,7 +13,7 @@ from xray_helpers.plots.images import Panel, plot_panels
 from xray_helpers.plots.style import escape_dollars, model_color, new_axes, with_alt
 
 FOUND = "#ff9d2e"  # frames of boxes found; known ones are blue
-_STYLES = {"dense head": "-", "Grad-CAM": "--", "occlusion": "-.", "centred blob": ":"}
+_STYLES = {"dense head": "-", "detector": "-", "Grad-CAM": "--", "occlusion": "-.", "centred blob": ":"}
 _SHOWN = 4.0  # most false marks an image that are drawn
 
 
@@ -33,10 +33,10 @@ def plot_froc(curves: Sequence[tuple[str, str, pd.DataFrame]], *, title: str, ax
         kept = curve[curve["false_marks"] <= _SHOWN]
         x = [*kept["false_marks"], _SHOWN]
         y = [*kept["sensitivity"], kept["sensitivity"].max()]
-        look = {"color": model_color(model), "linestyle": _STYLES.get(method, "-"), "linewidth": 2}
-        ax.step(
-            x, y, where="post", label=f"{model}, {method}", alpha=1 if method == "dense head" else 0.7, **look
-        )
+        style = _STYLES.get(method, "-")
+        look = {"color": model_color(model), "linestyle": style, "linewidth": 2}
+        look |= {"alpha": 1 if style == "-" else 0.7, "label": f"{model}, {method}"}
+        ax.step(x, y, where="post", **look)
         below = curve.loc[curve["false_marks"] <= 1, "sensitivity"].max()
         at_one.append(f"{model}, {method}: {below:.2f}")
     for rate in (0.5, 1, 2):
