@@ -59,6 +59,8 @@ def test_froc_of_a_case_by_hand():
     assert sensitivity_at(judged, np.ones(3), [0.2, 0.5]).tolist() == [pytest.approx(1 / 3), 1]
     assert best_threshold(judged, 3) == 0.5  # F1: 2/4, 2/5, 4/6, 4/6, 6/7
     assert best_threshold(judge_marks(MARKS.head(3), HAND, "IoU 0.5"), 3) == 0.7
+    assert best_threshold(judge_marks(MARKS.head(4), HAND), 3) == 0.6  # F1 is the same from .7 on
+    assert best_threshold(judge_marks(MARKS.head(2), HAND), 3) == pytest.approx(0.85)  # midway
     assert best_threshold(judge_marks(MARKS.head(0), HAND), 3) == 1
     strict = judge_marks(MARKS, HAND, "IoU 0.5")
     assert sensitivity_at(strict, np.ones(3), [2])[0] == pytest.approx(2 / 3)

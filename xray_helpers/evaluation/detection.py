@@ -178,11 +178,17 @@ def sensitivity_at(judged: Judged, weight: np.ndarray, rates: Sequence[float] = 
 
 
 def best_threshold(judged: Judged, images: int) -> float:
-    """Return the score from which on marks have the highest F1, the higher of equals; 1 if there is none."""
+    """Return the score from which on marks have the highest F1, midway to the next lower score.
+
+    Of equals the lowest is taken; without marks it is 1.
+    """
     curve, known = froc_curve(judged, images).iloc[1:], len(judged.owner)
     found, false = curve["sensitivity"] * known, curve["false_marks"] * images
     scores = 2 * found / (found + false + known) if known else found
-    return float(curve["threshold"].iloc[int(np.argmax(scores))]) if len(curve) else 1.0
+    if curve.empty:
+        return 1.0
+    thresholds, last = curve["threshold"].to_numpy(), np.flatnonzero(scores >= scores.max() - 1e-9)[-1]
+    return float(thresholds[last : last + 2].mean())
 
 
 def average_precision(judged: Judged, weight: np.ndarray) -> float:
