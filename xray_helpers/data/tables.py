@@ -11,7 +11,7 @@ import pandas as pd
 
 from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells
 from xray_helpers.data.user_tables import UserTable, read_user_table
-from xray_helpers.images.annotations import check_boxes
+from xray_helpers.images.annotations import check_boxes, find_masks
 from xray_helpers.images.patient_names import is_placeholder, word_key
 from xray_helpers.settings import CLASS_NAMES, InputError
 from xray_helpers.study.tables import MANIFEST, PREDICTIONS
@@ -237,7 +237,9 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame
     if key is None:
         notes.append(f"{csv.name} is left aside: it has no column image_id to join it by.")
         return table
-    extra["joined"] = _match_files(extra[key], table["path"].tolist(), csv.name, key)
+    masks = find_masks(table["path"])  # which have the names of their pictures
+    named = [path for path in table["path"] if path not in masks]
+    extra["joined"] = _match_files(extra[key], named, csv.name, key)
     _read_split(extra, csv.name)
     lost = int(extra["joined"].isna().sum())
     if lost:

@@ -7,7 +7,7 @@ compressed run-length code at the picture's size. `annotation_formats` reads the
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -77,15 +77,21 @@ def annotate(manifest: pd.DataFrame, folder: Path | None, notes: list[str]) -> p
     return _keep_sound(manifest, {picture.path: picture for picture in pictures}, marks, notes)
 
 
-def _set_masks_aside(manifest: pd.DataFrame, notes: list[str]) -> dict[str, str]:
-    """Give pictures that are masks of others the status ``no image``, in place; return picture by mask."""
-    paths = manifest.loc[manifest["width"].notna(), "path"].astype(str)
-    stems = Pictures(Picture(path, (0, 0)) for path in paths if not _MASK.search(path))
+def find_masks(paths: Iterable[str]) -> dict[str, str]:
+    """Return the paths that are masks of other pictures by their names, each with that of its picture."""
+    is_mask = {path: bool(_MASK.search(path)) for path in paths}
+    stems = Pictures(Picture(path, (0, 0)) for path, mask in is_mask.items() if not mask)
     found = {}
-    for path in paths[[bool(_MASK.search(path)) for path in paths]]:
+    for path in (path for path, mask in is_mask.items() if mask):
         stem = re.sub(r"[_-]mask$", "", path.split("/")[-1].rsplit(".", 1)[0], flags=re.IGNORECASE)
         if (picture := stems.find(stem)) is not None:
             found[path] = picture.path
+    return found
+
+
+def _set_masks_aside(manifest: pd.DataFrame, notes: list[str]) -> dict[str, str]:
+    """Give pictures that are masks of others the status ``no image``, in place; return picture by mask."""
+    found = find_masks(manifest.loc[manifest["width"].notna(), "path"].astype(str))
     if found:
         rows = manifest["path"].isin(found)
         manifest.loc[rows, "status"], manifest.loc[rows, "label"] = "no image", pd.NA
