@@ -66,7 +66,7 @@ def _write_set(place: Path, images: int, seed: int) -> tuple[dict[str, pd.DataFr
 
 def _train_classifier(place: Path, parts: dict, folder: Path, weights: str, side: int):
     from xray_helpers.images.pixels import load_pixels
-    from xray_helpers.models import head
+    from xray_helpers.models import head, saved
     from xray_helpers.models.backbones import get_backbone
     from xray_helpers.settings import Settings
 
@@ -81,8 +81,8 @@ def _train_classifier(place: Path, parts: dict, folder: Path, weights: str, side
     }
     y = {name: part["y_true"].to_numpy() for name, part in parts.items()}
     trained, _ = head.train_head(([x["train"]], y["train"]), (x["validation"], y["validation"]), settings)
-    whole = head.save_model(head.join_model(extractor, trained), place / "model.keras")
-    return head.load_model(whole), head.predict_head(trained, x["test"])
+    whole = saved.save_model(head.join_model(extractor, trained), place / "model.keras")
+    return saved.load_model(whole), head.predict_head(trained, x["test"])
 
 
 def _localize(model, parts: dict, folder: Path, size: tuple[int, int], seed: int):

@@ -11,6 +11,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "small")
 TABLES = {  # words of the header, and how many rows at least
     "backbones": ("TensorFlow, images a second", 2),
+    "class_coverage": ("macro_auroc", 5),
     "finetuning": ("fine-tuned - head", 1),
     "explorer": ("| images | explorer, ms a move |", 1),
     "interval_coverage": ("metric", 1),

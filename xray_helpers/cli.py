@@ -131,9 +131,44 @@ def sweep(file: str, pairs: tuple[str, ...], overwrite: bool, **running: object)
 @_JOBS
 @_ON
 @_OVERWRITE
-def demo(**options: object) -> None:
+@click.option(
+    "--classes",
+    type=click.Choice(["two", "types"]),
+    default="two",
+    show_default=True,
+    help="Fractured or not, or the types of fracture as classes.",
+)
+def demo(classes: str, **options: object) -> None:
     """Run the five-model study on the embedded synthetic radiographs."""
-    _run("demo", {}, **options)
+    named = {"data": "phantoms:types", "name": "demo-types"} if classes == "types" else {}
+    _run("demo", named, **options)
+
+
+@main.command()
+@click.argument("study", metavar="STUDY")
+@click.option("--data", metavar="DIR|CSV", default="local", help="The set; phantoms:hospital-b to try it.")
+@click.option("--name", metavar="NAME", default="", help="Of the set; by default that of its folder.")
+@click.option("--patient-pattern", default="", help="Regular expression on the path; group 1: the patient.")
+@click.option("--keep-shared", is_flag=True, help="Count images that the study was trained on as well.")
+@_PAIRS
+@_JOBS
+@_ON
+def external(study: str, pairs: tuple[str, ...], **options: object) -> None:
+    """Test the trained models of a study, unchanged, on a set from elsewhere."""
+    from xray_helpers.runner.external import run_external
+
+    given = {key: value for key in ("jobs", "on") if (value := options.pop(key)) is not None}
+    values, running = split_run_options(given | parse_assignments(pairs))
+    if values:
+        raise InputError(
+            f"{next(iter(values))} is a parameter of the study, which an external test does not change: "
+            "give -p only for how it is run."
+        )
+    page, error = run_external(study, running=build_run_options(**running), **options)
+    click.echo(os.path.relpath(page))
+    if error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
 
 
 @main.command()
@@ -235,25 +270,29 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
 @click.option("--csv", "csv", metavar="OUT", help="Also write the results to a file.")
 @click.option("--boxes", metavar="OUT.json", help="Write where fractures were found, in COCO's form.")
 def predict(study: str, model: str, files: tuple[str, ...], csv: str | None, boxes: str | None) -> None:
-    """Classify files, or every file of a folder, by a trained model. For research only."""
+    """Classify files, or those of a folder or table, by a trained model. For research only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from xray_helpers.interactive.reading_room import describe_decision_rule
-    from xray_helpers.models.prediction import guard_formulas, predict_files
+    from xray_helpers.models.prediction import guard_formulas, predict_and_score
     from xray_helpers.study.files import write_csv
     from xray_helpers.study.folders import find_study, read_class_names
 
     folder = find_study(study)
     positive = read_class_names(folder)[1]
-    table = predict_files(folder, model, files, Path(boxes) if boxes else None)
+    table, score = predict_and_score(folder, model, files, Path(boxes) if boxes else None)
     for row in table.itertuples():
         if row.reason:
             click.echo(f"{row.file}: not read: it {row.reason}")
         else:
             decision = f"{row.decision or 'abstains'} (threshold {row.threshold:.3f})"
             line = f"{row.file}: P({positive}) = {row.probability:.3f}, {decision}"
+            if hasattr(row, "most_probable"):
+                line += f"; most probable: {row.most_probable}"
             click.echo(f"{line}. {row.warning}" if row.warning else line)
     if (folder / model / "metrics.json").exists():
         click.echo(describe_decision_rule(folder, model))
+    if score:
+        click.echo(score)
     click.echo("For research. Not a medical device; not for diagnosis.")
     if boxes:
         click.echo(os.path.relpath(boxes))

@@ -188,7 +188,8 @@ def test_on_phantoms_imagenet_maps_follow_the_weights_and_the_pointing_game_has_
 
     from xray_helpers.images.radiographs import read_radiograph
     from xray_helpers.models.backbones import get_backbone
-    from xray_helpers.models.head import join_model, load_model, predict_pixels, save_model, train_head
+    from xray_helpers.models.head import join_model, predict_pixels, train_head
+    from xray_helpers.models.saved import load_model, save_model
     from xray_helpers.settings import Settings
     from xray_helpers.synthetic import dataset
 

@@ -24,6 +24,9 @@ class Reader:
     def resize(self, pixels):
         return pixels
 
+    def recognise(self, picture: Radiograph):
+        return "the model was trained on this very file" if picture.pixels.mean() > 250 else ""
+
     def predict(self, pictures: list[Radiograph]):
         p = float(pictures[0].pixels.mean() / 255)
         uncertain = 0.4 <= p <= 0.6

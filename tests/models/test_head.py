@@ -79,15 +79,9 @@ def test_a_saved_model_is_one_flat_graph_and_survives(root, tmp_path):
     import keras
 
     from xray_helpers.models.backbones import get_backbone
-    from xray_helpers.models.head import (
-        build_head,
-        join_model,
-        load_model,
-        predict_head,
-        predict_pixels,
-        save_model,
-    )
+    from xray_helpers.models.head import build_head, join_model, predict_head, predict_pixels
     from xray_helpers.models.inference import EXACT, ForwardPass
+    from xray_helpers.models.saved import load_model, save_model
 
     pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 64), dtype=np.uint8)
     extractor = get_backbone("MobileNetV2").build((64, 64), "random")[0]
@@ -106,16 +100,10 @@ def test_with_flips_a_saved_model_gives_the_mean_of_both_ways_and_maps_one(root,
 
     from xray_helpers.explain.gradcam import GradCam
     from xray_helpers.models.backbones import get_backbone
-    from xray_helpers.models.head import (
-        average_flips,
-        build_head,
-        join_model,
-        load_model,
-        predict_pixels,
-        save_model,
-    )
+    from xray_helpers.models.head import average_flips, build_head, join_model, predict_pixels
     from xray_helpers.models.inference import EXACT, ForwardPass
     from xray_helpers.models.out_of_distribution import build_feature_model
+    from xray_helpers.models.saved import load_model, save_model
 
     extractor, _ = get_backbone("MobileNetV2").build((40, 40), "random")
     joined = join_model(extractor, build_head(1280, build_settings()))

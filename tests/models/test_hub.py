@@ -41,7 +41,8 @@ def test_features_are_those_of_the_preset_and_survive_saving(hub, kind, root, tm
     import keras
 
     from xray_helpers.models.graphs import open_model
-    from xray_helpers.models.head import build_head, join_model, load_model, save_model
+    from xray_helpers.models.head import build_head, join_model
+    from xray_helpers.models.saved import load_model, save_model
 
     network = make_preset(hub, kind)
     network.save_to_preset(str(tmp_path / kind))

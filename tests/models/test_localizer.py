@@ -10,7 +10,7 @@ from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models import localizer
 from xray_helpers.models.graphs import Opened
-from xray_helpers.models.head import average_flips, save_model
+from xray_helpers.models.head import average_flips
 from xray_helpers.models.inference import EXACT, ForwardPass
 from xray_helpers.models.localizer import (
     build_targets,
@@ -23,6 +23,7 @@ from xray_helpers.models.localizer import (
 )
 from xray_helpers.models.localizer_features import choose_layers, extract_spatial, open_spatial
 from xray_helpers.models.localizer_study import find_annotated
+from xray_helpers.models.saved import save_model
 
 SIZE = (64, 64)
 

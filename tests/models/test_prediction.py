@@ -5,7 +5,7 @@ import pytest
 from xray_helpers.images.radiographs import Radiograph, UnreadableError, check_picture
 from xray_helpers.models.out_of_distribution import OODDetector, feature_distance, fit_ood_detector
 from xray_helpers.models.prediction import Reader, guard_formulas
-from xray_helpers.settings import CLASS_NAMES, InputError
+from xray_helpers.settings import Classes, InputError
 
 
 def test_distance_is_one_less_the_mean_cosine_with_the_nearest():
@@ -35,7 +35,7 @@ def test_a_hundredth_of_images_like_these_is_called_unlike(tmp_path):
 
 def test_where_the_model_abstains_there_is_no_decision():
     reader = object.__new__(Reader)
-    reader.threshold, reader.uncertain, reader.class_names = 0.5, (0.4, 0.6), CLASS_NAMES
+    reader.threshold, reader.uncertain, reader.classes = 0.5, (0.4, 0.6), Classes()
     reader._detector = fit_ood_detector(np.random.default_rng(0).normal(size=(50, 3)), np.zeros((2, 3)))
     reader.resize = lambda pixels: pixels
     reader._run = lambda pixels: (np.array([[0.45], [0.3], [0.7]]), np.zeros((3, 3)))
@@ -70,7 +70,7 @@ def test_a_picture_of_almost_one_grey_is_refused():
 def test_a_model_that_would_run_code_is_refused(tmp_path):
     import keras
 
-    from xray_helpers.models.head import load_model
+    from xray_helpers.models.saved import load_model
 
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs))

@@ -94,7 +94,10 @@ def secret_csv(phantom_csv, tmp_path_factory):
     table = pd.read_csv(place / phantom_csv.name, dtype="string")
     write_scan(np.asarray(Image.open(picture).convert("L")), place / "scan.dcm")
     table.loc[len(table)] = (
-        table.loc[0].where(table.columns != "path", "scan.dcm").where(table.columns != "patient", "px")
+        table.loc[0]
+        .where(table.columns != "path", "scan.dcm")
+        .where(table.columns != "patient", "px")
+        .mask(table.columns == "exam")
     )
     table.to_csv(place / phantom_csv.name, index=False)
     return place / phantom_csv.name

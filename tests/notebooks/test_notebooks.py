@@ -7,6 +7,7 @@ import pytest
 
 from xray_helpers.settings import Settings
 from xray_helpers.study.folders import notebooks_folder
+from xray_helpers.study.parameters import NOTEBOOK_ONLY
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
 
@@ -25,6 +26,7 @@ def test_the_series_is_there():
         "03a_where_it_looked",
         "04_compare_models",
         "05_reading_room",
+        "06_external_test",
         "07_localize",
     ]
 
@@ -48,7 +50,7 @@ def test_parameters_are_literals_with_help_and_the_settings_own_defaults(path):
         if name == "model":
             assert value in Settings().models
             continue
-        if name in ("shard", "shards"):
+        if name in NOTEBOOK_ONLY:
             continue
         default = Settings.model_fields[name].default
         assert value == (list(default) if isinstance(default, tuple) else default), name

@@ -41,6 +41,8 @@ def test_every_file_of_the_contract_is_there(study):
         "costs.csv",
         "disagreements.csv",
         "engine.json",
+        "exams.csv",
+        "pairs_exams.csv",
         "reporting_checklist.html",
     }
     expected |= {f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation")}
@@ -68,6 +70,9 @@ def test_every_file_of_the_contract_is_there(study):
             "decision_curve.csv",
             "subgroups.csv",
             "failures.csv",
+            "metrics_exams.json",
+            "predictions_exams.csv",
+            "kappa_exams.csv",
             "model_card.md",
             "model_card.html",
             "predictions_threshold.csv",
@@ -192,7 +197,8 @@ def test_the_saved_model_takes_grey_pixels(study, secret_csv):
 
     from xray_helpers.data.manifest import read_pictures
     from xray_helpers.images.pixels import resize
-    from xray_helpers.models.head import load_model, predict_pixels
+    from xray_helpers.models.head import predict_pixels
+    from xray_helpers.models.saved import load_model
 
     table = pd.read_csv(study / "DenseNet121" / "predictions_test.csv").head(40)
     pictures = [resize(p, (80, 80)) for p in read_pictures(table["path"], secret_csv.parent)]
@@ -317,6 +323,7 @@ def test_nothing_private_is_in_a_study(study, failed_study, secret_csv, root_fol
         "planted-secret",
         "Planted-ID",
         "Planted-Hospital",
+        "9.8.7.6.5",
         str(secret_csv.parent),
         str(root_folder),
     ]

@@ -22,6 +22,7 @@ def study(make_study):
             "group": NAMES,
             "source_group": NAMES,
             "patient": [f"MRN{i:05d}" for i in range(40)],
+            "exam": [f"ACC{i // 2:05d}" for i in range(40)],
             "status": "used",
             "sha256": [f"c0ffee{i}" for i in range(40)],
             "split": ["train", "train", "validation", "test"] * 10,
@@ -65,8 +66,9 @@ def test_patients_are_hashed_and_columns_that_nothing_uses_are_left_out(study, t
     sent = read_csv(out / "manifest.csv")
     assert "diagnosis" not in sent.columns
     assert sent["view"].tolist() == ["AP", "AP", "LAT", "LAT"] * 10
-    assert sent["patient"].nunique() == 40
+    assert (sent["patient"].nunique(), sent["exam"].nunique()) == (40, 20)
     assert "MRN" not in contents(out)
+    assert "ACC" not in contents(out)
     assert "text of" not in contents(out)
     assert "Smith" in contents(out)
     assert (tmp_path / "data" / "patients.salt").stat().st_mode & 0o777 == 0o600
@@ -77,7 +79,7 @@ def test_patients_are_hashed_and_columns_that_nothing_uses_are_left_out(study, t
 def test_anonymous_exports_replace_file_names_by_numbers(study, tmp_path):
     out = export_study(study, tmp_path / "sent", anonymous=True).parent
     text = contents(out)
-    for word in ("Smith", "Jones", "ward", "c0ffee", "MRN"):
+    for word in ("Smith", "Jones", "ward", "c0ffee", "MRN", "ACC"):
         assert word not in text
     sent = read_csv(out / "manifest.csv")
     assert sorted(sent["path"]) == [f"{number:06d}" for number in range(1, 41)]

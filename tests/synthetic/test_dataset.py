@@ -96,7 +96,7 @@ def test_exposure_does_not_reveal_the_label():
 
 def test_an_incomplete_folder_of_phantoms_is_replaced(root, monkeypatch):
     small = dataset.write_phantoms
-    monkeypatch.setattr(dataset, "write_phantoms", lambda folder: small(folder, images=4, planted=0))
+    monkeypatch.setattr(dataset, "write_phantoms", lambda folder, **_: small(folder, images=4, planted=0))
     csv = dataset.demo_phantoms()
     csv.unlink()
     assert dataset.demo_phantoms() == csv

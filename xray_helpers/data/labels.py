@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 
 import pandas as pd
@@ -46,6 +46,11 @@ def read_label(word: object) -> str | None:
     if key in _POSITIVE_NAMES or key in ("true", "yes"):
         return POSITIVE
     return NEGATIVE if key in _NEGATIVE_NAMES or key in ("false", "no") else None
+
+
+def is_negative(word: object) -> bool:
+    """Return whether a name among types of fractures says that there is none: ``normal``, also ``none``."""
+    return read_label(word) == NEGATIVE or word_key(word) in ("none", "nofinding", "nofindings", "control")
 
 
 def _read_number(word: object) -> float | None:
@@ -134,7 +139,12 @@ def _label_by_numerals(folders: list[list[str]], *, strict: bool) -> list[str | 
     return [read_label(names[levels[0]]) if len(levels) == 1 else None for names in inner]
 
 
-def label_cells(cells: pd.Series, where: str, fate: str = "do not count") -> tuple[pd.Series, list[str]]:
+def label_cells(
+    cells: pd.Series,
+    where: str,
+    fate: str = "do not count",
+    read: Callable[[object], str | None] = read_label,
+) -> tuple[pd.Series, list[str]]:
     """Return the class of each cell of a label column, missing for no class, and notes on the latter.
 
     Numbers other than 0 and 1 (-1 is `uncertain` in CheXpert and MIMIC), blank cells and words such as
@@ -148,6 +158,8 @@ def label_cells(cells: pd.Series, where: str, fate: str = "do not count") -> tup
         The table's name, for messages.
     fate : str
         What becomes of rows without a class, for the note.
+    read : callable
+        The class that a cell means, or None; by default one of two.
 
     Raises
     ------
@@ -155,13 +167,14 @@ def label_cells(cells: pd.Series, where: str, fate: str = "do not count") -> tup
         For a word that is not understood, with its line.
     """
     text = cells.fillna("").astype(str).str.strip()
-    labels = text.map(read_label).astype("string")
+    labels = text.map(read).astype("string")
     rest = text[labels.isna()]
-    unknown = rest[[not _is_no_class(word) for word in rest]]
+    unknown = rest[[not is_no_class(word) for word in rest]]
     if len(unknown):
         raise InputError(
             f"{where}: the label {unknown.iloc[0]!r} in line {unknown.index[0]} is not understood: write "
-            f"{POSITIVE} or {NEGATIVE}, or 1 and 0; leave it blank where the class is not known."
+            f"{POSITIVE} or {NEGATIVE}, or 1 and 0; leave it blank where the class is not known. Several "
+            "classes are named by classes=[...]."
         )
     if rest.empty:
         return labels, []
@@ -170,5 +183,6 @@ def label_cells(cells: pd.Series, where: str, fate: str = "do not count") -> tup
     return labels, [f"{where}: {len(rest)} rows with a label that is no class {fate}: {named}."]
 
 
-def _is_no_class(word: str) -> bool:
+def is_no_class(word: str) -> bool:
+    """Return whether a word stands for no class, as ``unknown``, ``?`` and numbers other than 0 and 1 do."""
     return _read_number(word) is not None or "?" in word or word_key(word) in _NO_CLASS

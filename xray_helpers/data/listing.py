@@ -3,65 +3,86 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from xray_helpers.data.classes import MIN_PER_CLASS, USUAL, Question, ask, label_folders
 from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, is_numeral, label_paths, read_label
 from xray_helpers.data.tables import ABNORMAL, Listing, join_table, list_csv
 from xray_helpers.images.patient_names import word_key
 from xray_helpers.images.radiographs import SUFFIXES, escape_name, looks_like_picture
-from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, InputError
-from xray_helpers.study.folders import PHANTOMS, from_root
+from xray_helpers.settings import CLASS_NAMES, InputError
+from xray_helpers.study.folders import from_root, is_phantoms
 from xray_helpers.synthetic.dataset import demo_phantoms
 
-MIN_PER_CLASS = 10  # readable images; fewer cannot be split into three parts
-_MURA = re.compile(r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/study\d+_(?P<label>\w+?)/")
+_MURA = re.compile(
+    r"(?:^|/)(?:XR_(?P<body_part>[A-Z]+)/)?(?P<patient>patient\d+)/(?P<exam>study\d+)_(?P<label>\w+?)/"
+)
 
 
-def list_data(data: str, patient_pattern: str = "", *, labelled: bool = True) -> Listing:
+def list_data(
+    data: str,
+    patient_pattern: str = "",
+    exam_pattern: str = "",
+    *,
+    labelled: bool = True,
+    question: Question = USUAL,
+) -> Listing:
     """List the images of a folder or CSV with their labels, without opening them.
 
     Parameters
     ----------
     data : str
-        ``phantoms``, a folder in one of the layouts of the README, or a CSV with the columns path and
-        label, and optionally patient, split, reader, boxes and any others. Relative to the repository's root.
+        ``phantoms``, ``phantoms:types``, a folder in one of the layouts of the README, or a CSV with the
+        columns path and label, and optionally patient, exam, split, reader, boxes and any others. Relative
+        to the
+        repository's root.
     patient_pattern : str
         A regular expression on the relative path; its group ``patient``, or else its first group, is the
         patient.
+    exam_pattern : str
+        The same for the exam, and its group ``exam``.
     labelled : bool
         Whether both classes are required.
+    question : Question
+        Which classes there are, and which of them is positive; by default two, or those that are found.
 
     Raises
     ------
     InputError
         No such place, no images, one class only, or labels that cannot be understood.
     """
-    source = demo_phantoms() if data == PHANTOMS else from_root(data)
+    source = demo_phantoms(data) if is_phantoms(data) else from_root(data)
     if source.is_dir():
-        listing = _list_folder(source, labelled=labelled)
+        listing = _list_folder(source, question, labelled=labelled)
     elif source.is_file() and source.suffix.lower() in (".csv", ".tsv", ".txt"):
-        listing = list_csv(source)
+        listing = list_csv(source, question, labelled=labelled)
     else:
         raise InputError(f"There is no folder or CSV {source.name!r} at {source}: check --data.")
     table = listing.table
-    if patient_pattern:
-        found = table["path"].map(lambda path: _match_patient(patient_pattern, path)).astype("string")
-        table["patient"] = found.fillna(table["patient"])
+    for column, pattern in {"patient": patient_pattern, "exam": exam_pattern}.items():
+        if pattern:
+            found = table["path"].map(partial(_match_group, pattern, column)).astype("string")
+            table[column] = found.fillna(table[column])
     if labelled or not len(table):
         labels = table.loc[table["excluded"].isna(), "label"]
-        check_classes(labels, data, table, listing.notes)
+        check_classes(labels, data, table, listing.notes, listing.class_names)
     return listing
 
 
-def _match_patient(pattern: str, path: str) -> str | None:
+def _match_group(pattern: str, name: str, path: str) -> str | None:
     found = re.search(pattern, path)
-    return found and (found["patient"] if "patient" in found.re.groupindex else found[1])
+    return found and (found[name] if name in found.re.groupindex else found[1])
 
 
 def check_classes(
-    labels: pd.Series, where: str, listed: pd.DataFrame | None = None, notes: Sequence[str] = ()
+    labels: pd.Series,
+    where: str,
+    listed: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
+    names: tuple[str, str] = CLASS_NAMES,
 ) -> None:
     """Raise `InputError` unless there are enough images of both classes.
 
@@ -75,6 +96,8 @@ def check_classes(
         All images that were listed (path, label), to name folders without a class.
     notes : sequence of str
         Of which the message repeats those on images that were left out.
+    names : (str, str)
+        How the data call the negative and the positive class.
     """
     left_out = " ".join(["", *(note for note in notes if "do not count" in note or "conflict" in note)])
     if not len(labels) and listed is not None and len(listed):
@@ -84,7 +107,7 @@ def check_classes(
             f"No images in {where}: it should hold folders such as Fractured and Non-Fractured with "
             f"{', '.join(SUFFIXES)} files, or be a CSV with the columns path and label."
         )
-    counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
+    counts = {name: int((labels == label).sum()) for label, name in zip(CLASS_NAMES, names, strict=True)}
     for name, count in counts.items():
         if count == 0:
             raise InputError(
@@ -112,34 +135,42 @@ def _describe_unlabelled(listed: pd.DataFrame | None) -> str:
     return text
 
 
-def _list_folder(folder: Path, *, labelled: bool) -> Listing:
+def _list_folder(folder: Path, question: Question, *, labelled: bool) -> Listing:
     notes: list[str] = []
     paths, others = _walk(folder)
     paths = _drop_augmented(paths, notes)
-    table = pd.DataFrame(
-        {
-            "path": paths,
-            "label": label_paths(paths, strict=labelled),
-            "patient": None,
-            "folder_split": [_find_split(path) for path in paths],
-            "excluded": None,
-        },
-        dtype="string",
-    )
-    names = CLASS_NAMES
-    mura = table["path"].str.extract(_MURA)
-    if mura["patient"].notna().any():
+    table = pd.DataFrame({"path": paths}, dtype="string")
+    names, mura = CLASS_NAMES, table["path"].str.extract(_MURA)
+    is_mura = bool(mura["patient"].notna().any())
+    if is_mura:
+        labels = label_paths(paths, strict=labelled)
+    else:
+        labels = label_folders(paths, question, notes, strict=labelled)
+    folder_split = [_find_split(path) for path in paths]
+    columns = {"label": labels, "patient": None, "exam": None, "folder_split": folder_split, "excluded": None}
+    table = table.assign(**{name: pd.Series(value, table.index, "string") for name, value in columns.items()})
+    if is_mura:
         names = ABNORMAL
         notes.append("MURA-style paths: 'positive' means abnormal, which is not the same as fractured.")
         table["patient"] = mura["patient"]
+        table["exam"] = mura["body_part"].fillna("") + "/" + mura["patient"] + "/" + mura["exam"]
+        table["exam"] = table["exam"].str.removeprefix("/")
         table["label"] = _label_studies(table, mura["label"], strict=labelled)
         if mura["body_part"].notna().any():
             table["body_part"] = mura["body_part"].str.lower()
     elif calls_abnormal(word_key(name) for path in paths for name in path.split("/")[:-1]):
         names = ABNORMAL
-    if (folder / "dataset.csv").is_file():
-        table = join_table(table, folder / "dataset.csv", notes)
-    return Listing(folder, table, notes, others, class_names=names)
+    by_folder, has_table = table["label"].notna().any(), (folder / "dataset.csv").is_file()
+    if by_folder or not has_table:
+        answers, classes = ask(table["label"], question, names)
+        table = table.assign(**answers)
+    if has_table:
+        table = join_table(table, folder / "dataset.csv", notes, question)
+    if not by_folder and has_table:
+        answers, classes = ask(table["label"], question, names)
+        table = table.assign(**answers)
+    notes += [classes.assumed] if classes.assumed else []
+    return Listing(folder, table, notes, others, classes=classes)
 
 
 def _label_studies(table: pd.DataFrame, names: pd.Series, *, strict: bool) -> pd.Series:

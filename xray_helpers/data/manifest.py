@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.data.listing import MIN_PER_CLASS, check_classes, list_data
+from xray_helpers.data.classes import MIN_PER_CLASS, question_of
+from xray_helpers.data.exams import check_exams
+from xray_helpers.data.listing import check_classes, list_data
 from xray_helpers.data.tables import Listing, locate_files
 from xray_helpers.images.annotations import annotate
 from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_picture, image_folder
-from xray_helpers.settings import NEGATIVE, POSITIVE, Settings
+from xray_helpers.settings import NEGATIVE, POSITIVE, Settings, current_classes
 from xray_helpers.study.files import build_table, read_json
-from xray_helpers.study.folders import LOCAL, PHANTOMS, local_path, study_folder, write_class_names
+from xray_helpers.study.folders import LOCAL, is_phantoms, local_path, study_folder, write_classes
 from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 from xray_helpers.synthetic.dataset import demo_phantoms
 
@@ -41,13 +43,15 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
         As `list_data`; also when too few files of a class are readable.
     """
     folder = study_folder(settings.name)
-    listing = list_data(local_path(folder, "data", settings.data), settings.patient_pattern)
-    write_class_names(folder, listing.class_names)
+    place, asked = local_path(folder, "data", settings.data), question_of(settings)
+    listing = list_data(place, settings.patient_pattern, settings.exam_pattern, question=asked)
+    write_classes(folder, listing.classes)
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
     manifest = annotate(manifest, None if listing.places else listing.folder, listing.notes)
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
-    check_classes(manifest.loc[manifest["status"] == "readable", "label"], "the readable files")
+    labels = manifest.loc[manifest["status"] == "readable", "label"]
+    check_classes(labels, "the readable files", names=listing.class_names)
     return manifest, listing.notes
 
 
@@ -64,13 +68,18 @@ def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: _inspect(folder, path), listing.table["path"])
         bar = tqdm(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
-        columns = ["sha256", "width", "height", "mode", "status", "reason", "note", "hashed"]
+        columns = ["sha256", "width", "height", "mode", "status", "reason", "note", "hashed", "hashed_exam"]
         found = build_table(list(bar), {name: MANIFEST.get(name, "string") for name in columns})
     manifest = pd.concat([listing.table.reset_index(drop=True), found], axis=1)
     from_header = manifest.pop("hashed").replace("", pd.NA)
     manifest["patient"] = manifest["patient"].astype("string").fillna(from_header)
+    given = manifest["exam"].notna()
+    from_header = manifest.pop("hashed_exam").replace("", pd.NA)
+    manifest["exam"] = manifest["exam"].astype("string").fillna(from_header)
     readable = manifest["status"] == "readable"
     manifest.loc[readable, "patient"] = drop_placeholders(manifest.loc[readable, "patient"], listing.notes)
+    exam, patient = (manifest.loc[readable, name] for name in ("exam", "patient"))
+    manifest.loc[readable, "exam"] = check_exams(exam, patient, given[readable], listing.notes)
     excluded = manifest.pop("excluded")
     left_out = readable & excluded.notna()
     manifest.loc[left_out, "status"], manifest.loc[left_out, "reason"] = "excluded", excluded[left_out]
@@ -94,9 +103,20 @@ def data_folder(study: Path) -> ImageFolder:
     InputError
         When the study does not know where its data is on this machine.
     """
-    source = local_path(study, "data", LOCAL)
-    path = demo_phantoms() if source == PHANTOMS else Path(source)
-    settings = read_json(study / "study.json")["settings"]
+    return open_images(local_path(study, "data", LOCAL), read_json(study / "study.json")["settings"])
+
+
+def open_images(source: str, settings: dict[str, Any]) -> ImageFolder:
+    """Return the folder that the paths of a data set are relative to, and how a study reads files.
+
+    Parameters
+    ----------
+    source : str
+        A folder or CSV on this machine, or ``phantoms``.
+    settings : dict
+        Of the study.
+    """
+    path = demo_phantoms(source) if is_phantoms(source) else Path(source)
     folder, places = (path, None) if path.is_dir() else locate_files(path)
     return ImageFolder(folder, places=places, **reading_of(settings))
 
@@ -113,6 +133,7 @@ def _inspect(folder: ImageFolder, path: str) -> dict[str, Any]:
         "height": height,
         "mode": radiograph.mode,
         "hashed": radiograph.patient,
+        "hashed_exam": radiograph.exam,
     }
     try:  # nothing is learned from pictures that a trained model would refuse
         note = check_picture(radiograph).note
@@ -122,21 +143,22 @@ def _inspect(folder: ImageFolder, path: str) -> dict[str, Any]:
 
 
 def assign_groups(manifest: pd.DataFrame, source: pd.Series) -> pd.DataFrame:
-    """Fill ``source_group`` and ``group``, the union of source and patient.
+    """Fill ``source_group`` and ``group``, the union of source, patient and exam.
 
     Groups are named by their smallest path, so that they do not depend on the order of files.
 
     Parameters
     ----------
     manifest : DataFrame
-        path, patient, status.
+        path, patient, exam, status.
     source : Series of str
         The source group of each row (`search.find_same_source`).
     """
     manifest = manifest.copy()
     readable = manifest["status"] == "readable"
     manifest["source_group"] = source.astype("string").where(readable)
-    pairs = [_pair_with_first(manifest[column]) for column in ("source_group", "patient")]
+    keys = [name for name in ("source_group", "patient", "exam") if name in manifest]
+    pairs = [_pair_with_first(manifest[column]) for column in keys]
     component = connected_components(len(manifest), np.concatenate(pairs))
     group = manifest.groupby(component)["path"].transform("min")
     manifest["group"] = group.astype("string").where(readable)
@@ -164,7 +186,8 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        step, files, Fractured, Non-Fractured; each reason to leave files out is a step.
+        step, files, Fractured, Non-Fractured, or instead each of three or more classes; each reason to leave
+        files out is a step.
     """
     status = manifest["status"]
     left_out = status.isin(["unreadable", "excluded", "no image"])
@@ -181,12 +204,19 @@ def count_flow(manifest: pd.DataFrame) -> pd.DataFrame:
             "copies of a source in train, for training only": copies & (split == "train"),
             "images that are evaluated or trained on: what every n counts": counted,
         }
-    rows = []
+    rows, several = [], "class_name" in manifest
+    column, names = ("class_name", _list_classes(manifest)) if several else ("label", (POSITIVE, NEGATIVE))
     for step, mask in steps.items():
-        labels = manifest.loc[mask.fillna(False), "label"]
-        counts = {name: int((labels == name).sum()) for name in (POSITIVE, NEGATIVE)}
+        labels = manifest.loc[mask.fillna(False), column]
+        counts = {name: int((labels == name).sum()) for name in names}
         rows.append({"step": step, "files": len(labels)} | counts)
     return pd.DataFrame(rows)
+
+
+def _list_classes(manifest: pd.DataFrame) -> list[str]:
+    """Return the names of three or more classes, in the study's order as far as that is known."""
+    there = sorted(manifest["class_name"].dropna().unique())
+    return [*current_classes().names, *(name for name in there if name not in current_classes().names)]
 
 
 def read_pictures(paths: Iterable[str], folder: ImageFolder | Path) -> list[np.ndarray]:

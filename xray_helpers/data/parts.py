@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers.settings import POSITIVE, SPLITS, InputError
+from xray_helpers.settings import POSITIVE, SPLITS, InputError, current_classes
 
 _ROTATED = 0.02  # a copy is taken as rotated if its black share of corners is this much above another's
 _KEY = ["path", "sha256", "label", "group", "split", "fold", "counted"]  # columns that decide results
@@ -40,7 +40,8 @@ def mark_counted(manifest: pd.DataFrame, corners: pd.Series, count: str) -> pd.D
 
 def manifest_key(manifest: pd.DataFrame) -> str:
     """Return a hash of the images used with their labels, groups and parts, on which all results depend."""
-    used = manifest.reindex(columns=_KEY)[manifest["status"] == "used"]
+    columns = [*_KEY, *manifest.columns.intersection(["class_name"])]
+    used = manifest.reindex(columns=columns)[manifest["status"] == "used"]
     text = used.astype("string").fillna("").sort_values("path").to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -122,3 +123,32 @@ def used_part(manifest: pd.DataFrame, split: str, *, copies: bool = False) -> pd
         part = part[part["counted"].fillna(True).astype(bool)]
     part = part.sort_values("path", ignore_index=True)
     return part.assign(y_true=(part["label"] == POSITIVE).astype(int))
+
+
+def training_target(part: pd.DataFrame) -> np.ndarray:
+    """Return what the head learns of rows of `used_part`, shape (n,): y_true, or the place of the class."""
+    if "class_name" not in part:
+        return part["y_true"].to_numpy()
+    return part["class_name"].map(current_classes().names.index).to_numpy(int)
+
+
+def count_classes(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Count images and groups of three or more classes in each part, one row per class.
+
+    Returns
+    -------
+    DataFrame
+        class, then for each part its images counted and, in parentheses, the groups they belong to; note
+        (which parts lack the class, so that its scores are not defined there). Empty for two classes.
+    """
+    rows = []
+    for name in current_classes().names if "class_name" in manifest else ():
+        row, missing = {"class": name}, []
+        for split in SPLITS:
+            part = used_part(manifest, split)
+            mine = part[part["class_name"] == name]
+            row[split] = f"{len(mine)} ({mine['group'].nunique()} groups)"
+            missing += [] if len(mine) else [split]
+        note = f"no image in {' and '.join(missing)}: too few sources to have one in each part"
+        rows.append(row | {"note": note if missing else ""})
+    return pd.DataFrame(rows)

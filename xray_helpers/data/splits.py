@@ -19,7 +19,7 @@ def assign_splits(
     """Return the manifest with ``split`` filled for the images used, and ``status`` for the others.
 
     Of the readable images a subset of whole groups is drawn (``used``; the rest is ``not sampled``). 20 % of
-    its sources become test, and 15 % of the rest validation, as whole groups, stratified by label. A source
+    its sources become test, and 15 % of the rest validation, as whole groups, stratified by class. A source
     counts once, however many files derive from it. With ``split = folders`` the data set's own parts are
     taken; only test or validation parts that are missing are drawn from its train part.
 
@@ -100,7 +100,8 @@ def _count_groups(table: pd.DataFrame) -> pd.DataFrame:
     A source counts once, however many files derive from it, by the label of its first file.
     """
     sources = table.sort_values("path").drop_duplicates("source_group") if "source_group" in table else table
-    counts = pd.crosstab(sources["group"], sources["label"])
+    column = "class_name" if "class_name" in sources else "label"
+    counts = pd.crosstab(sources["group"], sources[column])
     return counts.reindex(index=np.unique(table["group"]), fill_value=0)
 
 
@@ -134,7 +135,10 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
     Parts with fewer than `MIN_GROUPS` groups of a class are avoided if there are enough groups for more.
     """
     counts = _count_groups(table)
-    members, sizes = (counts > 0).sum(), counts.to_numpy()
+    members = table.groupby("label")[
+        "group"
+    ].nunique()  # of three or more classes, one may be missing in a part
+    sizes = counts.to_numpy()
     enough = int(members.min()) if len(members) > 1 else 0
     if enough < 2:
         raise InputError(
@@ -142,13 +146,13 @@ def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
             f"split: {enough} source or patient groups where at least 2 per part are needed; add images of "
             "other patients, or raise use_subset."
         )
-    wanted = np.minimum(MIN_GROUPS, share * members.to_numpy())
+    wanted = np.minimum(MIN_GROUPS, share * (sizes > 0).sum(axis=0))
     total = sizes.sum(axis=0)
     best, best_cost = None, np.inf
     for attempt in range(_TRIES):
         chosen = _draw_groups(sizes, share, np.random.default_rng(derive_seed(seed, "attempt", attempt)))
         part = sizes[chosen].sum(axis=0)
-        one_sided = (part == 0).any() or (part == total).any()
+        one_sided = ((part == 0) | (part == total)).sum()
         short = np.maximum(0, wanted - (sizes[chosen] > 0).sum(axis=0)).sum()
         cost = np.abs(part - share * total).sum() / total.sum() + 10 * one_sided + short
         if cost < best_cost:

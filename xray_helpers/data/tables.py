@@ -9,18 +9,30 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells
+from xray_helpers.data.classes import USUAL, Question, ask, choose_reader
+from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells, read_label
 from xray_helpers.data.user_tables import UserTable, read_user_table
 from xray_helpers.images.annotations import check_boxes, find_masks
 from xray_helpers.images.patient_names import is_placeholder, word_key
-from xray_helpers.settings import CLASS_NAMES, InputError
+from xray_helpers.settings import CLASS_NAMES, Classes, InputError
 from xray_helpers.study.tables import MANIFEST, PREDICTIONS
 
 ABNORMAL = ("Normal", "Abnormal")  # MURA's own names of its classes
-_INPUT = ("path", "label", "patient", "split", "boxes", "reader")  # columns of a table with a meaning
+_INPUT = ("path", "label", "patient", "exam", "split", "boxes", "reader")  # columns of a table with a meaning
 _TEXT = (*_INPUT, "image_id", "fractured")  # columns whose names may be in any case, and whose cells are text
-_OWN = {"folder_split", "excluded", "hashed", "certainty", "kind", "column", "value"}
+_OWN = {
+    "class_name",
+    "folder_split",
+    "excluded",
+    "hashed",
+    "hashed_exam",
+    "certainty",
+    "kind",
+    "column",
+    "value",
+}
 _RESERVED = ({*MANIFEST, *PREDICTIONS} | _OWN) - {*_INPUT}  # names of columns that a study makes itself
+_ALSO = {"patient": ("patientid",), "exam": ("examid", "studyid", "studynumber")}  # other names of columns
 _MISSING = ("", "NaN", "nan", "NA", "N/A", "None", "null")
 _KEYS = ("path", "image_id", "filename", "file_name", "image")  # columns that name a folder's images
 _SUFFIX = r"\.[A-Za-z]\w{1,4}$"  # of a file's name
@@ -34,8 +46,9 @@ class Listing(NamedTuple):
     folder : Path
         What the paths are relative to.
     table : DataFrame
-        path, label (a class name, or missing), patient, folder_split, excluded (why a file is left out, or
-        missing), then the CSV's other columns. One row per file.
+        path, label (Fractured, Non-Fractured, or missing), patient, exam, folder_split, excluded (why a file
+        is left out, or missing), with three or more classes class_name, then the CSV's other columns. One row
+        per file.
     notes : list of str
         What was decided on the way, one sentence each.
     others : dict
@@ -43,8 +56,8 @@ class Listing(NamedTuple):
     places : dict, optional
         Absolute path by relative path, for tables whose files have no common folder; the relative paths are
         numbers then.
-    class_names : (str, str)
-        How the data call the negative and the positive class.
+    classes : Classes
+        How the data call the negative and the positive class, and three or more classes.
     """
 
     folder: Path
@@ -52,13 +65,23 @@ class Listing(NamedTuple):
     notes: list[str]
     others: dict[str, str] = {}  # noqa: RUF012
     places: Mapping[str, str] | None = None
-    class_names: tuple[str, str] = CLASS_NAMES
+    classes: Classes = Classes()
+
+    @property
+    def class_names(self) -> tuple[str, str]:
+        """How the data call the negative and the positive class."""
+        return self.classes[:2]
 
 
-def list_csv(csv: Path) -> Listing:
-    """Return what a table with the columns path and label lists; see `listing.list_data`."""
+def list_csv(csv: Path, question: Question = USUAL, *, labelled: bool = True) -> Listing:
+    """Return what a table with the columns path and label lists; see `listing.list_data`.
+
+    Unless it has to be `labelled`, the column label may be missing.
+    """
     read = read_user_table(csv)
     notes, table = list(read.notes), _to_frame(read)
+    if not labelled and "label" not in table.columns:
+        table["label"] = pd.Series(pd.NA, index=table.index, dtype="string")
     missing = {"path", "label"} - set(table.columns)
     if missing:
         raise InputError(
@@ -71,10 +94,11 @@ def list_csv(csv: Path) -> Listing:
             f"{csv.name}: line {table.index[table['path'].isna()][0]} names no file: fill its column path."
         )
     abnormal = calls_abnormal(word_key(word) for word in table["label"].dropna().unique())
-    table["label"], label_notes = label_cells(table["label"], csv.name)
+    read_cell = choose_reader(table["label"], question)
+    table["label"], label_notes = label_cells(table["label"], csv.name, read=read_cell)
     notes.extend(label_notes)
     _read_split(table, csv.name)
-    for column in ("patient", "folder_split"):
+    for column in ("patient", "exam", "folder_split"):
         if column not in table.columns:
             table[column] = pd.Series(pd.NA, index=table.index, dtype="string")
     check_boxes(table, csv.name)
@@ -82,14 +106,18 @@ def list_csv(csv: Path) -> Listing:
     _check_files(table, names, folder, places, csv.name)
     table["path"] = table["path"].map(names)
     table = _merge_rows(table, "path", csv.name, notes).sort_values("path", ignore_index=True)
-    return Listing(folder, table, notes, places=places, class_names=ABNORMAL if abnormal else CLASS_NAMES)
+    answers, classes = ask(table["label"], question, ABNORMAL if abnormal else CLASS_NAMES)
+    notes += [classes.assumed] if classes.assumed else []
+    return Listing(folder, table.assign(**answers), notes, places=places, classes=classes)
 
 
 def _to_frame(read: UserTable) -> pd.DataFrame:
     """Return a table indexed by its lines; cells of columns unknown by name are numbers where they can be."""
     names = [name.lower() if name.lower() in _TEXT else name for name in read.columns]
-    if "patient" not in names:
-        names = ["patient" if word_key(name) == "patientid" else name for name in names]
+    for column, others in _ALSO.items():
+        if column not in names:
+            other = next((name for name in names if word_key(name) in others), column)
+            names = [column if name == other else name for name in names]
     names = [f"{name}_given" if name in _RESERVED else name for name in names]
     table = pd.DataFrame(read.rows, columns=names, index=read.lines, dtype="string")
     for name in names:
@@ -192,7 +220,7 @@ def _merge_rows(table: pd.DataFrame, key: str, where: str, notes: list[str]) -> 
         table["patient"] = patients.mask(repeated & unknown.astype(bool))
     files = table[repeated].groupby(key, sort=False)
     merged, values = files.first(), files.nunique()
-    for column in values.columns.intersection(["patient", "folder_split"]):
+    for column in values.columns.intersection(["patient", "exam", "folder_split"]):
         counts = values.loc[values[column] > 1, column]
         if len(counts):
             raise InputError(
@@ -220,7 +248,7 @@ def _merge_rows(table: pd.DataFrame, key: str, where: str, notes: list[str]) -> 
     return pd.concat([table[~repeated], merged.reset_index()], ignore_index=True)
 
 
-def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame:
+def join_table(table: pd.DataFrame, csv: Path, notes: list[str], question: Question = USUAL) -> pd.DataFrame:
     """Return a folder's images with the columns of a table beside them, such as FracAtlas's.
 
     Rows are joined by path or by file name. Images whose labels contradict are excluded.
@@ -244,10 +272,11 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame
     lost = int(extra["joined"].isna().sum())
     if lost:
         notes.append(f"{csv.name}: {lost} of its {len(extra)} rows name no file here.")
-    rows = _read_votes(extra.dropna(subset=["joined"]), csv.name, notes)
+    asked = USUAL if table["label"].notna().any() else question  # folders' labels are two by now
+    rows = _read_votes(extra.dropna(subset=["joined"]), csv.name, notes, asked)
     rows = _merge_rows(rows, "joined", csv.name, notes)
     rows = rows.rename(columns={"label": "label_given", "excluded": "excluded_given"})
-    for column in rows.columns.intersection(["patient", "folder_split"]):
+    for column in rows.columns.intersection(["patient", "exam", "folder_split"]):
         table[column] = table[column].fillna(table["path"].map(rows.set_index("joined")[column]))
     technical = ["joined", "label_given", "excluded_given", "image_id"]
     added = [name for name in rows.columns if name not in (*table.columns, *MANIFEST)]
@@ -261,12 +290,13 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str]) -> pd.DataFrame
     return table.drop(columns=technical, errors="ignore")
 
 
-def _read_votes(rows: pd.DataFrame, where: str, notes: list[str]) -> pd.DataFrame:
+def _read_votes(rows: pd.DataFrame, where: str, notes: list[str], question: Question) -> pd.DataFrame:
     """Return rows with the classes of their columns fractured and label; with both, each row counts twice."""
     columns = [name for name in ("fractured", "label") if name in rows.columns]
     labels = []
     for name in columns:
-        classes, label_notes = label_cells(rows[name], where, "have their folder's")
+        read = choose_reader(rows[name], question) if name == "label" else read_label
+        classes, label_notes = label_cells(rows[name], where, "have their folder's", read)
         labels.append(classes)
         notes.extend(label_notes)
     rows = rows.drop(columns=columns)

@@ -54,7 +54,7 @@ def fit_temperature_interval(validation: pd.DataFrame) -> dict[str, Any]:
     value, codes = fit_temperature(y, validation["y_prob"]), encode_groups(validation["group"])
     if has_few_groups(y, codes):
         return no_interval(value, TOO_FEW)
-    slope, spreads = _fit_logistic(z[:, None], y, np.zeros(len(y)), codes)
+    slope, spreads = fit_logistic(z[:, None], y, np.zeros(len(y)), codes)
     if slope is None or slope[0] <= 0:
         return no_interval(value, "no temperature fits")
     entry = _slope_interval(float(slope[0]), spreads[0])
@@ -175,8 +175,8 @@ def fit_slope(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
     if len(set(y.tolist())) < 2:
         return {name: no_interval(None, "one class only") for name in ("slope", "intercept")}
     x = np.stack([np.ones(len(z)), z], axis=1)
-    line, spreads = _fit_logistic(x, y, np.zeros(len(y)), codes)
-    level, level_spreads = _fit_logistic(x[:, :1], y, z, codes)
+    line, spreads = fit_logistic(x, y, np.zeros(len(y)), codes)
+    level, level_spreads = fit_logistic(x[:, :1], y, z, codes)
     few = has_few_groups(y, codes)
     if line is None or np.ptp(z) == 0:
         slope = no_interval(None, "the classes are separated, or all probabilities are equal")
@@ -201,7 +201,7 @@ def _slope_interval(value: float, spread: GroupStatistics) -> dict[str, Any]:
     return entry | {"ci_high": float(max(entry["ci_high"], on_log_scale))}
 
 
-def _fit_logistic(
+def fit_logistic(
     x: np.ndarray, y: np.ndarray, offset: np.ndarray, codes: np.ndarray
 ) -> tuple[np.ndarray | None, list[GroupStatistics]]:
     """Return the coefficients of a logistic regression and the spread of each; None if it does not converge.

@@ -92,3 +92,21 @@ def kappa(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
 def mcc(tp: complex, fp: complex, tn: complex, fn: complex) -> complex:
     """Matthews correlation coefficient (1975) of calls and truth."""
     return (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+
+
+def disagreement(true: np.ndarray, said: np.ndarray, cost: np.ndarray) -> tuple[float, np.ndarray]:
+    """Weighted kappa (Cohen 1968) of two assignments to k classes, and the influence of each image.
+
+    Parameters
+    ----------
+    true, said : ndarray of int, shape (n,)
+    cost : ndarray of float, shape (k, k)
+        Of each pair of classes; 0 on the diagonal. With 1 elsewhere it is Cohen's kappa (1960).
+    """
+    n, k = len(true), len(cost)
+    rows, columns = np.bincount(true, minlength=k) / n, np.bincount(said, minlength=k) / n
+    seen, chance = float(cost[true, said].mean()), float(rows @ cost @ columns)
+    if not chance:
+        return float("nan"), np.zeros(n)
+    change = (cost @ columns)[true] + (rows @ cost)[said] - 2 * chance
+    return 1 - seen / chance, -((cost[true, said] - seen) - seen / chance * change) / (chance * n)

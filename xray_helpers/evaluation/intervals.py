@@ -80,7 +80,7 @@ def compute_group_statistics(
     codes : ndarray of int, shape (n,)
         Of `encode_groups`.
     strata : ndarray of int, shape (n,), optional
-        The class of each image, 0 or 1; left out where the score does not depend on the class.
+        The class of each image, as a number; left out where the score does not depend on the class.
     weight : ndarray of float, shape (n,), optional
     """
     strata = np.zeros(len(codes), int) if strata is None else strata
@@ -105,7 +105,7 @@ def compute_group_statistics(
         return GroupStatistics(0.0, max(size - 1, 1.0), size)
     parts, freedoms = np.array(by_class).T
     freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum() if parts.any() else freedoms.min()
-    if len(members) > 1 and (np.minimum(*members) > 0).any():  # a group with both classes counts once
+    if (np.count_nonzero(members, axis=0) > 1).any():  # a group with several classes counts once
         freedom = min(freedom, max(effective_sample_size(sum(members)) - 1, 1.0))
     return GroupStatistics(float((total**2).sum()), float(freedom), min(effective))
 

@@ -15,6 +15,7 @@ from xray_helpers.evaluation import influence
 from xray_helpers.evaluation.delong import delong_interval
 from xray_helpers.evaluation.intervals import (
     MIN_GROUPS,
+    GroupStatistics,
     bounded_interval,
     compute_group_statistics,
     describe,
@@ -72,7 +73,9 @@ def logit_interval(sample: Sample, value: float, added: np.ndarray, low: float =
 
 
 def correlation_interval(sample: Sample, value: float, added: np.ndarray) -> dict[str, Any]:
-    """Return the interval of a score between -1 and 1."""
+    """Return the interval of a score between -1 and 1; none where all calls are the same, which leaves 0."""
+    if value == 0 and not added.any():
+        return no_interval(value, "all calls are the same")
     return logit_interval(sample, value, added, -1.0)
 
 
@@ -82,19 +85,38 @@ def error_interval(sample: Sample, value: float, added: np.ndarray) -> dict[str,
 
 
 def auroc_interval(sample: Sample, value: float, added: np.ndarray) -> dict[str, Any]:
-    """Return the interval of AUROC.
-
-    Some of the variance that as many independent images would have (Hanley and McNeil 1982) is averaged in.
-    """
+    """Return the interval of AUROC."""
     spread = compute_group_statistics(added, sample.groups, sample.y_true, sample.weight)
-    positives, negatives = sample.effective
-    if min(sample.effective) >= MIN_GROUPS:
-        both, alike, square = value / (2 - value), 2 * value**2 / (1 + value), value**2
-        expected = value - square + (positives - 1) * (both - square) + (negatives - 1) * (alike - square)
-        prior, known = expected / (positives * negatives), spread.freedom
-        variance = (known * spread.variance + _PRIOR_GROUPS * prior) / (known + _PRIOR_GROUPS)
+    prior = independent_variance(value, *sample.effective) if min(sample.effective) >= MIN_GROUPS else 0.0
+    return interval_of_auroc(value, spread._replace(effective=min(sample.effective)), prior)
+
+
+def independent_variance(auroc: float, positives: float, negatives: float) -> float:
+    """Return the variance of AUROC of so many independent images (Hanley and McNeil 1982)."""
+    both, alike, square = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc), auroc**2
+    expected = auroc - square + (positives - 1) * (both - square) + (negatives - 1) * (alike - square)
+    return expected / (positives * negatives)
+
+
+def interval_of_auroc(
+    value: float, spread: GroupStatistics, prior: float, weight: float = _PRIOR_GROUPS
+) -> dict[str, Any]:
+    """Return the interval of an AUROC, or of a mean of some.
+
+    Parameters
+    ----------
+    value : float
+    spread : GroupStatistics
+    prior : float
+        The variance that independent images would have, some of which is averaged in.
+    weight : float
+        As how many groups it counts.
+    """
+    if spread.effective >= MIN_GROUPS:
+        known = spread.freedom
+        variance = (known * spread.variance + weight * prior) / (known + weight)
         spread = spread._replace(variance=variance)
-    return bounded_interval(value, spread._replace(effective=min(sample.effective)), bias=0.5)
+    return bounded_interval(value, spread, bias=0.5)
 
 
 def mean_of_rates_interval(sample: Sample, value: float, added: np.ndarray) -> dict[str, Any]:
@@ -232,11 +254,32 @@ def compute_metrics(
         When a probability is missing or out of range, or the lengths differ.
     """
     y_true, y_prob = check_predictions(y_true, y_prob)
+    scores = evaluate_calls(y_true, y_prob, y_prob >= threshold, group, weight)
+    return scores | {"threshold": float(threshold)}
+
+
+def evaluate_calls(
+    y_true: np.ndarray, y_prob: np.ndarray, called: np.ndarray, group: Any = None, weight: Any = None
+) -> dict[str, Any]:
+    """Compute all `METRICS` of probabilities and of calls that were made of them in any way.
+
+    Parameters
+    ----------
+    y_true, y_prob, group, weight
+        As for `compute_metrics`.
+    called : ndarray of bool, shape (n,)
+        Whether an image is called positive.
+
+    Returns
+    -------
+    dict
+        As of `compute_metrics`, without threshold.
+    """
     groups = np.arange(len(y_true)) if group is None else encode_groups(group)
     weight = np.ones(len(y_true)) if weight is None else np.asarray(weight, float)
     if weight.shape != y_true.shape or not (np.isfinite(weight) & (weight > 0)).all():
         raise InputError(f"{len(y_true)} images need {len(y_true)} weights above 0.")
-    cells = np.where(y_prob >= threshold, np.where(y_true == 1, 0, 1), np.where(y_true == 1, 3, 2))
+    cells = np.where(called, np.where(y_true == 1, 0, 1), np.where(y_true == 1, 3, 2))
     sample = Sample(y_true, y_prob, weight, groups, cells)
     counts = np.bincount(cells, minlength=4).tolist()
     return {name: metric.evaluate(sample) for name, metric in METRICS.items()} | {
@@ -246,7 +289,6 @@ def compute_metrics(
         "n_effective_fractured": sample.effective[0],
         "n_effective_non_fractured": sample.effective[1],
         "prevalence": float(weight @ y_true / weight.sum()),
-        "threshold": float(threshold),
         **dict(zip(influence.CELLS, counts, strict=True)),
     }
 

@@ -1,5 +1,6 @@
 """Several models evaluated on the same images: are their differences more than chance?"""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -63,7 +64,9 @@ def compare_pairs(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
         parts = compare_by_group(y_true, probabilities[a], probabilities[b], codes)
         row = {"first": a, "second": b, "difference": float(parts.sum())}
         if not few:
-            row |= dict(zip(("ci_low", "ci_high", "p"), _test_auroc(parts, y_true, codes), strict=True))
+            row |= dict(
+                zip(("ci_low", "ci_high", "p"), difference_interval(parts, [y_true], codes), strict=True)
+            )
             row["delong_p"] = compare_auroc(y_true, probabilities[a], probabilities[b]).p
             row["decisions_p"] = compare_decisions(right[a], right[b], codes)
         row["only_first"] = int((right[a] & ~right[b]).sum())
@@ -117,9 +120,22 @@ def _contributions(y_true: np.ndarray, first: np.ndarray, second: np.ndarray) ->
     return found
 
 
-def _test_auroc(parts: np.ndarray, y_true: np.ndarray, codes: np.ndarray) -> tuple[float, float, float]:
+def difference_interval(
+    parts: np.ndarray, labels: Sequence[np.ndarray], codes: np.ndarray
+) -> tuple[float, float, float]:
+    """Return the ends of the interval of a difference of AUROCs, or of their means over classes, and p.
+
+    Parameters
+    ----------
+    parts : ndarray of float, shape (groups,)
+        What each group contributes to the difference (`compare_by_group`).
+    labels : sequence of ndarray of int, shape (n,)
+        y_true of each class.
+    codes : ndarray of int, shape (n,)
+    """
     sizes = np.bincount(codes)
-    shares = np.bincount(codes, np.where(y_true == 1, 0.5 / y_true.sum(), 0.5 / (1 - y_true).sum()))
+    even = np.mean([np.where(y == 1, 0.5 / y.sum(), 0.5 / (1 - y).sum()) for y in labels], axis=0)
+    shares = np.bincount(codes, even)
     # Putting the models on one scale costs one to two groups (benchmarks/interval_coverage.py).
     return sign_flip_interval(parts, shares, float(np.sqrt(max(1 - 1.5 / effective_sample_size(sizes), 0))))
 

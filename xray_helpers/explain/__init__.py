@@ -9,6 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "case_mix": ["measure_case_mix"],
         "images": ["choose_images", "explain_images"],
         "localization": ["evaluate_maps"],
         "localizers": ["evaluate_located"],

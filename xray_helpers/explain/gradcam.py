@@ -12,10 +12,11 @@ import numpy as np
 
 from xray_helpers.evaluation.log_odds import log_odds
 from xray_helpers.models.graphs import Opened, open_model
-from xray_helpers.settings import InputError, nearest
+from xray_helpers.settings import InputError, current_classes, nearest
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 _BATCH = 16
 _GRID = 6  # occluded patches per side
 
@@ -44,13 +45,26 @@ def _find(opened: Opened, model: str, name: str) -> str:
     raise InputError(f"Grad-CAM at the layer {name!r} of {model}: {why}; the default is {default}.")
 
 
+def _log_odds(logits: "tf.Tensor") -> "tf.Tensor":
+    """Return the log odds of the positive answer from the input of the last activation, (n, 1) or (n, k)."""
+    import tensorflow as tf
+
+    if logits.shape[-1] == 1:
+        return logits
+    classes = current_classes()
+    positive = np.isin(classes.names, classes.positives)
+    both = (tf.boolean_mask(logits, which, axis=1) for which in (positive, ~positive))
+    odds, against = (tf.reduce_logsumexp(part, axis=1, keepdims=True) for part in both)
+    return odds - against
+
+
 class GradCam:
     """Grad-CAM maps of a model, computed in batches.
 
     Parameters
     ----------
     model : keras.Model
-        Result of `head.load_model`, which ends in a dense layer.
+        Result of `saved.load_model`, which ends in a dense layer.
     layer : str
         See `find_layer`.
     """
@@ -68,7 +82,7 @@ class GradCam:
                 tape.watch(pixels)
                 activation, features = both(pixels, training=False)
                 # not the probability: the gradient of a sigmoid vanishes near 0 and 1
-                score = tf.matmul(features, last.kernel) + last.bias
+                score = _log_odds(tf.matmul(features, last.kernel) + last.bias)
             weights = tf.reduce_mean(tape.gradient(score, activation), axis=(1, 2), keepdims=True)
             maps = tf.nn.relu(tf.reduce_sum(weights * activation, axis=-1))
             return maps[: tf.shape(pixels)[0]]  # those of mirror images (`head.average_flips`) come after

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.data.manifest import read_pictures
+from xray_helpers.evaluation.class_predictions import positive_probability
 from xray_helpers.explain.gradcam import GradCam, occlude
 from xray_helpers.explain.maps import build_maps, is_flat, read_maps
 from xray_helpers.explain.randomization import PERMUTED, SANITY_COLUMNS, randomization_test
@@ -47,9 +48,9 @@ def explain_images(
     Parameters
     ----------
     model : keras.Model
-        Result of `head.load_model`.
+        Result of `saved.load_model`.
     predict : callable
-        See `occlude`; the same model, computed in the fastest way.
+        See `occlude`; the same model, computed in the fastest way. Of k classes it returns all.
     part : DataFrame
         Rows of the manifest.
     load : callable
@@ -70,10 +71,14 @@ def explain_images(
     controlled = np.sort(np.argsort(is_flat(maps), kind="stable")[:_CONTROLLED])  # those not empty first
     first, rows = np.asarray(pictures[controlled]), part.iloc[controlled]
     sanity, permuted = randomization_test(model, cam, first, rows["group"], seed)
+
+    def ask(pixels: np.ndarray) -> np.ndarray:
+        return positive_probability(predict(pixels))
+
     count = min(_OCCLUDED, max(_MIN_OCCLUDED, len(part) // 12), len(part))
     tables = [
         (part["path"], "Grad-CAM", maps),
-        (rows["path"][:count], "occlusion", occlude(predict, first[:count])),
+        (rows["path"][:count], "occlusion", occlude(ask, first[:count])),
         *((rows["path"], PERMUTED + name, grids) for name, grids in permuted.items()),
     ]
     return pd.concat([build_maps(*each, first.shape[1:]) for each in tables], ignore_index=True), sanity

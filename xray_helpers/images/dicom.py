@@ -52,6 +52,8 @@ class DicomImage(NamedTuple):
     patient : str
         A salted hash of PatientID, or else of StudyInstanceUID; empty if both are missing or placeholders,
         and within `without_patient_id`.
+    exam : str
+        A salted hash of StudyInstanceUID; empty as patient is.
     note : str
         What a reader should know: more frames, burned-in annotation, elements that could not be used.
     """
@@ -63,6 +65,7 @@ class DicomImage(NamedTuple):
     limits: tuple[float, float] | None = None
     masked: np.ndarray | None = None
     invert: bool = False
+    exam: str = ""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -100,7 +103,7 @@ def read_dicom(data: bytes, max_pixels: int, *, other_modalities: bool = False) 
                 _check_modality(ds)
             _complete_syntax(ds)
             syntax = ds.file_meta.TransferSyntaxUID
-            return _read_image(ds)
+            return _read_image(ds)._replace(exam=_hash_exam(ds))
         except UnreadableError:
             raise
         except Exception:  # pydicom and its decoders raise exceptions of any type on damaged files
@@ -292,8 +295,13 @@ def _hash_patient(ds: "Dataset") -> str:
     return ""
 
 
+def _hash_exam(ds: "Dataset") -> str:
+    text = str(ds.get("StudyInstanceUID") or "").strip()
+    return "" if _ignore_patients.get() or is_placeholder(text) else hash_identifier(f"exam:{text}")
+
+
 def hash_identifier(text: str) -> str:
-    """Return a short hash that distinguishes patients without naming them, salted with a local secret."""
+    """Return a short hash that distinguishes patients or exams, salted with a local secret."""
     return hmac.new(_salt(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
 

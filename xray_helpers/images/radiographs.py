@@ -58,6 +58,8 @@ class Radiograph(NamedTuple):
         Of the file's bytes.
     patient : str
         A salted hash of the patient or study of a DICOM file; empty for other files.
+    exam : str
+        A salted hash of the study of a DICOM file (its StudyInstanceUID); empty for other files.
     note : str
         What a reader should know of this picture; mostly empty.
     colour : float
@@ -70,6 +72,7 @@ class Radiograph(NamedTuple):
     patient: str = ""
     note: str = ""
     colour: float = 0.0
+    exam: str = ""
 
 
 class ImageFolder(NamedTuple):
@@ -213,7 +216,8 @@ def _decode_dicom(data: bytes, reading: ImageFolder) -> Radiograph:
                 image.values, reading.depth, limits=image.limits, masked=image.masked, invert=image.invert
             )
             colour = 0.0
-    return Radiograph(grey, image.mode, patient=image.patient, note=image.note, colour=colour)
+    about = {"patient": image.patient, "exam": image.exam, "note": image.note}
+    return Radiograph(grey, image.mode, colour=colour, **about)
 
 
 def _decode_high_bit_depth(file: HighBitDepthFile, reading: ImageFolder) -> Radiograph:

@@ -69,7 +69,7 @@ class Maps:
     def make(self, path: str) -> None:
         """Compute the map of one more image; the first call starts TensorFlow."""
         from xray_helpers.explain.gradcam import GradCam
-        from xray_helpers.models.head import load_model
+        from xray_helpers.models.saved import load_model
 
         if self._cam is None:
             self._cam = GradCam(load_model(self._study / self._model / "model.keras"))
@@ -172,6 +172,11 @@ class _ErrorBrowser(_ImageBrowser):
     def _describe(self, row: Any) -> str:
         true, called = (class_names()[value] for value in (row.y_true, row.y_pred))
         probability = f"P({class_names()[1]}) = {row.y_prob:.3f}"
+        if hasattr(row, "class_true"):
+            true, called = (
+                f"{true} ({escape(row.class_true)})",
+                f"{called} (most probable: {escape(row.class_pred)})",
+            )
         return f"{escape(row.path)}<br>true {true}, {probability}, called {called}"
 
     def _lay_out(self, row: Any) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], list[str]]:

@@ -36,10 +36,11 @@ from xray_helpers.interactive.components import (
     table,
     write_caption,
 )
-from xray_helpers.models.prediction import Reader, guard_formulas
+from xray_helpers.models.prediction import Reader, guard_formulas, join_warnings
 from xray_helpers.settings import InputError, class_names
 from xray_helpers.study.files import read_csv, read_json
 from xray_helpers.study.folders import read_class_names
+from xray_helpers.study.tables import CLASS_PREFIX
 
 NOTICE = "For research only. This is not a medical device and must not be used for diagnosis."
 COLUMNS = ("file", "answer", "probability", "decision", "threshold", "warning", "reason")
@@ -178,7 +179,8 @@ def evaluate_files(
             answers.append(row | {"answer": "no picture", "reason": f"it {error}"})
             continue
         found = reader.predict([picture])[0]
-        row |= {key: found[key] for key in ("probability", "decision", "warning")}
+        row |= {key: value for key, value in found.items() if key != "uncertain"}
+        row["warning"] = join_warnings(reader.recognise(picture), found["warning"])
         row |= {"answer": "abstains" if found["uncertain"] else found["decision"]}
         row |= {"pixels": picture.pixels, "map": None, "frames": []}
         if reader.localizer is not None:
@@ -300,7 +302,12 @@ def _describe_answer(row: dict[str, Any]) -> str:
     answer = "No decision: it abstains" if row["answer"] == "abstains" else row["answer"]
     numbers = f"P({class_names()[1]}) = {row['probability']:.3f}, threshold {row['threshold']:.3f}"
     warning = f"<p style='{_RED};{_WRAP}'>{escape(row['warning'])}</p>" if row["warning"] else ""
-    return f"<p style='font-size:120%;{_WRAP}'><b>{escape(answer)}</b>, {numbers}</p>{warning}"
+    shares = {key.removeprefix(CLASS_PREFIX): row[key] for key in row if key.startswith(CLASS_PREFIX)}
+    classes = ", ".join(f"{escape(name)} {share:.2f}" for name, share in shares.items())
+    classes = (
+        f"<p style='{_WRAP}'>{classes}; most probable: {escape(row['most_probable'])}</p>" if shares else ""
+    )
+    return f"<p style='font-size:120%;{_WRAP}'><b>{escape(answer)}</b>, {numbers}</p>{classes}{warning}"
 
 
 def _format(value: Any) -> str:

@@ -21,8 +21,9 @@ from urllib.request import urlopen
 from xray_helpers.interactive.reading_room import choose_model, describe_decision_rule
 from xray_helpers.runner.graph import build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
+from xray_helpers.study.external import NOTEBOOK
 from xray_helpers.study.files import hash_of, read_json, write_json, write_text
-from xray_helpers.study.folders import LAB, find_study, notebooks_folder, root
+from xray_helpers.study.folders import EXTERNAL, LAB, LOCAL, find_study, notebooks_folder, root
 
 LOCAL_ADDRESS = "127.0.0.1"
 _POLICY = (  # the page asks no other host for anything
@@ -155,6 +156,8 @@ def write_lab(study: str, model: str = "") -> list[Path]:
     model = choose_model(folder, model)
     parameters = {step.notebook: notebook_parameters(step, settings) for step in build_steps((model,))}
     parameters["05_reading_room"] = {"name": settings.name, "model": model}
+    for name in sorted(read_json(folder / "local.json", default={}).get(EXTERNAL, {}))[:1]:
+        parameters[NOTEBOOK] = {"name": settings.name, "external": name, "external_data": LOCAL}
     written = []
     (folder / LAB).mkdir(exist_ok=True)
     for notebook, values in parameters.items():

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "backbones": ["describe_backbone", "embedder_weights"],
         "baseline": ["predict_baseline"],
+        "external": ["check_unchanged", "join_predictions", "open_models", "study_embedder", "test_models"],
         "features": [
             "backend_record",
             "build_embedder",
@@ -19,17 +20,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "finetuning": ["fine_tune", "load_images", "predict_images", "run_images"],
         "head": [
+            "as_probabilities",
             "average_flips",
             "build_batches",
             "build_history",
+            "build_output",
             "build_predictions",
             "callbacks",
-            "check_saved",
             "join_model",
-            "load_model",
             "predict_head",
             "prepare_tensorflow",
-            "save_model",
         ],
         "inference": ["ForwardPass", "agreement", "study_backend"],
         "localizer_study": [
@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "remove_localizers",
         ],
         "out_of_distribution": ["build_feature_model", "fit_ood_detector"],
+        "saved": ["check_saved", "load_model", "save_model"],
         "resampling": [
             "choose_schedule",
             "cross_validate",

@@ -16,8 +16,8 @@ from xray_helpers.images.annotations import list_boxes
 from xray_helpers.images.geometry import fit_matrix, map_boxes, place_marks
 from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder
-from xray_helpers.models.head import load_model
 from xray_helpers.models.hub import HubBackbone
+from xray_helpers.models.saved import load_model
 from xray_helpers.settings import InputError
 from xray_helpers.study.seeds import derive_seed
 

@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from xray_helpers.data.parts import training_target
 from xray_helpers.evaluation.intervals import describe, grouped_mean
 from xray_helpers.images.pixels import augment, load_pixels
 from xray_helpers.models.checkpoints import Checkpoints, find_best
 from xray_helpers.models.graphs import list_layers
-from xray_helpers.models.head import class_weights, predict_pixels
+from xray_helpers.models.head import as_probabilities, class_weights, predict_pixels
 from xray_helpers.models.inference import ForwardPass
 from xray_helpers.models.optimization import build_optimizer, learning_rate
 from xray_helpers.models.preprocessing import POOLED
-from xray_helpers.settings import InputError, Settings, nearest
+from xray_helpers.settings import InputError, Settings, current_classes, nearest
 from xray_helpers.study.cache import RowView, compute_lock
 from xray_helpers.study.files import hash_of
 from xray_helpers.study.seeds import derive_seed
@@ -45,6 +46,7 @@ class Images(NamedTuple):
     contents : ndarray of str, shape (n,)
         The sha256 of each.
     y_true : ndarray of int, shape (n,)
+        What is learnt of each (`parts.training_target`).
     group : ndarray of str, shape (n,)
         What its images have in common counts once: a patient or a source.
     """
@@ -57,7 +59,7 @@ class Images(NamedTuple):
 
 def load_images(part: pd.DataFrame, folder: Path, size: tuple[int, int]) -> Images:
     """Return the pictures of a part of the manifest, with height and width `size`, and their labels."""
-    columns = part["sha256"].to_numpy(str), part["y_true"].to_numpy(), part["group"].to_numpy(str)
+    columns = part["sha256"].to_numpy(str), training_target(part), part["group"].to_numpy(str)
     return Images(load_pixels(part, folder, size), *columns)
 
 
@@ -165,8 +167,8 @@ def fine_tune(
 
 
 def predict_images(images: Images, forward: ForwardPass) -> np.ndarray:
-    """Return P(Fractured), float64 of shape (n,), from the forward pass of a complete model."""
-    return run_images(images, forward)[:, 0].astype(np.float64)
+    """Return P(Fractured), float64 of shape (n,), or of k classes (n, k), by a complete model."""
+    return as_probabilities(run_images(images, forward))
 
 
 def run_images(images: Images, forward: ForwardPass, block: int = 512) -> np.ndarray:
@@ -221,9 +223,9 @@ def measure_gain(
     Parameters
     ----------
     images : Images
-    before, after : ndarray, shape (n,)
-        P(Fractured).
-    class_weight : ndarray, shape (2,), optional
+    before, after : ndarray, shape (n,) or (n, k)
+        P(Fractured), or of k classes.
+    class_weight : ndarray, shape (k,), optional
         Result of `head.class_weights`.
 
     Returns
@@ -231,10 +233,16 @@ def measure_gain(
     dict
         See `intervals.grouped_mean`.
     """
-    wrong = np.where(images.y_true == 1, 1 - before, before), np.where(images.y_true == 1, 1 - after, after)
-    old, new = (-np.log(np.clip(1 - share, 1e-7, 1)) for share in wrong)
+    old, new = (-np.log(np.clip(_of_truth(images, y_prob), 1e-7, 1)) for y_prob in (before, after))
     weight = 1.0 if class_weight is None else class_weight[images.y_true]
     return grouped_mean(weight * (old - new), images.group)
+
+
+def _of_truth(images: Images, y_prob: np.ndarray) -> np.ndarray:
+    """Return the probability that is given to the true class of each image."""
+    if y_prob.ndim == 2:
+        return y_prob[np.arange(len(y_prob)), images.y_true]
+    return np.where(images.y_true == 1, y_prob, 1 - y_prob)
 
 
 def _tell_time(
@@ -295,11 +303,14 @@ def _trainable_copy(
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     trained = [layer for layer in list_layers(copy) if layer.trainable_variables]
+    loss, plain = keras.losses.BinaryCrossentropy, keras.metrics.BinaryCrossentropy
+    if model.output_shape[-1] > 1:
+        loss, plain = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalCrossentropy
     copy.compile(
         build_optimizer(trained, int(np.ceil(images / settings.batch_size)), settings),
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
+        loss=loss(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
-        weighted_metrics=[keras.metrics.BinaryCrossentropy(_PLAIN)],
+        weighted_metrics=[plain(_PLAIN)],
         run_eagerly=settings.eager,
     )
     return copy
@@ -357,7 +368,8 @@ def _dataset(
     """Return batches: augmented, in the random order of an epoch, or without an epoch as they are."""
     import tensorflow as tf
 
-    n = len(images.y_true)
+    n, classes = len(images.y_true), len(current_classes().names)
+    targets = np.eye(classes) if classes else np.array([[0.0], [1.0]])
     order = np.arange(n) if epoch is None else np.random.default_rng([settings.seed, 3, epoch]).permutation(n)
 
     def samples() -> Iterator[tuple]:
@@ -367,11 +379,12 @@ def _dataset(
             if epoch is not None:
                 pictures = augment(pictures, images.contents[rows], _FIRST_VIEW + epoch)
             for picture, label in zip(pictures, images.y_true[rows], strict=True):
-                sample = (picture[..., None].astype(np.float32), [float(label)])
+                sample = (picture[..., None].astype(np.float32), targets[label])
                 yield sample if weights is None else (*sample, float(weights[label]))
 
     picture = tf.TensorSpec((*images.pixels.shape[1:], 1), tf.float32)
-    numbers = [tf.TensorSpec(shape, tf.float32) for shape in ([1], [])[: 1 if weights is None else 2]]
+    shapes = ([targets.shape[1]], [])[: 1 if weights is None else 2]
+    numbers = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
     data = tf.data.Dataset.from_generator(samples, output_signature=(picture, *numbers))
     data = data.apply(tf.data.experimental.assert_cardinality(n))
     return data.batch(settings.batch_size if epoch is not None else 32).prefetch(2)

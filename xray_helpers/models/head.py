@@ -2,18 +2,16 @@
 
 import os
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from xray_helpers.settings import InputError, Settings
-from xray_helpers.study.files import atomic_write
+from xray_helpers.evaluation.class_predictions import add_probabilities
+from xray_helpers.settings import Settings, current_classes
 
 if TYPE_CHECKING:
     import keras
@@ -51,19 +49,31 @@ def build_head(features: int, settings: Settings) -> "keras.Model":
     import keras
 
     keras.utils.set_random_seed(settings.seed)
+    last, loss = build_output()
     head = keras.Sequential(
         [
             keras.Input((features,)),
             keras.layers.Dropout(settings.dropout_rate, name="dropout_1"),
             keras.layers.Dense(128, activation="relu", name="dense"),
             keras.layers.Dropout(0.6 * settings.dropout_rate, name="dropout_2"),
-            keras.layers.Dense(1, activation="sigmoid", name="p_fractured"),
+            last,
         ]
     )
     adam = keras.optimizers.Adam(settings.learning_rate)
     # several steps per execution: the same numbers in half the time
-    head.compile(adam, loss="binary_crossentropy", metrics=["accuracy"], steps_per_execution=8)
+    head.compile(adam, loss=loss, metrics=["accuracy"], steps_per_execution=8)
     return head
+
+
+def build_output() -> tuple["keras.layers.Layer", str]:
+    """Return the last layer of the head and its loss: of P(Fractured), or of the probabilities of classes."""
+    import keras
+
+    classes = len(current_classes().names)
+    if classes:
+        layer = keras.layers.Dense(classes, activation="softmax", name="p_classes")
+        return layer, "sparse_categorical_crossentropy"
+    return keras.layers.Dense(1, activation="sigmoid", name="p_fractured"), "binary_crossentropy"
 
 
 @contextmanager
@@ -85,20 +95,21 @@ def copy_head(head: "keras.Model") -> "keras.Model":
 
 
 def class_weights(y_true: np.ndarray, settings: Settings) -> np.ndarray | None:
-    """Return the weight of each class in the loss, float64 of shape (2,), or None if all images count alike.
+    """Return the weight of each class in the loss, float64 of shape (k,), or None if all images count alike.
 
-    With ``class_weight = balanced`` both classes have the same total weight: n / (2 n_class), as in
+    With ``class_weight = balanced`` all classes have the same total weight: n / (k n_class), as in
     scikit-learn.
 
     Parameters
     ----------
     y_true : ndarray of int, shape (n,)
-        Labels of the training images.
+        What is learnt of the training images (`parts.training_target`).
     settings : Settings
     """
     if settings.class_weight == "none":
         return None
-    return len(y_true) / (2 * np.maximum(np.bincount(y_true, minlength=2), 1))
+    count = len(current_classes().names) or 2
+    return len(y_true) / (count * np.maximum(np.bincount(y_true, minlength=count), 1))
 
 
 def train_head(
@@ -268,10 +279,19 @@ def build_history(head: "keras.Model", schedule: Sequence[float] | None = None) 
 
 
 def predict_head(head: "keras.Model", features: np.ndarray, block: int = 8192) -> np.ndarray:
-    """Return P(Fractured), float64 of shape (n,), from features of shape (n, d), in memory or on disk."""
+    """Return P(Fractured), float64 of shape (n,), or of k classes (n, k), from features (n, d).
+
+    The features may lie on disk; they are read in blocks.
+    """
     blocks = (np.asarray(features[start : start + block]) for start in range(0, len(features), block))
-    parts = [head.predict(part, batch_size=_EVALUATION_BATCH, verbose=0)[:, 0] for part in blocks]
-    return np.concatenate(parts).astype(np.float64)
+    parts = [head.predict(part, batch_size=_EVALUATION_BATCH, verbose=0) for part in blocks]
+    return as_probabilities(np.concatenate(parts))
+
+
+def as_probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Return outputs (n, 1) as P(Fractured), shape (n,), and those of k classes as they are, float64."""
+    outputs = np.asarray(outputs, np.float64)
+    return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
 
 def join_model(extractor: "keras.Model", head: "keras.Model") -> "keras.Model":
@@ -298,85 +318,28 @@ def average_flips(model: "keras.Model") -> "keras.Model":
         seen = keras.tree.map_structure(lambda each: both if each is pixels else each, inputs)
         output = layer(*seen, **options)
         last = layer.name == model.layers[-1].name
-        return ops.mean(ops.reshape(output, (2, -1, 1)), axis=0) if last else output
+        return ops.mean(ops.reshape(output, (2, -1, output.shape[-1])), axis=0) if last else output
 
     copy = keras.models.clone_model(model, input_tensors=pixels, call_function=call)
     copy.set_weights(model.get_weights())
     return copy
 
 
-def save_model(model: "keras.Model", path: Path) -> Path:
-    """Write ``model.keras``."""
-    with atomic_write(path) as partial:
-        model.save(partial)
-    return path
-
-
-def load_model(path: Path) -> "keras.Model":
-    """Read a ``model.keras`` in Keras's safe mode.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or holds code that would run on loading.
-    """
-    import keras
-
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises nearly every type
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise InputError(
-            f"{path.parent.name}/{path.name} is refused: it is damaged, or would run code of its own "
-            f"({reason})."
-        ) from None
-
-
 def predict_pixels(model: "keras.Model", pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Return P(Fractured), float64 of shape (n,), from grey pixels of shape (n, height, width), 0-255."""
+    """Return P(Fractured), float64 of shape (n,), or of k classes (n, k), from grey pixels, 0-255.
+
+    The pixels have the shape (n, height, width).
+    """
     batches = (np.asarray(pixels[i : i + batch_size]) for i in range(0, len(pixels), batch_size))
     call = model if len(pixels) <= batch_size else model.predict_on_batch  # tracing is slow for one batch
-    outputs = [np.asarray(call(batch[..., None].astype(np.float32)))[:, 0] for batch in batches]
-    return np.concatenate(outputs).astype(np.float64)
-
-
-def check_saved(model: "keras.Model", pixels: np.ndarray, y_prob: np.ndarray, tolerance: float) -> float:
-    """Check that a saved model gives the probabilities of training; return milliseconds per image.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Result of `load_model`.
-    pixels : ndarray of uint8, shape (n, height, width)
-        The first pictures of a part.
-    y_prob : ndarray, shape (at least n,)
-        Probabilities that were computed for that part.
-    tolerance : float
-
-    Raises
-    ------
-    RuntimeError
-        If a probability differs by `tolerance` or more.
-    """
-    again = predict_pixels(model, pixels)
-    started = time.perf_counter()
-    predict_pixels(model, pixels)  # timed the second time, when everything is loaded
-    latency = round(1000 * (time.perf_counter() - started) / len(pixels), 2)
-    difference = float(np.abs(again - y_prob[: len(pixels)]).max())
-    print(
-        f"largest difference between the saved model and these predictions, {len(pixels)} images: "
-        f"{difference:.1e}"
-    )
-    if not difference < tolerance:
-        raise RuntimeError(
-            f"The saved model's probabilities differ by up to {difference:.1e} from those of training, where "
-            f"less than {tolerance:g} is expected: do not use the model; run 02 again, with -p "
-            "engine=tensorflow."
-        )
-    return latency
+    outputs = [np.asarray(call(batch[..., None].astype(np.float32))) for batch in batches]
+    return as_probabilities(np.concatenate(outputs))
 
 
 def build_predictions(part: pd.DataFrame, y_prob: np.ndarray, threshold: float) -> pd.DataFrame:
-    """Return the table of ``predictions_*.csv``: path, group, y_true, y_prob (P(Fractured)), y_pred."""
-    table = part[["path", "group", "y_true"]].assign(y_prob=y_prob)
+    """Return the table of ``predictions_*.csv``: as `add_probabilities`, with y_pred.
+
+    y_pred is 1 at or above the threshold of the binary question.
+    """
+    table = add_probabilities(part, y_prob)
     return table.assign(y_pred=(table["y_prob"] >= threshold).astype(int))

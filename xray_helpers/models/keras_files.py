@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from xray_helpers.models.graphs import embed_network
-from xray_helpers.models.head import load_model
 from xray_helpers.models.preprocessing import POOLED, PREPROCESSING, describe_preprocessing
+from xray_helpers.models.saved import load_model
 from xray_helpers.settings import InputError, nearest
 from xray_helpers.study.folders import from_root
 from xray_helpers.study.records import sha256_of

@@ -13,9 +13,9 @@ from xray_helpers.evaluation.marks import LEVEL, find_marks
 from xray_helpers.images.annotations import list_boxes, list_masks
 from xray_helpers.images.geometry import fill_boxes, fit_mask, fit_matrix, map_boxes, place_marks, turn_mask
 from xray_helpers.models.detector import DetectorLocalizer
-from xray_helpers.models.head import load_model, save_model
 from xray_helpers.models.inference import EXACT
 from xray_helpers.models.localizer_features import Spatial, open_spatial
+from xray_helpers.models.saved import load_model, save_model
 from xray_helpers.study.cache import RowView
 from xray_helpers.study.files import read_json, write_json
 from xray_helpers.study.records import sha256_of

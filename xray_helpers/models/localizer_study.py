@@ -16,7 +16,7 @@ from xray_helpers.images.annotations import LEFT_OUT, list_boxes
 from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models.detector import draw_marks, open_detector, place_all, train_detector
-from xray_helpers.models.head import load_model, prepare_tensorflow
+from xray_helpers.models.head import prepare_tensorflow
 from xray_helpers.models.inference import ForwardPass, study_backend
 from xray_helpers.models.localizer import (
     FILE,
@@ -32,6 +32,7 @@ from xray_helpers.models.localizer import (
     train_dense_head,
 )
 from xray_helpers.models.localizer_features import extract_spatial, open_spatial
+from xray_helpers.models.saved import load_model
 from xray_helpers.settings import SPLITS, Settings, class_names
 from xray_helpers.study.files import write_csv
 from xray_helpers.study.folders import local_path

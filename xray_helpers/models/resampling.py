@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from xray_helpers.data.parts import training_target
 from xray_helpers.data.splits import assign_folds
+from xray_helpers.evaluation.class_predictions import add_probabilities, is_positive, positive_probability
 from xray_helpers.evaluation.operating_point import MIN_SOURCES, count_scarcer
 from xray_helpers.evaluation.variability import plain_auroc
 from xray_helpers.models.head import Views, copy_head, keep_random_state, predict_head, train_head
-from xray_helpers.settings import Settings
+from xray_helpers.settings import Settings, current_classes
 from xray_helpers.study.cache import RowView
 from xray_helpers.study.seeds import derive_seed
 
@@ -167,7 +169,10 @@ def repeat_seeds(
     for repeat in range(settings.repeats):
         other = settings.model_copy(update={"seed": derive_seed(settings.seed, "repeat", repeat)})
         head, _ = train_head(train, parts["validation"], other, head, schedule=schedule)
-        scores = {f"auroc_{name}": plain_auroc(y, predict_head(head, x)) for name, (x, y) in parts.items()}
+        predicted = {name: positive_probability(predict_head(head, x)) for name, (x, _) in parts.items()}
+        scores = {
+            f"auroc_{name}": plain_auroc(is_positive(y), predicted[name]) for name, (_, y) in parts.items()
+        }
         rows.append({"seed": other.seed} | scores)
     return pd.DataFrame(rows)
 
@@ -197,13 +202,15 @@ def cross_validate(
     Returns
     -------
     DataFrame
-        path, group, y_true, y_prob, fold.
+        As of `classes.add_probabilities`, with fold.
     """
     stopped_by = "next fold" if schedule is None else "schedule"
-    y_prob = np.full(len(table), np.nan)
+    y_prob = np.full(
+        (len(table), len(current_classes().names)) if "class_name" in table else len(table), np.nan
+    )
     for tested, trained, _ in _train_folds(views, table, settings, stopped_by, schedule, head):
         y_prob[tested] = predict_head(trained, RowView(views[0], np.flatnonzero(tested)))
-    predicted = table[["path", "group", "y_true"]].assign(y_prob=y_prob, fold=table["fold"].to_numpy(int))
+    predicted = add_probabilities(table, y_prob).assign(fold=table["fold"].to_numpy(int))
     return predicted.dropna(subset=["y_prob"])
 
 
@@ -250,7 +257,8 @@ def _train_folds(
 
     The head is the same object each time, trained again: use it before the next fold.
     """
-    y, fold = table["y_true"].to_numpy(), table["fold"].to_numpy(int)
+    y, learnt = table["y_true"].to_numpy(), training_target(table)
+    fold = table["fold"].to_numpy(int)
     counted = table["counted"].astype(bool).to_numpy() if "counted" in table else np.ones(len(table), bool)
     folds, head = np.unique(fold), copy_head(head) if head is not None else None
     for own, following in zip(folds, np.roll(folds, -1), strict=True):
@@ -264,8 +272,8 @@ def _train_folds(
             continue
         validation = None
         if watched is not None:
-            validation = (RowView(views[0], np.flatnonzero(watched)), y[watched])
+            validation = (RowView(views[0], np.flatnonzero(watched)), learnt[watched])
         # views of rows, not copies: TensorFlow does not free the arrays it was given
-        train = ([RowView(view, np.flatnonzero(trained)) for view in views], y[trained])
+        train = ([RowView(view, np.flatnonzero(trained)) for view in views], learnt[trained])
         head, history = train_head(train, validation, settings, head, schedule=schedule)
         yield tested, head, history

@@ -5,8 +5,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "classes": ["plot_class_confusion", "plot_class_reliability"],
         "calibration": ["plot_band", "plot_decision_curve", "plot_reliability"],
         "curves": ["plot_history", "plot_operating_points", "plot_roc_models", "plot_roc_parts"],
+        "external": ["plot_external_scores", "plot_gain", "plot_local_curve", "plot_probabilities"],
         "data": ["plot_class_balance", "plot_intensities", "plot_sizes"],
         "detection": ["plot_froc", "plot_marks"],
         "images": ["plot_groups", "plot_radiographs", "plot_sample_predictions"],

@@ -10,7 +10,9 @@ from xray_helpers.plots.style import REFERENCE, draw_histograms, model_color, ne
 from xray_helpers.settings import class_names
 
 
-def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None = None) -> Axes:
+def plot_reliability(
+    reliability: pd.DataFrame, *, model: str, part: str = "test", ax: Axes | None = None
+) -> Axes:
     """Draw the share of fractures against the predicted probability, before and after scaling.
 
     `reliability` is the second table of `calibration.evaluate_calibration`.
@@ -21,18 +23,18 @@ def plot_reliability(reliability: pd.DataFrame, *, model: str, ax: Axes | None =
         "before": {"fmt": "o-", "color": model_color(model)},
         "after": {"fmt": "s--", "color": "#555555"},
     }
-    for scaling, part in reliability.groupby("scaling", sort=False):
-        error = np.abs(part[["ci_low", "ci_high"]].to_numpy(float).T - part["fractured"].to_numpy())
+    for scaling, rows in reliability.groupby("scaling", sort=False):
+        error = np.abs(rows[["ci_low", "ci_high"]].to_numpy(float).T - rows["fractured"].to_numpy())
         look = looks[scaling] | {"ms": 5, "capsize": 2, "linewidth": 1.4, "label": f"{scaling} scaling"}
-        ax.errorbar(part["mean_probability"], part["fractured"], yerr=error, **look)
+        ax.errorbar(rows["mean_probability"], rows["fractured"], yerr=error, **look)
     before = reliability[reliability["scaling"] == "before"]
     positive = class_names()[1]
     ax.set(xlabel=f"probability of {positive}, mean of a bin", ylabel=f"share that is {positive}")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    ax.set_title(f"{model}: calibration, test, n = {int(before['n'].sum())}")
+    ax.set_title(f"{model}: calibration, {part}, n = {int(before['n'].sum())}")
     ax.legend(loc="upper left")
     listed = ", ".join(f"{row.mean_probability:.2f} to {row.fractured:.2f}" for row in before.itertuples())
-    text = f"Reliability diagram of {model} on test; before scaling, probability to share: {listed}."
+    text = f"Reliability diagram of {model}, {part}; before scaling, probability to share: {listed}."
     return with_alt(ax, text)
 
 

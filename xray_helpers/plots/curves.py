@@ -77,12 +77,14 @@ def plot_roc_models(
     return with_alt(ax, f"ROC curves. AUROC: {list_scores(comparison, 'auroc')}.")
 
 
-def plot_roc_parts(parts: dict[str, pd.DataFrame], *, model: str, ax: Axes | None = None) -> Axes:
+def plot_roc_parts(
+    parts: dict[str, pd.DataFrame], *, model: str, by: str = "part", ax: Axes | None = None
+) -> Axes:
     """Draw the ROC curves of one model on several parts; those of one class are left out.
 
-    `parts` maps names to predictions; columns y_true, y_prob.
+    `parts` maps names to predictions; columns y_true, y_prob. The title says what the curves differ `by`.
     """
-    ax = _new_roc_axes(f"{model}: ROC by part", ax, figsize=(5.0, 4.8))
+    ax = _new_roc_axes(f"{model}: ROC by {by}", ax, figsize=(5.0, 4.8))
     areas = []
     for (name, table), style in zip(parts.items(), _LINE_STYLES, strict=False):
         if table["y_true"].nunique() == 2:

@@ -10,6 +10,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "display": ["build_strips", "draw_maps", "show_banner", "show_text"],
+        "external": [
+            "build_results",
+            "build_shared_strips",
+            "describe_lock",
+            "external_table",
+            "history_entry",
+            "history_table",
+            "lock_table",
+        ],
         "pages": ["refresh_index"],
         "text": [
             "describe_backbone",

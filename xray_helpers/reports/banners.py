@@ -10,7 +10,7 @@ from xray_helpers.data.parts import class_balance, used_part
 from xray_helpers.evaluation.intervals import effective_groups
 from xray_helpers.evaluation.planning import find_uneven_parts
 from xray_helpers.explain.shortcut_verdicts import describe_controls
-from xray_helpers.settings import MIN_GROUPS
+from xray_helpers.settings import CLASS_NAMES, MIN_GROUPS, class_names
 from xray_helpers.study.records import STALE
 
 Banner = tuple[str, str]
@@ -94,7 +94,7 @@ def _describe_limits(manifest: pd.DataFrame) -> list[str]:
 
 def _describe_few_groups(manifest: pd.DataFrame) -> list[str]:
     """Return a sentence for each part with too few effective sources or patients of a class."""
-    texts = []
+    texts, names = [], dict(zip(CLASS_NAMES, class_names(), strict=True))
     for split, what in (("validation", "choices based on it alone"), ("test", "the scores")):
         groups = used_part(manifest, split).groupby("label")["group"]
         effective = groups.apply(effective_groups)
@@ -103,7 +103,7 @@ def _describe_few_groups(manifest: pd.DataFrame) -> list[str]:
         counts = []
         for label, count in groups.nunique().items():
             worth = f", worth {effective[label]:.1f}" if effective[label] < count - 0.05 else ""
-            counts.append(f"{count} of {label}{worth}")
+            counts.append(f"{count} of {names[label]}{worth}")
         texts.append(
             f"The {split} part has few sources or patients ({', '.join(counts)}): {what} are a matter of "
             "luck; out-of-fold scores, in 03, use all images."

@@ -5,16 +5,17 @@ from typing import Any
 
 import jinja2
 
-from xray_helpers.evaluation.intervals import describe, describe_count
+from xray_helpers.evaluation.intervals import describe, describe_count, read_entry
 from xray_helpers.evaluation.metrics import METRIC_TITLES
 from xray_helpers.reports.checklist import read_answers
 from xray_helpers.reports.display import escape
+from xray_helpers.reports.external import external_table
 from xray_helpers.reports.facts import collect_facts, evaluated_facts
 from xray_helpers.reports.frame import TEMPLATES, markdown_to_html, render_page
 from xray_helpers.reports.text import describe_backbone, describe_engine
 from xray_helpers.settings import InputError
-from xray_helpers.study.files import read_json, write_text
-from xray_helpers.study.folders import read_class_names
+from xray_helpers.study.files import read_csv, read_json, write_text
+from xray_helpers.study.folders import read_class_names, read_classes
 
 
 def write_model_card(folder: Path, model: str) -> Path:
@@ -59,5 +60,19 @@ def _card_values(folder: Path, model: str) -> dict[str, Any]:
         "facts": collect_facts(folder) | evaluated_facts(folder, model),
         "settings": record["settings"],
         "class_names": read_class_names(folder),
+        "external": external_table(folder, model),
+        "classes": read_classes(folder).names,
+        "class_scores": _list_class_scores(folder / model / "classes.csv"),
         "count": describe_count(scores, "test images"),
     }
+
+
+def _list_class_scores(path: Path) -> list[tuple[str, str, str, int]]:
+    """Return class, metric, value with its interval, and images, of a model of three or more classes."""
+    if not path.exists():
+        return []
+    found = []
+    for row in read_csv(path).to_dict("records"):
+        entry = read_entry(row, "value", "low", "high") | {"reason": row["reason"]}
+        found.append((row["class"], row["metric"], describe(entry), row["n"]))
+    return found

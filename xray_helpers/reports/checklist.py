@@ -13,7 +13,7 @@ from xray_helpers.data.parts import class_balance
 from xray_helpers.reports.facts import collect_facts
 from xray_helpers.reports.frame import TEMPLATES, render_page
 from xray_helpers.reports.results import read_table
-from xray_helpers.settings import InputError, nearest
+from xray_helpers.settings import CLASS_NAMES, InputError, nearest
 from xray_helpers.study.files import write_text
 from xray_helpers.study.folders import ANSWERS, read_class_names
 
@@ -121,6 +121,7 @@ def write_checklist(folder: Path) -> Path:
         guidelines = fill_guidelines(folder)
     except InputError as problem:
         error, guidelines = str(problem), fill_guidelines(folder, answers={})
+    called = dict(zip(CLASS_NAMES, read_class_names(folder), strict=True))
     page = render_page(
         "checklist.html.j2",
         title=f"Reporting checklist: {folder.name}",
@@ -129,7 +130,7 @@ def write_checklist(folder: Path) -> Path:
         class_names=read_class_names(folder),
         questions=read_guidelines()["questions"],
         error=error,
-        flow=[] if manifest is None else list(count_flow(manifest).itertuples(index=False, name=None)),
+        flow=[] if manifest is None else count_flow(manifest).rename(columns=called).to_dict("records"),
         parts=[] if manifest is None else class_balance(manifest).to_dict("records"),
     )
     return write_text(folder / "reporting_checklist.html", page)

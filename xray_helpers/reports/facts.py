@@ -7,10 +7,12 @@ import jinja2
 import pandas as pd
 import yaml
 
+from xray_helpers.data.exams import describe_exams, exams_table
 from xray_helpers.data.manifest import count_flow
 from xray_helpers.data.parts import class_balance
 from xray_helpers.evaluation.calibration import describe_calibration
 from xray_helpers.evaluation.comparison import choose_primary, flatten_metrics
+from xray_helpers.evaluation.exams import describe_exams_of
 from xray_helpers.evaluation.failures import describe_failures
 from xray_helpers.evaluation.intervals import describe
 from xray_helpers.evaluation.metrics import METRIC_TITLES
@@ -19,6 +21,7 @@ from xray_helpers.evaluation.planning import describe_plan, plan_test
 from xray_helpers.evaluation.subgroups import describe_subgroups
 from xray_helpers.explain.shortcut_verdicts import describe_controls, read_shortcuts
 from xray_helpers.reports.banners import study_banners
+from xray_helpers.reports.external import describe_external, describe_external_mix
 from xray_helpers.reports.frame import TEMPLATES
 from xray_helpers.reports.results import describe_outcome, primary_model, read_table
 from xray_helpers.reports.text import describe_parts
@@ -36,6 +39,8 @@ def collect_facts(folder: Path) -> dict[str, str]:
     if manifest is not None:
         facts |= _facts_of_data(manifest, record["settings"])
     models = [name for name in record["settings"]["models"] if (folder / name / "metrics.json").exists()]
+    if external := describe_external(folder):
+        facts |= {"external": external, "external_mix": describe_external_mix(folder)}
     if models:
         facts |= _facts_of_models(folder, models, record) | _facts_of_choices(folder, models, facts)
     return facts
@@ -90,6 +95,9 @@ def _facts_of_data(manifest: pd.DataFrame, settings: dict[str, Any]) -> dict[str
         else "No source carries both labels.",
         "partitions": f"{parts}; {drawn}.",
         "disjoint": describe_parts(manifest),
+        "units": describe_exams(manifest)
+        if len(exams_table(manifest))
+        else "Single images; no exams are known.",
         "size": f"{test.n} test images in {test.groups} groups, as many as the set gave. "
         f"{describe_plan(plan_test(manifest), manifest)}",
         "characteristics": f"{parts}. All parts: {shares}." if shares else f"{parts}.",
@@ -121,9 +129,10 @@ def _facts_of_models(folder: Path, models: list[str], record: dict[str, Any]) ->
     weights = (
         f"{name}: {record['weights_of']}" for name, record in trained.items() if "weights_of" in record
     )
+    by_exam = describe_exams_of(folder, best)
     limits = [text for _, text in study_banners(record, manifest, read_shortcuts(folder, models))]
     facts = {
-        "performance": f"AUROC on test (validation): {'; '.join(aurocs)}.",
+        "performance": f"AUROC on test (validation): {'; '.join(aurocs)}. {by_exam}".strip(),
         "accuracy": f"{best}, {chosen}, on {top['n']} test images: {'; '.join(rates)}; majority class "
         f"{baseline:.2f}.",
         "table": f"{best} on test: {top['tp']} true and {top['fp']} false positives, {top['tn']} true and "
@@ -169,7 +178,7 @@ def _group_models(texts: dict[str, str]) -> str:
 
 
 def evaluated_facts(folder: Path, model: str) -> dict[str, str]:
-    """Return what is known of one model's subgroups, failures and calibration, a few sentences each."""
+    """Return what is known of one model's exams, subgroups, failures and calibration, in sentences."""
 
     def read(name: str) -> pd.DataFrame:
         return read_csv(folder / model / f"{name}.csv")
@@ -183,6 +192,7 @@ def evaluated_facts(folder: Path, model: str) -> dict[str, str]:
         }
     errors = read("failures").query("kind == 'confident error'")
     return {
+        "exams": describe_exams_of(folder, model),
         "subgroups": f"{model}: {describe_subgroups(read('subgroups'))}",
         "failures": f"{model}: {describe_failures(errors, read('predictions_test'))}",
         "calibration": f"{model}: {describe_calibration(calibration, read('decision_curve'))}",

@@ -17,7 +17,7 @@ from xray_helpers.reports.frame import (
 )
 from xray_helpers.settings import Settings
 from xray_helpers.study.files import read_json, write_text
-from xray_helpers.study.folders import LAB, redact
+from xray_helpers.study.folders import EXTERNAL, LAB, redact
 from xray_helpers.study.machine import is_noise
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _clean_output(output: "NotebookNode", study: Path | None) -> None:
 
 def _find_study(notebook: Path) -> Path | None:
     """Return the folder of the study that a notebook belongs to; None if it belongs to none."""
-    folders = (notebook.parent, notebook.parent.parent)
+    folders = [notebook.parent, *notebook.parent.parents][:3]  # a set from elsewhere lies two folders deep
     return next((folder for folder in folders if (folder / "study.json").exists()), None)
 
 
@@ -135,9 +135,11 @@ def _title_block(nb: "NotebookNode", notebook: Path, study: Path | None) -> dict
     if study is not None:
         record = read_json(study / "study.json")
         folder = notebook.parent
-        model = _find_model(nb) if folder.name == LAB else folder.name if folder != study else ""
-        eyebrow = f"{study.name} · {model}" if model else study.name
+        model = _find_model(nb) if folder.name == LAB else folder.name if folder.parent == study else ""
+        tested = folder.name if folder.parent == study / EXTERNAL else ""
+        eyebrow = " · ".join(filter(None, (study.name, model, tested)))
         facts = {"study": study.name, "model": model, "data": describe_source(study, record)}
+        facts["tested on"] = tested
         parameters = changed_parameters(record["settings"])
     facts = {key: value for key, value in facts.items() if value} | {"made": minute()}
     block = {"heading": heading, "eyebrow": eyebrow, "facts": facts, "parameters": parameters}
@@ -176,7 +178,7 @@ def _find_model(nb: "NotebookNode") -> str:
 
 def describe_source(study: Path, record: dict[str, Any]) -> str:
     """Return what the images of a study are, such as ``120 radiographs in 80 groups``."""
-    kind = "synthetic phantoms" if record["settings"]["data"] == "phantoms" else "radiographs"
+    kind = "synthetic phantoms" if record["settings"]["data"].startswith("phantoms") else "radiographs"
     path = study / "manifest.csv"
     if not path.exists():
         return kind

@@ -8,10 +8,13 @@ from typing import Any
 import pandas as pd
 
 from xray_helpers.data.parts import class_balance
+from xray_helpers.evaluation.classes import describe_classes
 from xray_helpers.evaluation.comparison import choose_primary
+from xray_helpers.evaluation.exams import describe_exams_of
 from xray_helpers.evaluation.variability import describe_all_images
 from xray_helpers.explain.shortcut_verdicts import read_shortcuts
 from xray_helpers.reports.banners import describe_incomplete_steps, study_banners
+from xray_helpers.reports.external import external_table, list_external_pages
 from xray_helpers.reports.frame import render_page
 from xray_helpers.reports.html import changed_parameters, describe_source
 from xray_helpers.reports.results import (
@@ -23,11 +26,11 @@ from xray_helpers.reports.results import (
 )
 from xray_helpers.reports.text import headline_table
 from xray_helpers.study.files import list_complete_files, read_csv, read_json, write_text
-from xray_helpers.study.folders import RUN, read_class_names
+from xray_helpers.study.folders import RUN, read_class_names, read_classes
 from xray_helpers.study.records import STALE, mark_stale
 
 _THUMBNAIL, _LARGE = 480, 1400  # widths of pictures in pixels
-_FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/*.md", "figures/*.png", "*/model_card.html")
+_FILES = ("*.csv", "*/*.csv", "*/metrics*.json", "*/*.md", "figures/*.png", "*/model_card.html")
 
 
 def write_index(folder: Path, *, target: Path | None = None, images: bool = True) -> Path:
@@ -49,6 +52,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     paths = (path.relative_to(folder).as_posix() for path in list_complete_files(folder, *_FILES))
     names = [name for name in paths if name not in stale]
     figures = sorted((folder / name for name in names if name.endswith(".png")), key=_figure_order)
+    assumed = [("warn", text)] if (text := read_classes(folder).assumed) else []
     main = folder / "figures" / "models_evaluation_grid.png"
     page = render_page(
         "index.html.j2",
@@ -56,7 +60,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         study=study,
         verdict=_describe_verdict(folder, settings, comparison, manifest),
         positive=read_class_names(folder)[1],
-        banners=study_banners(study, manifest, shortcuts),
+        banners=[*assumed, *study_banners(study, manifest, shortcuts)],
         source=describe_source(folder, study),
         shortcuts=[
             each["verdict"] if len(shortcuts) == 1 else f"{model}: {each['verdict']}"
@@ -64,6 +68,9 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         ],
         parameters=changed_parameters(settings),
         headline=headline_table(comparison) if comparison is not None else [],
+        external=external_table(folder),
+        external_pages=list_external_pages(folder, out),
+        by_exam=_describe_exams(folder, settings, comparison, stale),
         sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_embed_figure(main, images, _LARGE) if comparison is not None else None,
@@ -82,8 +89,24 @@ def _describe_verdict(
         return "No model has been compared yet."
     baseline = class_balance(manifest).set_index("split").loc["test", "majority_accuracy"]
     verdict = describe_outcome(folder, settings, comparison, baseline)
-    spread = folder / choose_primary(comparison, primary_model(settings)) / "spread.csv"
-    return f"{verdict} {describe_all_images(read_csv(spread))}" if spread.exists() else verdict
+    chosen = choose_primary(comparison, primary_model(settings))
+    spread, classes = folder / chosen / "spread.csv", read_table(folder / chosen / "classes.csv")
+    if spread.exists():
+        verdict = f"{verdict} {describe_all_images(read_csv(spread))}"
+    if classes is None or classes.empty:
+        return verdict
+    n = int(comparison.set_index("model").loc[chosen, "n"])
+    return f"{verdict} {describe_classes(chosen, classes, n)}"
+
+
+def _describe_exams(
+    folder: Path, settings: dict[str, Any], comparison: pd.DataFrame | None, stale: set[str]
+) -> str:
+    """Return the scores by exam of the primary model; empty where no exams are known."""
+    if comparison is None:
+        return ""
+    model = choose_primary(comparison, primary_model(settings))
+    return describe_exams_of(folder, model) if f"{model}/metrics_exams.json" not in stale else ""
 
 
 def refresh_index(folder: Path) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import atomic_write, list_complete_files
+from xray_helpers.study.folders import EXTERNAL
 
+_PAGES = ("*.html", "*/*.html", f"{EXTERNAL}/*/*.html")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _TIMEOUT = 300  # seconds per page
 
@@ -24,7 +26,7 @@ def write_pdfs(folder: Path) -> list[Path]:
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
         raise InputError("Chromium is needed to print and is not there: install it, or print from a browser.")
-    return [_print(browser, page) for page in list_complete_files(folder, "*.html", "*/*.html")]
+    return [_print(browser, page) for page in list_complete_files(folder, *_PAGES)]
 
 
 def _print(browser: str, page: Path) -> Path:

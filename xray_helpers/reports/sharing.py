@@ -22,21 +22,33 @@ from xray_helpers.study.files import (
     write_csv,
     write_text,
 )
-from xray_helpers.study.folders import LAB
+from xray_helpers.study.folders import EXTERNAL, LAB
 from xray_helpers.study.records import mark_stale
 from xray_helpers.study.tables import MANIFEST
 
 _MARKER = ".to-send"  # a file in each folder that `export_study` wrote
 _PATHS = ["path", "path_a", "path_b", "source_group", "group"]  # columns of file names
 _HASHES = ["sha256", "sha256_a", "sha256_b"]
-_FILES = ("*.csv", "*/*.csv", "*/metrics.json", "*/model_card.*", "reporting_checklist.html", "figures/*.png")
+_FILES = (
+    "*.csv",
+    "*/*.csv",
+    "*/metrics*.json",
+    "*/model_card.*",
+    "reporting_checklist.html",
+    "figures/*.png",
+)
+# of sets from elsewhere: what names no file
+_EXTERNAL = tuple(
+    f"{EXTERNAL}/*/{name}"
+    for name in ("scores.csv", "differences.csv", "case_mix.csv", "recalibration.csv", "local_curve.csv")
+)
 
 
 def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: bool = False) -> Path:
     """Write what can be shared of a study to another folder, and return its index.
 
     An earlier export in that folder is deleted. Of the manifest only the study's own columns and those that
-    make subgroups are kept; patients are replaced by salted hashes.
+    make subgroups are kept; patients and exams are replaced by salted hashes.
 
     Parameters
     ----------
@@ -54,13 +66,15 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
     empty_export(out)
     study = mark_stale(read_json(folder / "study.json"), folder)
     errors = {step["report"]: step.get("error", "") for step in study.get("steps", [])}
-    for notebook in list_complete_files(folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb"):
+    for notebook in list_complete_files(
+        folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb", f"{EXTERNAL}/*/[0-9]*.ipynb"
+    ):
         name = notebook.relative_to(folder).with_suffix("")
         if name.parts[0] != LAB:  # a person's own notebooks
             error = errors.get(name.as_posix(), "")
             write_html(notebook, out / name.with_suffix(".html"), error=error, images=images)
     stale = list_stale(study)
-    for path in list_complete_files(folder, *_FILES):
+    for path in list_complete_files(folder, *_FILES, *_EXTERNAL):
         name = path.relative_to(folder)
         hidden = path.suffix == ".png" and not is_shown(path, images)
         if name.as_posix() in stale or name.parts[0] == LAB or hidden:
@@ -72,8 +86,9 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
                 shutil.copyfile(path, partial)
     index = write_index(folder, target=out, images=images)
     if anonymous:
-        names = _FileNames(read_csv(folder / "manifest.csv"))
-        for path in list_complete_files(out, *_FILES, "*.html", "*/*.html"):
+        tables = [folder / "manifest.csv", *list_complete_files(folder, f"{EXTERNAL}/*/manifest.csv")]
+        names = _FileNames(pd.concat([read_csv(path)[["sha256", "path"]] for path in tables]))
+        for path in list_complete_files(out, *_FILES, "*.html", "*/*.html", f"{EXTERNAL}/*/*.html"):
             names.replace(path)
     return index
 
@@ -90,11 +105,12 @@ def empty_export(out: Path) -> None:
 
 
 def _select_columns(table: pd.DataFrame, *, drop_hashes: bool) -> pd.DataFrame:
-    """Return a manifest with the columns that are shared and hashed patients; other tables keep theirs."""
+    """Return a manifest with the columns that are shared, patients and exams hashed; other tables as is."""
     if {"patient", "status"} <= set(table.columns):
         subgroups = subgroup_columns(table[table["status"] == "used"], table)
         table = table[[name for name in dict.fromkeys([*MANIFEST, *subgroups]) if name in table]]
-        table = table.assign(patient=table["patient"].map(hash_identifier, na_action="ignore"))
+        names = table.columns.intersection(["patient", "exam"])
+        table = table.assign(**{n: table[n].map(hash_identifier, na_action="ignore") for n in names})
     return table.drop(columns=_HASHES if drop_hashes else [], errors="ignore")
 
 

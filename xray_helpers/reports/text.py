@@ -14,7 +14,7 @@ from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, compare_t
 from xray_helpers.explain.shortcut_verdicts import BLANKED, assess_border
 from xray_helpers.reports.display import escape
 from xray_helpers.same_source.search import Search
-from xray_helpers.settings import Settings, class_names
+from xray_helpers.settings import Settings, class_names, current_classes
 
 _HEADLINE = ("auroc", "accuracy", "precision", "recall", "specificity", "f1")
 _LOGGED = ("accuracy", "precision", "recall", "f1", "auroc")
@@ -49,9 +49,11 @@ def describe_data(manifest: pd.DataFrame, balance: pd.DataFrame) -> str:
     copies = ""
     if counted < len(used):
         copies = f" of {len(used)} files, one per source; copies are for training only"
+    assumed = f"{current_classes().assumed} " if current_classes().assumed else ""
     return (
-        f"{counted} images in {used['group'].nunique()} groups count{copies}. {parts['fractured'].sum()} of "
-        f"them are {class_names()[1]}. {describe_parts(manifest)} Always naming the more frequent class is "
+        f"{assumed}{counted} images in {used['group'].nunique()} groups count{copies}. "
+        f"{parts['fractured'].sum()} of them are {class_names()[1]}. {describe_parts(manifest)} "
+        "Always naming the more frequent class is "
         f"right for {test['majority_accuracy']:.0%} of the {int(test['n'])} test images: a model below that "
         "is useless."
     )

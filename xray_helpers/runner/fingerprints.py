@@ -12,8 +12,8 @@ from xray_helpers.settings import InputError
 from xray_helpers.study.files import hash_of, sample_checksum
 from xray_helpers.study.folders import (
     LOCAL,
-    PHANTOMS,
     from_root,
+    is_phantoms,
     is_private,
     is_private_source,
     local_path,
@@ -34,7 +34,7 @@ def fingerprint_source(key: str, value: str, folder: Path) -> str:
     if key == "sources":
         return hash_of({name: _fingerprint_model(at) for name, at in local_sources(folder, value).items()})
     place = local_path(folder, key, value) if key in ("data", "weights") else value
-    if key == "data" and place == PHANTOMS:
+    if key == "data" and is_phantoms(place):
         return place
     if key in ("data", "weights") and place != LOCAL and not is_private(key, place):
         return place

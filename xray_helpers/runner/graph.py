@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xray_helpers.settings import InputError, Settings
-from xray_helpers.study.folders import notebooks_folder, shareable
+from xray_helpers.study.folders import EXTERNAL, notebooks_folder, shareable
+from xray_helpers.study.parameters import NOTEBOOK_ONLY
 
 EXPLORE, EXTRACT, TRAIN = "01_data_exploration", "02a_extract_features", "02_train_model"
 EVALUATE = "03_evaluate_model"
-_PER = ("study", "model", "shard", "visit")
-_OWN_PARAMETERS = ("model", "shard", "shards")  # of a notebook, not of its study
+_PER = ("study", "model", "shard", "external", "visit")
+_ASKED = ("external", "visit")  # what runs only when a person asks for it
+_OWN_PARAMETERS = ("model", *NOTEBOOK_ONLY)  # of a notebook, not of its study
 
 
 class Notebook(NamedTuple):
@@ -24,15 +26,16 @@ class Notebook(NamedTuple):
     ----------
     name : str
         Without its ending.
-    per : {'study', 'model', 'shard', 'visit'}
-        How often it runs: once per study, once per model, once per model and part of a large data set, or
-        only when a person opens it.
+    per : {'study', 'model', 'shard', 'external', 'visit'}
+        How often it runs: once per study, once per model, once per model and part of a large data set, once
+        per set from elsewhere when a person asks for it, or only when a person opens it.
     needs : tuple of str
         Notebooks that run before it.
     any_need : bool
         Whether one successful step of those notebooks is enough.
     writes : tuple of str
-        Files it writes, relative to the study; ``{model}``, ``{part}`` and ``{parts}`` are filled in.
+        Files it writes, relative to the study; ``{model}``, ``{part}``, ``{parts}`` and ``{external}`` are
+        filled in.
     parameters : tuple of str
         The names that its cell tagged ``parameters`` assigns.
     """
@@ -87,7 +90,7 @@ def read_notebooks(folder: Path | None = None) -> list[Notebook]:
     paths = sorted((folder or notebooks_folder()).glob("[0-9]*.ipynb"))
     found: dict[str, Notebook] = {}
     for path in paths:
-        notebook = _read_notebook(path, [name for name, other in found.items() if other.per != "visit"])
+        notebook = _read_notebook(path, [name for name, other in found.items() if other.per not in _ASKED])
         if notebook is not None:
             found[path.stem] = notebook
     for notebook in found.values():
@@ -146,13 +149,35 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
         In how many parts the features of a model are extracted before it is trained, by the model's name.
     """
     steps: list[Step] = []
-    notebooks = [notebook for notebook in read_notebooks() if notebook.per != "visit"]
+    notebooks = [notebook for notebook in read_notebooks() if notebook.per not in _ASKED]
     for per_study, group in groupby(notebooks, key=lambda notebook: notebook.per == "study"):
         series = list(group)
         for model in [None] if per_study else models:
             for notebook in series:
                 steps += _build_steps_of(notebook, model, (shards or {}).get(model, 0), steps)
     return steps
+
+
+def build_external_steps(steps: list[Step], name: str, values: Mapping[str, Any]) -> list[Step]:
+    """Return the steps that test a study on a set from elsewhere.
+
+    Parameters
+    ----------
+    steps : list of Step
+        Of the study.
+    name : str
+        Of the set.
+    values : mapping
+        Parameters of these notebooks that the study does not have.
+    """
+    found = []
+    for notebook in read_notebooks():
+        if notebook.per == "external":
+            needs = tuple(step.name for step in steps if step.notebook in notebook.needs)
+            writes = tuple(file.format(external=name) for file in notebook.writes)
+            step = f"{EXTERNAL}/{name}/{notebook.name}"
+            found.append(Step(step, notebook.name, dict(values), needs, writes, notebook.any_need))
+    return found
 
 
 def _build_steps_of(notebook: Notebook, model: str | None, shards: int, earlier: list[Step]) -> list[Step]:

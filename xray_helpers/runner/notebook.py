@@ -17,6 +17,7 @@ from xray_helpers.models.backbones import resolve_weights
 from xray_helpers.plots.style import set_theme, show
 from xray_helpers.reports.display import show_banner, show_table, show_text
 from xray_helpers.settings import Settings
+from xray_helpers.study.external import external_folder
 from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
 from xray_helpers.study.folders import local_path, open_study, with_local_sources
 from xray_helpers.study.parameters import read_notebook_settings
@@ -37,8 +38,10 @@ class Run:
         The folder of the study.
     model : str
         The backbone, where the notebook runs once per model; else empty.
+    external : str
+        The set from elsewhere that the study is tested on, where the notebook runs once per such set.
     folder : Path
-        Where it writes: the folder of the model, else that of the study.
+        Where it writes: the folder of the model or of the external set, else that of the study.
     seed : int
     """
 
@@ -48,6 +51,9 @@ class Run:
         self.settings: Settings = with_local_sources(self.study, settings)
         self.model: str = self.settings.models[0] if "model" in namespace else ""
         self.folder: Path = self.study / self.model
+        self.external: str = str(namespace.get("external", "")) if "external_data" in namespace else ""
+        if self.external:
+            self.folder = external_folder(self.study, self.external)
         self.seed: int = self.settings.seed
         self._declared = self.settings.model_fields_set
 

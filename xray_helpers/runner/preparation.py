@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from xray_helpers.data.classes import question_of
 from xray_helpers.data.listing import list_data
 from xray_helpers.evaluation.readers import load_reads
 from xray_helpers.models.backbones import OWN, get_backbone, resolve_weights
@@ -39,7 +40,8 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
         check_installed()
     settled = resolve_settings(settings) or settings
     place = {key: local_path(folder, key, getattr(settled, key)) for key in ("data", "weights")}
-    listing = list_data(place["data"], settings.patient_pattern)
+    asked = settings.patient_pattern, settings.exam_pattern
+    listing = list_data(place["data"], *asked, question=question_of(settings))
     if settings.readers:
         load_reads(from_root(settings.readers), listing.table["path"])
     weights = resolve_weights(place["weights"], settings.models, settings)

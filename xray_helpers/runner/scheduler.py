@@ -52,8 +52,12 @@ class Plan:
             write_index,
         )  # seconds of libraries, while the first step runs already
 
-        write_json(self.folder / "study.json", self.state)
+        self.write_state()
         return write_index(self.folder)
+
+    def write_state(self) -> None:
+        """Write ``study.json``."""
+        write_json(self.folder / "study.json", self.state)
 
     def count(self, notebook: str) -> int:
         """Return how many steps are of a notebook: so many could run at the same time."""
@@ -99,7 +103,12 @@ class Scheduler:
             run,
             on_study_end,
         )
-        self.waiting = [(plan, step) for plan in plans for step in plan.steps]
+        self.waiting = [
+            (plan, step)
+            for plan in plans
+            for step in plan.steps
+            if plan.record(step)["state"] not in _FINISHED
+        ]
         self.in_progress: dict[Future, _RunningStep] = {}
         self.known: dict[tuple[str, str], tuple[Plan, Step]] = {}  # by name and key: what studies share
         self.total, self.jobs = len(self.waiting), count_jobs(running)

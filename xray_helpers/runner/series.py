@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from xray_helpers.data.classes import question_of
 from xray_helpers.data.listing import list_data
 from xray_helpers.runner.executors import count_jobs, open_executor
 from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
@@ -22,10 +23,10 @@ from xray_helpers.runner.preparation import prepare
 from xray_helpers.runner.scheduler import Plan, Scheduler, write_studies
 from xray_helpers.runner.steps import why_rerun
 from xray_helpers.runner.worker import DISK, describe_os_error
-from xray_helpers.settings import InputError, Settings
+from xray_helpers.settings import InputError, Settings, set_classes
 from xray_helpers.study.cache import cache_folder
 from xray_helpers.study.files import hash_of, read_csv, read_json, sweep_partials, write_json
-from xray_helpers.study.folders import RUN, open_study, redact, shareable, study_folder
+from xray_helpers.study.folders import RUN, open_study, read_classes, redact, shareable, study_folder
 from xray_helpers.study.machine import now, provenance
 
 log = logging.getLogger("xray_helpers")
@@ -116,7 +117,14 @@ def build_plan(settings: Settings, running: RunOptions, asked: Settings, prefix:
 
 
 def _count_shards(settings: Settings, running: RunOptions) -> int:
-    images = len(list_data(settings.data, settings.patient_pattern).table) * settings.use_subset
+    images = (
+        len(
+            list_data(
+                settings.data, settings.patient_pattern, settings.exam_pattern, question=question_of(settings)
+            ).table
+        )
+        * settings.use_subset
+    )
     return (
         -(-int(images) // running.shard_images)
         if running.shard_images and images > running.shard_images
@@ -158,7 +166,7 @@ def run_plans(
     if jobs < running.jobs:
         log.info("%d steps at once, not %d: there is no memory for more (see memory).", jobs, running.jobs)
     for plan in plans:
-        write_json(plan.folder / "study.json", plan.state)
+        plan.write_state()
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
     try:
         on_study_end()
@@ -198,6 +206,7 @@ def finish_study(plan: Plan, seconds: float) -> Path:
     failed = [entry["name"] for entry in plan.state["steps"] if entry["state"] != "done"]
     plan.state["state"] = "failed" if failed else "done"
     write_json(plan.folder / "study.json", plan.state)
+    set_classes(read_classes(plan.folder))
     write_checklist(plan.folder)
     index = plan.save()
     if failed:

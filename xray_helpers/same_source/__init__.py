@@ -4,5 +4,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"groups": ["find_label_conflicts", "iterate_groups"], "search": ["find_same_source"]},
+    submod_attrs={
+        "cross_set": ["count_shared", "describe_shared", "find_shared"],
+        "groups": ["find_label_conflicts", "iterate_groups"],
+        "search": ["find_same_source"],
+    },
 )

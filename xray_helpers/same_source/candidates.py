@@ -94,6 +94,16 @@ def _fourier_mellin(batch: np.ndarray) -> np.ndarray:
     return table - table.mean(axis=1, keepdims=True)
 
 
+def sign_picture(picture: np.ndarray) -> np.ndarray:
+    """Return the Fourier-Mellin signature of one picture, of length 1, as `compute_signatures` gives it.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (side, side), 0-255
+    """
+    return _unit(_fourier_mellin(picture[None]).astype(np.float16))[0]
+
+
 def _unit(rows: np.ndarray) -> np.ndarray:
     rows = rows.astype(np.float32)  # the only copy: with 100,000 pictures there is no memory for more
     rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9

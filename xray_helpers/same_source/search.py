@@ -119,7 +119,7 @@ def find_same_source(
     same_for_all = image_folder(folder)._replace(depth="percentiles", resize="stretch")
     images = load_pixels(files, same_for_all, (SIDE, SIDE)).array  # in the order of `files`
     decided = read_corrections(corrections, set(files["sha256"]))
-    pictures = _find_equal_pixels(files, images)
+    pictures = find_equal_pixels(files, images)
     found = _search_similar(pictures, images, embed, embed_key, decided)
     links = _describe_links(known, pictures, found, decided)
     source = _name_groups(manifest, files, links[links["decision"] == "joined"])
@@ -129,7 +129,7 @@ def find_same_source(
     return Search(source, links, len(pictures.representative), uncorrected, corners.astype(float))
 
 
-def _find_equal_pixels(files: pd.DataFrame, images: np.ndarray) -> _Pictures:
+def find_equal_pixels(files: pd.DataFrame, images: np.ndarray) -> _Pictures:
     """Return which of the files, in the order of `images`, have the same pixels."""
     digests = []
     for image in images:
@@ -179,7 +179,7 @@ def _compare_all(
         is_open = [not groups.connected(i, j) for i, j in block.tolist()]
         for evidence in aligner.compare(block[is_open]):
             if evidence["correlation"] >= DOUBTFUL_CORRELATION:
-                evidence["sure"] = _is_sure(evidence)
+                evidence["sure"] = is_sure(evidence)
                 evidence["joined"] = evidence["sure"] and _join(
                     groups, evidence["i"], evidence["j"], separated
                 )
@@ -196,7 +196,7 @@ def _join(groups: DisjointSet, i: int, j: int, separated: list[list[int]]) -> bo
     return True
 
 
-def _is_sure(evidence: dict[str, Any]) -> bool:
+def is_sure(evidence: dict[str, Any]) -> bool:
     """Return whether the correlation is high enough for the number of inliers.
 
     Saturated or cropped copies correlate less but share many points; plain limbs of two people can be aligned

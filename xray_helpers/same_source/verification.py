@@ -58,6 +58,36 @@ class Aligner:
         release(self.pictures.array)
         return found
 
+    def compare_picture(self, picture: np.ndarray, rows: np.ndarray) -> list[dict[str, Any]]:
+        """Return the evidence on a picture, which is not kept, and these rows: which may be its source.
+
+        Parameters
+        ----------
+        picture : ndarray of uint8, shape (256, 256), 0-255
+        rows : ndarray of int
+            Of the pictures it is compared with.
+
+        Returns
+        -------
+        list of dict
+            As of `compare`; j is the row.
+        """
+        clahe = cv2.createCLAHE(3, (8, 8))
+        points, found = _detect(cv2.SIFT_create(_POINTS, contrastThreshold=_MIN_CONTRAST), clahe, picture)
+        own = np.zeros(1, _LOCAL)
+        _store(own, 0, points, found)
+        both = np.concatenate([own["descriptors"], self.local["descriptors"][rows]])
+        pairs = np.column_stack([np.zeros(len(rows), int), np.arange(1, len(rows) + 1)])
+        evidence, mine = [], (own["points"][0, : len(points)], own["descriptors"][0, : len(points)])
+        with one_thread_each():
+            for row, promising in zip(rows.tolist(), _find_promising(both, pairs), strict=True):
+                if promising.any():
+                    other = self.local[row]
+                    theirs = (other["points"][: other["count"]], other["descriptors"][: other["count"]])
+                    result = _compare(picture, mine, self.pictures[row], theirs, promising)
+                    evidence.append(result | {"i": -1, "j": row})
+        return evidence
+
     def _compare_pair(self, pair: np.ndarray, promising: np.ndarray) -> dict[str, Any]:
         i, j = pair.tolist()
         a, b = (
@@ -93,17 +123,22 @@ def _fill_local_features(pictures: RowView, new: np.ndarray, store: np.ndarray) 
         clahe = cv2.createCLAHE(3, (8, 8))
         for i in rows:
             points, found = _detect(detector, clahe, pictures[i])
-            rooted = np.sqrt(found / (found.sum(axis=1, keepdims=True) + 1e-7))  # RootSIFT
-            k = len(points)
-            store["descriptors"][i, :k] = np.minimum(np.round(rooted * 512), 255)
-            store["points"][i, :k] = points
-            store["count"][i] = k
+            _store(store, i, points, found)
 
     blocks = [new[start : start + 64] for start in range(0, len(new), 64)]
     with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
         for _ in tqdm(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
             release(store)
             release(pictures.array)
+
+
+def _store(store: np.ndarray, row: int, points: np.ndarray, found: np.ndarray) -> None:
+    """Write the points and descriptors of a picture to a row of an array of `_LOCAL`."""
+    rooted = np.sqrt(found / (found.sum(axis=1, keepdims=True) + 1e-7))  # RootSIFT
+    k = len(points)
+    store["descriptors"][row, :k] = np.minimum(np.round(rooted * 512), 255)
+    store["points"][row, :k] = points
+    store["count"][row] = k
 
 
 def _detect(detector: cv2.SIFT, clahe: cv2.CLAHE, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,27 +1,59 @@
 """The names of classes and parts, how lists and models are written, and the error that a user can mend."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 POSITIVE = "Fractured"
 NEGATIVE = "Non-Fractured"
 CLASS_NAMES = (NEGATIVE, POSITIVE)  # in the order of y_true: the positive class is 1
 SPLITS = ("train", "validation", "test")
 VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
+MAX_CLASSES = 50  # more are rather patients or series than classes
 MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
-TAKEN = (VALIDATION, "lab", "figures", "models", "local")  # names in a study that are no models
-_current_names = list(CLASS_NAMES)
+TAKEN = (VALIDATION, "lab", "figures", "models", "local", "external")  # names in a study that are no models
+
+
+class Classes(NamedTuple):
+    """The classes of a study: its binary question, and what else it tells apart.
+
+    Attributes
+    ----------
+    negative, positive : str
+        The two answers of the question, such as Non-Fractured and Fractured.
+    names : tuple of str
+        Three or more classes, in order; empty where there are only the two above.
+    positives : tuple of str
+        Those of `names` that are positive in the question.
+    ordered : bool
+        Whether the order of `names` was given, so that a class is nearer to its neighbours.
+    assumed : str
+        What was assumed to find them, in sentences; empty where nothing was.
+    """
+
+    negative: str = NEGATIVE
+    positive: str = POSITIVE
+    names: tuple[str, ...] = ()
+    positives: tuple[str, ...] = ()
+    ordered: bool = False
+    assumed: str = ""
+
+
+_current = [Classes()]
+
+
+def current_classes() -> Classes:
+    """Return the classes of the current study."""
+    return _current[0]
 
 
 def class_names() -> tuple[str, str]:
     """Return the current study's own names of the negative and the positive class."""
-    return _current_names[0], _current_names[1]
+    return _current[0][:2]
 
 
-def set_class_names(names: Sequence[str]) -> None:
-    """Set what `class_names` returns in this process."""
-    _current_names[:] = names
+def set_classes(classes: Classes) -> None:
+    """Set what `current_classes` and `class_names` return in this process."""
+    _current[0] = classes
 
 
 class InputError(Exception):
@@ -37,6 +69,29 @@ def read_list(value: Any) -> Any:
         value = value[1:-1]
     parts = [part.strip().strip("\"'") for part in value.split(",")]
     return parts if any(parts) else []
+
+
+def read_merge(value: Any) -> Any:
+    """Read ``{A: [a, b], B: [c]}`` or ``A=a+b, B=c`` as a dictionary; return any other value unchanged.
+
+    Raises
+    ------
+    ValueError
+        When a class would become two others.
+    """
+    if isinstance(value, str):
+        if "{" in value:
+            pairs = re.findall(r"""["']?([^"'{}\[\],:]+?)["']?\s*:\s*\[([^\]]*)\]""", value)
+            value = {name.strip(): read_list(members) for name, members in pairs}
+        else:
+            pairs = [part.partition("=") for part in read_list(value)]
+            value = {name.strip(): [x.strip() for x in members.split("+")] for name, _, members in pairs}
+    if isinstance(value, dict):
+        value = {name: read_list(members) for name, members in value.items()}
+        members = [member for group in value.values() for member in group]
+        if len(set(members)) < len(members) or len(value) == 1:
+            raise ValueError("each class belongs to one of at least two joined classes")
+    return value
 
 
 def split_model(text: str) -> tuple[str, str]:

@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from xray_helpers.settings.names import VALIDATION, check_model_name, read_list, split_model
+from xray_helpers.settings.names import (
+    MAX_CLASSES,
+    POSITIVE,
+    VALIDATION,
+    check_model_name,
+    read_list,
+    read_merge,
+    split_model,
+)
 
 RECIPE_EPOCHS = {"frozen": 0, "finetune": 10}  # of fine-tuning, where none are given
 TUNING = (  # parameters without effect where nothing is fine-tuned
@@ -29,6 +37,16 @@ class Settings(BaseModel):
     data: str = Field("data", description="a folder or CSV of radiographs, or 'phantoms' (synthetic ones)")
     img_size: tuple[int, int] = Field(
         (224, 224), description="height and width in pixels of the images that the models see"
+    )
+    classes: tuple[str, ...] = Field(
+        ("auto",),
+        description="'auto': two classes, or more where folders or labels name more; or their names",
+    )
+    positive: str = Field(
+        POSITIVE, description="what the binary question asks for: 'Fractured', or one of several classes"
+    )
+    merge: dict[str, tuple[str, ...]] = Field(
+        {}, description="classes to be joined, as in {Fractured: [simple, comminuted], Non-Fractured: [none]}"
     )
     use_subset: float = Field(
         0.02, gt=0, le=1, description="share of the images used (at least 100 per class)"
@@ -165,6 +183,12 @@ class Settings(BaseModel):
     patient_pattern: str = Field(
         "", description="regular expression on the path; group 1 identifies the patient"
     )
+    exam_pattern: str = Field(
+        "", description="regular expression on the path; group 1 identifies the exam, of one or more views"
+    )
+    exam_score: Literal["mean", "max", "attention"] = Field(
+        "mean", description="how an exam is scored by its images: 'mean', 'max', or 'attention' (learned)"
+    )
     primary: Literal[
         "auroc", "average_precision", "accuracy", "balanced_accuracy", "recall", "specificity", "f1"
     ] = Field("auroc", description="the primary endpoint, fixed before the test part is evaluated")
@@ -208,6 +232,25 @@ class Settings(BaseModel):
         if not all(32 <= side <= 1024 for side in value):
             raise ValueError("both sides must lie between 32 and 1024 pixels")
         return value
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _list_of_names(cls, value: Any) -> Any:
+        return read_list(value)
+
+    @field_validator("classes")
+    @classmethod
+    def _some_classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value) or (len(value) < 2 and value != ("auto",)):
+            raise ValueError("name at least two classes, each once, or 'auto'")
+        if len(value) > MAX_CLASSES:
+            raise ValueError(f"more than {MAX_CLASSES} classes are taken for a mistake")
+        return value
+
+    @field_validator("merge", mode="before")
+    @classmethod
+    def _read_merge(cls, value: Any) -> Any:
+        return read_merge(value)
 
     @field_validator("fine_tune_from", mode="before")
     @classmethod
@@ -264,13 +307,13 @@ class Settings(BaseModel):
             raise ValueError("must have at most 100 letters")
         return value
 
-    @field_validator("patient_pattern")
+    @field_validator("patient_pattern", "exam_pattern")
     @classmethod
-    def _one_group(cls, value: str) -> str:
+    def _one_group(cls, value: str, info: Any) -> str:
         try:
             groups = re.compile(value).groups
         except re.error as error:
             raise ValueError(f"is no regular expression ({error})") from None
         if value and groups < 1:
-            raise ValueError("needs one group in parentheses: the patient")
+            raise ValueError(f"needs one group in parentheses: the {info.field_name.split('_')[0]}")
         return value

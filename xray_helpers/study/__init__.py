@@ -2,4 +2,10 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"folders": ["weights_word"]})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "external": ["append_history", "external_place", "lock_models", "read_history"],
+        "folders": ["weights_word"],
+    },
+)

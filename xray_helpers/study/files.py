@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from xray_helpers.settings import InputError
-from xray_helpers.study.tables import column_types
+from xray_helpers.study.tables import column_types, decode_predictions, encode_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,9 +91,9 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> Path:
-    """Write `table` without its index; floats keep all their digits."""
+    """Write `table` without its index; floats keep all their digits; see `tables.encode_predictions`."""
     with atomic_write(path) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n")
+        encode_predictions(table).to_csv(partial, index=False, lineterminator="\n")
     return path
 
 
@@ -107,6 +107,9 @@ def read_json(path: Path, *, default: Any = None) -> Any:
 def read_csv(path: Path) -> "pd.DataFrame":
     """Read a table that `write_csv` wrote, with the types that `study.tables` declares for its columns.
 
+    Of predictions of three or more classes, y_true and y_pred are those of the binary question, and the
+    classes stand in class_true and class_pred.
+
     Raises
     ------
     InputError
@@ -114,9 +117,9 @@ def read_csv(path: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    types = column_types(path.name)
+    types = column_types(path.name, _read(path, lambda: pd.read_csv(path, nrows=0)).columns)
     table = _read(path, lambda: pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""]))
-    return _set_types(table, types)
+    return decode_predictions(_set_types(table, types))
 
 
 def build_table(rows: Any, types: dict[str, str] | Iterable[str]) -> "pd.DataFrame":

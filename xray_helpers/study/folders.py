@@ -7,12 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.settings import CLASS_NAMES, InputError, Settings, set_class_names
+from xray_helpers.settings import Classes, InputError, Settings, set_classes
 from xray_helpers.study.files import read_json, write_json
 from xray_helpers.study.machine import provenance
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
+EXTERNAL = "external"  # in a study: a folder for each set from elsewhere that it was tested on
 ANSWERS = "study.yaml"  # what a user states about a study
 RUN = ".run.json"  # in a study while a command runs it: which process; touched as its heartbeat
 SWEEP = "sweep.json"  # in the folder of a sweep: its points and studies
@@ -72,7 +73,7 @@ def open_study(settings: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "study.json").exists():
         write_json(folder / "study.json", {"settings": shareable(settings), **provenance()})
-    set_class_names(read_class_names(folder))
+    set_classes(read_classes(folder))
     local = read_json(folder / "local.json", default={})
     for key in ("data", "weights"):
         value = getattr(settings, key)
@@ -88,22 +89,33 @@ def open_study(settings: Settings) -> Path:
     return folder
 
 
+def read_classes(folder: Path) -> Classes:
+    """Return the classes of a study, from its ``classes.json``."""
+    found = read_json(folder / CLASSES, default={})
+    return Classes(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()})
+
+
 def read_class_names(folder: Path) -> tuple[str, str]:
     """Return a study's names of the negative and the positive class, from its ``classes.json``."""
-    names = read_json(folder / CLASSES, default={})
-    return names.get("negative", CLASS_NAMES[0]), names.get("positive", CLASS_NAMES[1])
+    return read_classes(folder)[:2]
 
 
-def write_class_names(folder: Path, names: tuple[str, str]) -> None:
-    """Write ``classes.json``, and use these names in this process from here on."""
-    write_json(folder / CLASSES, {"negative": names[0], "positive": names[1]})
-    set_class_names(names)
+def write_classes(folder: Path, classes: Classes) -> None:
+    """Write ``classes.json``, and use these classes in this process from here on."""
+    fields = classes._asdict()
+    write_json(folder / CLASSES, {k: v for k, v in fields.items() if k in ("negative", "positive") or v})
+    set_classes(classes)
 
 
 def is_private(key: str, value: str) -> bool:
     """Return whether the value of `data` or `weights` is a path on this machine."""
     keywords = {"data": (PHANTOMS,), "weights": ("imagenet", "random", "auto", "own")}
-    return value not in keywords[key]
+    return value not in keywords[key] and not (key == "data" and is_phantoms(value))
+
+
+def is_phantoms(data: str) -> bool:
+    """Return whether the value of `data` means synthetic radiographs, such as ``phantoms:hospital-b``."""
+    return data == PHANTOMS or data.startswith(f"{PHANTOMS}:")
 
 
 def resolve_path(key: str, value: str) -> str:
@@ -198,8 +210,9 @@ def redact(text: str, study: Path | None = None) -> str:
     sources = {
         f"source of {name}": resolve_source(place)[0] for name, place in local.get("sources", {}).items()
     }
+    elsewhere = {f"external {name}": place for name, place in local.get(EXTERNAL, {}).items()}
     texts = {key: path for key, path in local.items() if isinstance(path, str)}
-    places = {key: path.removeprefix("hub:") for key, path in texts.items()} | sources
+    places = {key: path.removeprefix("hub:") for key, path in texts.items()} | sources | elsewhere
     names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}
     names |= {
         str(root()): "[project]",

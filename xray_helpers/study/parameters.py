@@ -9,7 +9,8 @@ import yaml
 
 from xray_helpers.settings import InputError, Settings, build_settings, check_names
 
-_NOTEBOOK_ONLY = ("shard", "shards")  # parameters of 02a that are not settings of a study
+# parameters of single notebooks, of 02a and 06, that are not settings of a study
+NOTEBOOK_ONLY = ("shard", "shards", "external", "external_data", "keep_shared")
 _INJECTED = "# Parameters\n"  # how papermill begins its cell
 
 
@@ -86,8 +87,8 @@ def read_notebook_settings(namespace: dict[str, Any]) -> Settings:
             "No cell of parameters was run in this notebook: run its first cell, then this one again."
         )
     values = {name: namespace[name] for name in names if name in namespace}
-    check_names(values, known=["model", *_NOTEBOOK_ONLY], where=" of this notebook")
-    values = {name: value for name, value in values.items() if name not in _NOTEBOOK_ONLY}
+    check_names(values, known=["model", *NOTEBOOK_ONLY], where=" of this notebook")
+    values = {name: value for name, value in values.items() if name not in NOTEBOOK_ONLY}
     if "model" in values:
         values["models"] = [values.pop("model")]
     return build_settings(**values)
@@ -99,7 +100,7 @@ def _parameter_names(sources: list[str]) -> set[str]:
     The parameters cell is the first that assigns ``name`` and another parameter; a later cell that assigns
     most of its names is the same cell, corrected and run again.
     """
-    known = {*Settings.model_fields, "model", *_NOTEBOOK_ONLY}
+    known = {*Settings.model_fields, "model", *NOTEBOOK_ONLY}
     injected = [_assigned_names(source) for source in sources if source.startswith(_INJECTED)]
     cells = [_assigned_names(source) for source in sources if not source.startswith(_INJECTED)]
     first = next((names for names in cells if len(names & known) > 1 and "name" in names), set())

@@ -7,6 +7,7 @@ millimetres, attenuation coefficients (1/mm) are those of tissue near 55 keV.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,41 @@ ANATOMY = {
 }
 PART_SHARES = (0.1, 0.15, 0.4, 0.35)  # mostly limbs of one bone, which are easier for random features
 FIELD_HEIGHT = 160.0  # of the detector, mm
+
+
+class Device(NamedTuple):
+    """How a department takes its radiographs; pairs are the ends of a uniform distribution.
+
+    Attributes
+    ----------
+    soft, bone : float
+        Attenuation of soft tissue, and of bone beyond it, as factors of that near 55 keV; harder spectra are
+        attenuated less.
+    blur : (float, float)
+        Of the focal spot, pixels.
+    scatter : (float, float)
+        Share of the primary radiation.
+    photons : (float, float)
+        Logarithm (base 10) of the photons a pixel.
+    gamma : (float, float)
+        Of the display; above 1, pictures are darker.
+    open_field : float
+        Share of views without visible collimation.
+    field : (float, float)
+        Sides of the collimated field, as shares of the picture's.
+    """
+
+    soft: float = 1.0
+    bone: float = 1.0
+    blur: tuple[float, float] = (0.45, 0.8)
+    scatter: tuple[float, float] = (0.06, 0.14)
+    photons: tuple[float, float] = (4.8, 5.4)
+    gamma: tuple[float, float] = (0.92, 1.12)
+    open_field: float = 0.65
+    field: tuple[float, float] = (0.82, 1.02)
+
+
+DEVICE = Device()
 
 
 @dataclass
@@ -140,7 +176,7 @@ def _draw_fracture(rng: np.random.Generator, kind: str, bones: list[Bone]) -> Fr
 
 
 def render_view(
-    rng: np.random.Generator, patient: Patient, size: tuple[int, int] = (256, 208)
+    rng: np.random.Generator, patient: Patient, size: tuple[int, int] = (256, 208), device: Device = DEVICE
 ) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
     """Return one radiograph of a patient.
 
@@ -151,6 +187,7 @@ def render_view(
     patient : Patient
     size : (int, int)
         Height and width in pixels.
+    device : Device
 
     Returns
     -------
@@ -176,15 +213,16 @@ def render_view(
     cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
     u, v = cos * x + sin * y + np.float32(centre_u), -sin * x + cos * y + np.float32(centre_v)
 
-    attenuation = _soft_tissue(rng, patient, turn, u, v)
+    attenuation = device.soft * _soft_tissue(rng, patient, turn, u, v)
     texture = _trabecular_texture(rng, size)
+    density = patient.density * device.bone
     for index, bone in enumerate(patient.bones):
         if fracture is not None and fracture.bone == index:
-            attenuation += patient.density * _fractured_bone(bone, fracture, turn, u, v, texture)
+            attenuation += density * _fractured_bone(bone, fracture, turn, u, v, texture)
         else:
-            attenuation += patient.density * _intact_bone(bone, turn, u, v, texture)
+            attenuation += density * _intact_bone(bone, turn, u, v, texture)
     box = _fracture_box(patient, turn, (centre_u, centre_v), tilt, pitch, size) if fracture else None
-    return _expose(rng, attenuation, patient.side, pitch), box
+    return _expose(rng, attenuation, patient.side, pitch, device), box
 
 
 def _soft_tissue(rng, patient, turn, u, v):
@@ -296,30 +334,33 @@ def _fracture_box(patient, turn, centre, tilt, pitch, size):
     return int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))
 
 
-def _expose(rng, attenuation, side, pitch):
+def _expose(rng, attenuation, side, pitch, device):
     """Return the 8-bit picture that a detector shows of the attenuation along each ray."""
     size = attenuation.shape
     attenuation = attenuation + 3.0 * _draw_marker(rng, side, size, attenuation)
-    primary = cv2.GaussianBlur(np.exp(-attenuation), (0, 0), rng.uniform(0.45, 0.8))
+    primary = cv2.GaussianBlur(np.exp(-attenuation), (0, 0), rng.uniform(*device.blur))
     scatter = cv2.GaussianBlur(primary, (0, 0), 14 / pitch)
-    signal = primary + rng.uniform(0.06, 0.14) * scatter
-    photons = 10 ** rng.uniform(4.8, 5.4)
+    signal = primary + rng.uniform(*device.scatter) * scatter
+    photons = 10 ** rng.uniform(*device.photons)
     counts = rng.normal(signal * photons, np.sqrt(signal * photons + 4))  # nearly Poisson at these counts
     density = -np.log(np.maximum(counts, 1) / photons)
     low = np.percentile(density, 1) + rng.uniform(-0.04, 0.1)
     high = np.percentile(density, 99.2) * rng.uniform(0.97, 1.05)
-    shown = np.clip((density - low) / (high - low), 0, 1) ** rng.uniform(0.92, 1.12)
+    shown = np.clip((density - low) / (high - low), 0, 1) ** rng.uniform(*device.gamma)
     shown = shown * rng.uniform(0.9, 1.0)
-    return np.round(255 * shown * _draw_collimation(rng, size)).astype(np.uint8)
+    return np.round(255 * shown * _draw_collimation(rng, size, device)).astype(np.uint8)
 
 
-def _draw_collimation(rng, size):
-    """Return 1 inside the exposed field and 0 outside; two thirds of the views are exposed completely."""
-    if rng.random() < 0.65:
+def _draw_collimation(rng, size, device):
+    """Return 1 inside the exposed field and 0 outside; some views are exposed completely."""
+    if rng.random() < device.open_field:
         return np.ones(size, np.float32)
     height, width = size
     centre = (width * rng.uniform(0.47, 0.53), height * rng.uniform(0.47, 0.53))
-    sides = (width * rng.uniform(0.82, 1.02), height * rng.uniform(0.86, 1.02))
+    sides = (
+        width * rng.uniform(*device.field),
+        height * rng.uniform(device.field[0] + 0.04, device.field[1]),
+    )
     corners = cv2.boxPoints((centre, sides, float(rng.normal(0, 2.5))))
     exposed = cv2.fillConvexPoly(np.zeros(size, np.float32), np.round(corners).astype(np.int32), 1.0)
     return cv2.GaussianBlur(exposed, (0, 0), 0.7)
