@@ -15,6 +15,7 @@ TABLES = {  # words of the header, and how many rows at least
     "finetuning": ("fine-tuned - head", 1),
     "explorer": ("| images | explorer, ms a move |", 1),
     "interval_coverage": ("metric", 1),
+    "localize": ("pointing game", 5),
     "maps": ("pixels", 2),
     "reading": ("files a second", 2),
     "same_source": ("residual leak", 1),

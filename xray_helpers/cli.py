@@ -268,7 +268,8 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
 @click.argument("model", metavar="MODEL")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--csv", "csv", metavar="OUT", help="Also write the results to a file.")
-def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> None:
+@click.option("--boxes", metavar="OUT.json", help="Write where fractures were found, in COCO's form.")
+def predict(study: str, model: str, files: tuple[str, ...], csv: str | None, boxes: str | None) -> None:
     """Classify files, or those of a folder or table, by a trained model. For research only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from xray_helpers.interactive.reading_room import describe_decision_rule
@@ -278,7 +279,7 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
 
     folder = find_study(study)
     positive = read_class_names(folder)[1]
-    table, score = predict_and_score(folder, model, files)
+    table, score = predict_and_score(folder, model, files, Path(boxes) if boxes else None)
     for row in table.itertuples():
         if row.reason:
             click.echo(f"{row.file}: not read: it {row.reason}")
@@ -293,6 +294,8 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None) -> 
     if score:
         click.echo(score)
     click.echo("For research. Not a medical device; not for diagnosis.")
+    if boxes:
+        click.echo(os.path.relpath(boxes))
     if csv:
         click.echo(os.path.relpath(write_csv(Path(csv), table.assign(file=guard_formulas(table["file"])))))
     if not table["probability"].notna().any():

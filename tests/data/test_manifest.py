@@ -1,9 +1,11 @@
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from xray_helpers.data.manifest import (
     assign_groups,
@@ -112,3 +114,33 @@ def test_placeholders_and_a_patient_of_many_images_are_told():
     assert "One patient has 30 of 60 images" in notes[0]
     assert drop_placeholders(pd.Series(np.repeat([f"p{i}" for i in range(20)], 3)), notes := []).notna().all()
     assert notes == []
+
+
+def test_boxes_beside_a_folder_are_read_and_masks_are_no_images(root, tmp_path, make_images):
+    """The layout of FracAtlas: class folders, a table, and annotations in several formats."""
+    make_images(tmp_path / "set" / "images" / "Fractured", 12, seed=1)
+    make_images(tmp_path / "set" / "images" / "Non_fractured", 12, seed=2)
+    mask = np.zeros((12, 10), np.uint8)
+    mask[2:8, 3:9] = 255
+    (tmp_path / "set" / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "set" / "masks" / "im1_003.png")
+    names = [f"im{seed}_{number:03d}.png" for seed in (1, 2) for number in range(12)]
+    pd.DataFrame({"image_id": names, "hand": 1}).to_csv(tmp_path / "set" / "dataset.csv", index=False)
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    boxes = [{"image_id": number, "bbox": [1, 2, 3, 4]} for number in (0, 1, 15)]
+    place = tmp_path / "set" / "Annotations" / "COCO JSON"
+    place.mkdir(parents=True)
+    record = {"images": images, "categories": [{"id": 0, "name": "fractured"}], "annotations": boxes}
+    (place / "COCO_fracture_masks.json").write_text(json.dumps(record))
+    table, notes = build_manifest(build_settings(name="s", data="set"))
+    table = table.set_index("path")
+    assert table["boxes"].dropna().to_dict() == {
+        "images/Fractured/im1_000.png": "1 2 4 6",
+        "images/Fractured/im1_001.png": "1 2 4 6",
+        "images/Fractured/im1_003.png": "3 2 9 8",
+    }
+    assert table["fracture_mask"].notna().sum() == 1
+    assert table.loc["masks/im1_003.png", "status"] == "no image"
+    assert "labelled as not fractured" in table.loc["images/Non_fractured/im2_003.png", "note"]
+    assert "hand" in table
+    assert any("Boxes of fractures of 1 images were read from masks" in note for note in notes)

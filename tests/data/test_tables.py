@@ -1,5 +1,3 @@
-import json
-
 import pandas as pd
 import pytest
 
@@ -321,34 +319,6 @@ def test_csv_with_patients_split_and_own_columns(tmp_path, make_images):
     assert table["label"].value_counts().to_dict() == {POSITIVE: 10, NEGATIVE: 10}
     assert table["folder_split"].value_counts().to_dict() == {"train": 16, "validation": 4}
     assert "mode_given" in table.columns
-
-
-def test_fractures_boxes_are_read_from_coco_annotations(tmp_path):
-    for folder, names in (("Fractured", range(12)), ("Non_fractured", range(12, 24))):
-        (tmp_path / "images" / folder).mkdir(parents=True)
-        for number in names:
-            (tmp_path / "images" / folder / f"IMG{number}.jpg").write_bytes(b"x")
-    pd.DataFrame({"image_id": [f"IMG{n}.jpg" for n in range(24)], "hand": 1}).to_csv(
-        tmp_path / "dataset.csv", index=False
-    )
-    place = tmp_path / "Annotations" / "COCO JSON"
-    place.mkdir(parents=True)
-    coco = {
-        "images": [{"id": 7, "file_name": "IMG3.jpg"}, {"id": 8, "file_name": "IMG4.jpg"}],
-        "categories": [],
-        "annotations": [
-            {"image_id": 7, "bbox": [10, 20, 30, 40]},
-            {"image_id": 7, "bbox": [1.5, 2, 3, 4]},
-            {"image_id": 8, "bbox": [5, 5, 0, 9]},
-        ],
-    }
-    (place / "COCO_fracture_masks.json").write_text(json.dumps(coco))
-    (place / "other.json").write_text("{}")
-    listing = list_data(str(tmp_path))
-    boxes = listing.table.set_index("path")["boxes"]
-    assert boxes["images/Fractured/IMG3.jpg"] == "10 20 40 60; 1.5 2 4.5 6"
-    assert boxes.notna().sum() == 1
-    assert any("other.json is passed over" in note for note in listing.notes)
 
 
 def csv_with_boxes(folder, cells):

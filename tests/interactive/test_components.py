@@ -6,7 +6,7 @@ import numpy as np
 from IPython.display import Image
 
 from xray_helpers.interactive import components, curves
-from xray_helpers.interactive.components import Pager, draw_curves, draw_radiograph
+from xray_helpers.interactive.components import Pager, describe_frames, draw_curves, draw_radiograph
 
 
 def decode(png):
@@ -98,3 +98,20 @@ def test_in_batch_a_picture_stands_for_the_widget(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
     data, _ = components.show(lambda: ipywidgets.HTML("x"), still)._repr_mimebundle_()
     assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(data)
+
+
+def test_frames_are_drawn_where_the_picture_is_shown():
+
+    pixels, box = np.zeros((100, 200), np.uint8), np.array([20.0, 40, 60, 80, 0.5])
+    decode = lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # noqa: E731
+    frames = [(box, "found"), (np.array([150.0, 10, 190, 30]), "known")]
+    drawn = decode(draw_radiograph(pixels, side=200, frames=frames))
+    rows, columns = np.nonzero(drawn[..., 2] > 200)  # red: the box that was found
+    assert np.abs(np.array([columns.min(), rows.min(), columns.max(), rows.max()]) - box[:4]).max() <= 2
+    assert (np.argwhere(drawn[..., 0] > 200)[:, 1] > 140).all()  # blue: the known one
+    zoomed = decode(draw_radiograph(pixels, side=200, zoom=2, centre=(0.5, 0.25), frames=frames[:1]))
+    rows, columns = np.nonzero(zoomed[..., 2] > 200)
+    assert abs(columns.min() - 40) <= 3
+    assert abs(rows.min() - (40 - 25) * 2) <= 3
+    assert describe_frames(frames) == "blue: a known fracture; orange: found by the localizer (score 0.50)"
+    assert describe_frames([]) == ""

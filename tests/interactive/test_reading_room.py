@@ -19,7 +19,7 @@ from xray_helpers.settings import InputError
 class Reader:
     """A model that calls the mean grey its probability."""
 
-    threshold, settings = 0.5, {}
+    threshold, settings, localizer = 0.5, {}, None
 
     def resize(self, pixels):
         return pixels
@@ -183,6 +183,7 @@ def test_the_verdict_on_the_maps_is_in_the_caption(room, tmp_path):
         "warning": "",
         "pixels": np.zeros((40, 40), np.uint8),
         "map": np.zeros((4, 4), np.float32),
+        "frames": [(np.array([1.0, 2, 30, 20, 0.75]), "found")],
     }
     room._open(row)
     assert "its map is empty" in room.view.captions[0].value

@@ -27,6 +27,7 @@ def test_the_series_is_there():
         "04_compare_models",
         "05_reading_room",
         "06_external_test",
+        "07_localize",
     ]
 
 

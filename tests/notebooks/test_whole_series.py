@@ -47,7 +47,9 @@ def test_every_file_of_the_contract_is_there(study):
     }
     expected |= {f"figures/models_{name}.png" for name in ("evaluation_grid", "confusion_grid", "inflation")}
     expected |= {
-        f"{n}{end}" for n in ("01_data_exploration", "04_compare_models") for end in (".ipynb", ".html")
+        f"{n}{end}"
+        for n in ("01_data_exploration", "04_compare_models", "07_localize")
+        for end in (".ipynb", ".html")
     }
     for model in models:
         own = (
@@ -93,7 +95,7 @@ def test_every_file_of_the_contract_is_there(study):
 def test_study_json_has_states_versions_and_fingerprint(study):
     record = read_json(study / "study.json")
     assert record["state"] == "done"
-    assert len(record["steps"]) == 17
+    assert len(record["steps"]) == 18
     assert all(step["state"] == "done" and step["seconds"] > 0 for step in record["steps"])
     assert record["versions"]["tensorflow"][0].isdigit()
     assert record["data"]["files"] >= 133
@@ -123,8 +125,9 @@ def test_log_holds_hyperparameters_progress_and_results_with_times(study):
     for words in (
         "02_train_model: ",  # what a step printed
         "learning_rate      0.001",
-        "[17/17] 04_compare_models",
+        "/18] 04_compare_models",
         "04_compare_models done in",
+        "07_localize done in",
         "AUROC",
         "Complete in",
         "Random weights",
@@ -272,7 +275,7 @@ def test_raw_papermill_gives_the_same(study, home, secret_csv, small, tmp_path):
         json.dumps(small | {"name": "raw", "data": str(secret_csv), "models": ["MobileNetV2"]})
     )
     of_models = ("02_train_model", "03_evaluate_model", "03a_where_it_looked")
-    for notebook in ("01_data_exploration", *of_models, "04_compare_models"):
+    for notebook in ("01_data_exploration", *of_models, "04_compare_models", "07_localize"):
         command = [
             sys.executable,
             "-m",

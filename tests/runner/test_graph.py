@@ -33,6 +33,7 @@ def test_the_series_is_built_from_its_notebooks():
         "B/03_evaluate_model",
         "B/03a_where_it_looked",
         "04_compare_models",
+        "07_localize",
     ]
     assert steps["B/02_train_model"].needs[1:] == tuple(list(steps)[4:6])
     assert steps["B/02a_extract_features_2_of_2"].parameters == {"model": "B", "shard": 1, "shards": 2}

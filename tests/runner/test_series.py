@@ -95,6 +95,7 @@ def test_steps_are_explore_then_train_and_judge_each_then_compare():
         "ResNet50/03_evaluate_model",
         "ResNet50/03a_where_it_looked",
         "04_compare_models",
+        "07_localize",
     ]
     for step in steps:
         assert all(names.index(need) < names.index(step.name) for need in step.needs)
@@ -185,7 +186,7 @@ def test_what_a_failed_step_holds_up(study, broken):
 
 def test_what_is_done_is_kept_until_something_changes(study):
     assert set(study.run().values()) == {"done"}
-    assert len(study.ran) == 8
+    assert len(study.ran) == 9
     study.run()
     assert study.ran == []
     (study.folder / "VGG16" / "model.keras").write_text("another")
@@ -214,7 +215,7 @@ def test_a_record_names_changed_notebooks_sources_and_data(study, monkeypatch, t
     open_study(own.model_copy(update={"name": "s"}))
     study.run(settings=own)
     steps = build_steps(MODELS)
-    assert [why_rerun(step, steps, own, study.folder) for step in steps] == [""] * 8
+    assert [why_rerun(step, steps, own, study.folder) for step in steps] == [""] * 9
     make_images(tmp_path / "set-v1.1" / "Fractured", 1, seed=9)
     assert why_rerun(steps[0], steps, own, study.folder) == "data changed"
     (tmp_path / "data").mkdir()
@@ -318,13 +319,13 @@ def test_results_are_stale_after_a_notebook_was_run_by_hand(study):
     (study.folder / "manifest.csv").write_text(MANIFEST)  # the same again
     assert "it is complete" in describe_status(study.folder)[-1]
     (study.folder / "manifest.csv").write_text(MANIFEST.replace("train", "test"))  # corrections
-    assert "7 of 8 steps are stale" in refresh_index(study.folder)
+    assert "8 of 9 steps are stale" in refresh_index(study.folder)
     lines = describe_status(study.folder)
     assert "it is stale" in lines[-1]
-    assert sum("stale" in line.split() for line in lines[:-1]) == 7
+    assert sum("stale" in line.split() for line in lines[:-1]) == 8
     assert "manifest.csv was changed since" in lines[1]
     page = (study.folder / "index.html").read_text()
-    assert "7 of 8 steps are stale" in page
+    assert "8 of 9 steps are stale" in page
     assert "No model has been compared yet." in page
     study.run()  # the series does all again
     assert not any("stale" in line.split() for line in describe_status(study.folder))

@@ -13,6 +13,7 @@ from xray_helpers.data.classes import MIN_PER_CLASS, question_of
 from xray_helpers.data.exams import check_exams
 from xray_helpers.data.listing import check_classes, list_data
 from xray_helpers.data.tables import Listing, locate_files
+from xray_helpers.images.annotations import annotate
 from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_picture, image_folder
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings, current_classes
@@ -46,6 +47,7 @@ def build_manifest(settings: Settings) -> tuple[pd.DataFrame, list[str]]:
     listing = list_data(place, settings.patient_pattern, settings.exam_pattern, question=asked)
     write_classes(folder, listing.classes)
     manifest = inspect_files(listing, reading_of(settings.model_dump()))
+    manifest = annotate(manifest, None if listing.places else listing.folder, listing.notes)
     unlabelled = manifest["label"].isna() & (manifest["status"] == "readable")
     manifest.loc[unlabelled, ["status", "reason"]] = ["excluded", "no class in its path or its CSV row"]
     labels = manifest.loc[manifest["status"] == "readable", "label"]

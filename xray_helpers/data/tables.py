@@ -12,7 +12,7 @@ import pandas as pd
 from xray_helpers.data.classes import USUAL, Question, ask, choose_reader
 from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells, read_label
 from xray_helpers.data.user_tables import UserTable, read_user_table
-from xray_helpers.images.annotations import check_boxes, read_coco
+from xray_helpers.images.annotations import check_boxes, find_masks
 from xray_helpers.images.patient_names import is_placeholder, word_key
 from xray_helpers.settings import CLASS_NAMES, Classes, InputError
 from xray_helpers.study.tables import MANIFEST, PREDICTIONS
@@ -265,7 +265,9 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str], question: Quest
     if key is None:
         notes.append(f"{csv.name} is left aside: it has no column image_id to join it by.")
         return table
-    extra["joined"] = _match_files(extra[key], table["path"].tolist(), csv.name, key)
+    masks = find_masks(table["path"])  # which have the names of their pictures
+    named = [path for path in table["path"] if path not in masks]
+    extra["joined"] = _match_files(extra[key], named, csv.name, key)
     _read_split(extra, csv.name)
     lost = int(extra["joined"].isna().sum())
     if lost:
@@ -284,10 +286,6 @@ def join_table(table: pd.DataFrame, csv: Path, notes: list[str], question: Quest
         notes.append(f"Columns of {csv.name} joined by {by}: {', '.join(shown)}.")
     table = table.merge(rows[added], left_on="path", right_on="joined", how="left")
     _compare_labels(table, csv.name, notes)
-    boxes = read_coco(csv.parent, notes)
-    if boxes and "boxes" not in table.columns:
-        names = table["path"].str.split("/").str[-1]
-        table["boxes"] = names.map(boxes).mask(names.duplicated(keep=False))
     check_boxes(table, csv.name)
     return table.drop(columns=technical, errors="ignore")
 

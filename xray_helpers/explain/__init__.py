@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "case_mix": ["measure_case_mix"],
         "images": ["choose_images", "explain_images"],
         "localization": ["evaluate_maps"],
+        "localizers": ["evaluate_located"],
         "saliency_verdicts": ["assess_saliency", "describe_maps", "places_table", "sanity_table"],
         "shortcut_verdicts": [
             "assess_shortcuts",

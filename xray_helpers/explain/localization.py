@@ -13,12 +13,11 @@ import pandas as pd
 
 from xray_helpers.evaluation.intervals import grouped_mean, grouped_proportion
 from xray_helpers.explain.maps import input_size, is_flat, rank_agreement, read_maps, scale_map
-from xray_helpers.images.annotations import read_boxes
+from xray_helpers.images.annotations import list_boxes
 
 NO_MAP = "no map with anything in it"
 _LONGER_SIDE = 224  # pixels at which maps and boxes are laid over each other; maps are much coarser
 _BLOB = 0.2  # standard deviation of the centred blob, as a share of the side
-_PHANTOM_BOX = ["box_left", "box_top", "box_right", "box_bottom"]
 _PLACES = [
     "map",
     *("hit", "hit_low", "hit_high"),
@@ -85,12 +84,8 @@ def find_boxes(part: pd.DataFrame, size: tuple[int, int], resize: str = "stretch
     list of ndarray of float, shape (k, 4)
         left, top, right, bottom in pixels at `size`; k = 0 where none is known.
     """
-    singles = part.reindex(columns=_PHANTOM_BOX).apply(pd.to_numeric, errors="coerce").to_numpy(float)
     found = []
-    for row, single in zip(part.to_dict("records"), singles, strict=True):
-        boxes = read_boxes(row.get("boxes"))
-        if not len(boxes) and np.isfinite(single).all():
-            boxes = single[None]
+    for row, boxes in zip(part.to_dict("records"), list_boxes(part), strict=True):
         scale = np.array([size[1] / row["width"], size[0] / row["height"]])
         shift = np.zeros(2)
         if resize == "pad":

@@ -150,18 +150,22 @@ def augment(pixels: np.ndarray, contents: Sequence[str], view: int) -> np.ndarra
     """
     views = np.empty_like(pixels)
     height, width = pixels.shape[1:]
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
     for index, (picture, content) in enumerate(zip(pixels, contents, strict=True)):
-        rng = np.random.default_rng([view, int(hash_of(content), 16)])
-        turn, shear = np.radians(rng.uniform(-ROTATION, ROTATION)), rng.uniform(-SHEAR, SHEAR)
-        zoom, flip = rng.uniform(1 - ZOOM, 1 + ZOOM, 2), rng.choice([-1.0, 1.0])
-        shift = rng.uniform(-SHIFT, SHIFT, 2) * (width, height)
-        cos, sin = np.cos(turn), np.sin(turn)
-        matrix = (
-            np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]]) @ np.diag(zoom * (flip, 1))
-        )
-        affine = np.column_stack([matrix, centre + shift - matrix @ centre])
+        affine = find_view(content, view, (height, width))
         views[index] = cv2.warpAffine(
             picture, affine, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
     return views
+
+
+def find_view(content: str, view: int, size: tuple[int, int]) -> np.ndarray:
+    """Return the matrix, shape (2, 3), that takes centres of pixels of a picture to those of a view of it."""
+    height, width = size
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    rng = np.random.default_rng([view, int(hash_of(content), 16)])
+    turn, shear = np.radians(rng.uniform(-ROTATION, ROTATION)), rng.uniform(-SHEAR, SHEAR)
+    zoom, flip = rng.uniform(1 - ZOOM, 1 + ZOOM, 2), rng.choice([-1.0, 1.0])
+    shift = rng.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    cos, sin = np.cos(turn), np.sin(turn)
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]]) @ np.diag(zoom * (flip, 1))
+    return np.column_stack([matrix, centre + shift - matrix @ centre])

@@ -18,6 +18,9 @@ from xray_helpers.study.files import read_json
 SIDE, SMALL = 420, 170  # pixels of the longer side of a radiograph, and of a thumbnail
 FLOW = {"flex_flow": "row wrap", "grid_gap": "6px 12px"}  # what does not fit goes to the next line
 _LONG = 28  # characters from which a table cell is wrapped
+_FRAMES = {"known": (255, 209, 90), "found": (46, 157, 255)}  # blue, green, red
+Frames = Sequence[tuple[np.ndarray, str]]
+Shown = tuple[np.ndarray, np.ndarray | None] | tuple[np.ndarray, np.ndarray | None, Frames]
 _BLUE, _RED = "#3d6f9e", "#b2432f"
 
 
@@ -103,6 +106,15 @@ def describe_map(grid: np.ndarray | None) -> str:
     return "bright: what speaks for a fracture, in proportion to this map's own largest value"
 
 
+def describe_frames(frames: Frames) -> str:
+    """Return what the frames over a picture mean; an empty string where there are none."""
+    kinds = {kind for _, kind in frames}
+    scores = [f"{box[4]:.2f}" for box, kind in frames if kind == "found" and len(box) > 4]
+    words = ["blue: a known fracture"] if "known" in kinds else []
+    words += [f"orange: found by the localizer (score {', '.join(scores)})"] if scores else []
+    return "; ".join(words)
+
+
 def write_caption(*lines: str) -> str:
     """Return a caption no wider than its picture; `lines` are HTML, and empty ones are left out."""
     first, *others = filter(None, lines)
@@ -120,6 +132,7 @@ def draw_radiograph(
     centre: tuple[float, float] = (0.5, 0.5),
     opacity: float = 0.0,
     side: int = SIDE,
+    frames: Frames = (),
 ) -> bytes:
     """Return a radiograph as a PNG file.
 
@@ -138,6 +151,8 @@ def draw_radiograph(
         Of the map where it is highest, 0-1.
     side : int
         Longer side of the PNG in pixels.
+    frames : sequence of (box, kind)
+        left, top, right and bottom in pixels of the picture, and ``known`` (blue) or ``found`` (orange).
     """
     lengths = [min(length, max(8, round(length / zoom))) for length in pixels.shape]
     starts = [
@@ -156,7 +171,11 @@ def draw_radiograph(
         tint = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO).astype(np.float32)
         share = (heat * opacity)[..., None]
         colour = colour * (1 - share) + tint * share
-    return cv2.imencode(".png", colour.astype(np.uint8))[1].tobytes()
+    for box, kind in frames:
+        corners = (np.reshape(box[:4], (2, 2)) - (starts[1], starts[0])) * (size[1] / lengths[1])
+        (left, top), (right, bottom) = corners.round().astype(int).tolist()
+        cv2.rectangle(colour, (left, top), (right, bottom), _FRAMES[kind], 2, cv2.LINE_AA)
+    return cv2.imencode(".png", colour.clip(0, 255).astype(np.uint8))[1].tobytes()
 
 
 class RadiographView:
@@ -164,7 +183,7 @@ class RadiographView:
 
     def __init__(self, count: int = 1, side: int = SIDE) -> None:
         self._side = side
-        self._shown: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self._shown: list[Shown] = []
         whole = w.Layout(max_width="100%", object_fit="contain")
         self.images = [w.Image(format="png", layout=whole) for _ in range(count)]
         self.captions = [w.HTML() for _ in range(count)]
@@ -188,7 +207,7 @@ class RadiographView:
         controls = w.VBox([*sliders, self.whole, self.opacity])
         self.box = w.HBox([*pictures, controls], layout=w.Layout(**FLOW))
 
-    def _show_whole(self, shown: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> None:
+    def _show_whole(self, shown: Sequence[Shown]) -> None:
         """Show whole pictures in all their greys; the opacity of the map stays."""
         self._shown = []  # so that the sliders draw nothing
         for slider, value in self._defaults.items():
@@ -196,8 +215,8 @@ class RadiographView:
         self._shown = list(shown)
         self._draw()
 
-    def show(self, shown: Sequence[tuple[np.ndarray, np.ndarray | None]], captions: Sequence[str]) -> None:
-        """Show pictures with their maps (or None), whole and in all their greys; captions are HTML."""
+    def show(self, shown: Sequence[Shown], captions: Sequence[str]) -> None:
+        """Show pictures with their maps (or None) and frames, whole and in all greys; captions are HTML."""
         for image in self.images:
             image.layout.display = None
         for widget, caption in zip(self.captions, captions, strict=True):
@@ -214,8 +233,8 @@ class RadiographView:
     def _draw(self, _: Any = None) -> None:
         look = {name: getattr(self, name).value for name in ("window", "level", "zoom", "opacity")}
         look |= {"centre": (self.down.value, self.across.value), "side": self._side}
-        for image, (pixels, grid) in zip(self.images, self._shown, strict=False):
-            image.value = draw_radiograph(pixels, grid, **look)
+        for image, (pixels, grid, *frames) in zip(self.images, self._shown, strict=False):
+            image.value = draw_radiograph(pixels, grid, frames=frames[0] if frames else (), **look)
 
 
 class Pager:

@@ -11,7 +11,9 @@ from IPython.display import Image
 from xray_helpers.data.manifest import data_folder
 from xray_helpers.data.parts import used_part
 from xray_helpers.evaluation.failures import measure_certainty
+from xray_helpers.evaluation.localizers import marks_of
 from xray_helpers.explain.maps import fit_map, input_size, read_maps
+from xray_helpers.images.annotations import list_boxes
 from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import UnreadableError
 from xray_helpers.interactive.components import (
@@ -19,6 +21,7 @@ from xray_helpers.interactive.components import (
     SMALL,
     Pager,
     RadiographView,
+    describe_frames,
     describe_map,
     draw_radiograph,
     escape,
@@ -142,6 +145,7 @@ class _ErrorBrowser(_ImageBrowser):
     def __init__(self, study: Path, model: str, test: pd.DataFrame, threshold: float) -> None:
         super().__init__(study, RadiographView(), "make its map")
         self.maps, self.neighbours = Maps(study, model), _Neighbours(study, model)
+        self.frames = _Frames(study, model)
         test = test.assign(certainty=measure_certainty(test["y_prob"], threshold))
         test = test.sort_values(["certainty", "path"], ascending=[False, True])
         self.rows = {
@@ -178,7 +182,9 @@ class _ErrorBrowser(_ImageBrowser):
     def _lay_out(self, row: Any) -> tuple[list[tuple[np.ndarray, np.ndarray | None]], list[str]]:
         pixels = self.folder.read(row.path).pixels
         grid = self.maps.fitted(row.path, pixels.shape)
-        return [(pixels, grid)], [write_caption(self._describe(row), describe_map(grid), self.verdict)]
+        frames = self.frames.find(row.path)
+        lines = (self._describe(row), describe_frames(frames), describe_map(grid), self.verdict)
+        return [(pixels, grid, frames)], [write_caption(*lines)]
 
     def _open(self, row: Any) -> None:
         super()._open(row)
@@ -204,6 +210,27 @@ class _ErrorBrowser(_ImageBrowser):
         except UnreadableError as error:
             caption += f"<br>no picture: {_explain(error)}"
         return w.VBox([*pictures, w.HTML(write_caption(f"<small>{caption}</small>"), layout=layout)])
+
+
+class _Frames:
+    """The boxes of fractures in test images: those known, and those that 07 found, from its threshold on."""
+
+    def __init__(self, study: Path, model: str) -> None:
+        part = used_part(read_csv(study / "manifest.csv"), "test")
+        self._known = dict(zip(part["path"], list_boxes(part), strict=True))
+        file, record = (
+            study / model / "boxes_test.csv",
+            read_json(study / model / "localizer.json", default={}),
+        )
+        self._found = read_csv(file) if file.exists() else None
+        self._threshold = record.get("threshold", 1.0)
+
+    def find(self, path: str) -> list[tuple[np.ndarray, str]]:
+        """Return the frames of one image, as for `components.draw_radiograph`."""
+        frames = [(box, "known") for box in self._known.get(path, ())]
+        if self._found is not None:
+            frames += [(box, "found") for box in marks_of(self._found, path, self._threshold)]
+        return frames
 
 
 class _Neighbours:

@@ -28,6 +28,7 @@ from xray_helpers.interactive.components import (
     FLOW,
     Pager,
     RadiographView,
+    describe_frames,
     describe_map,
     is_page,
     read_verdict,
@@ -158,7 +159,7 @@ def evaluate_files(
     Returns
     -------
     list of dict
-        `COLUMNS`, and pixels and map where there is a picture. answer is Fractured, Non-Fractured,
+        `COLUMNS`, and pixels, map and frames where there is a picture. answer is Fractured, Non-Fractured,
         ``abstains``, or ``no picture`` with a reason; decision is empty in the last two.
     """
     folder, answers = ImageFolder(Path(), **reading_of(reader.settings)), []
@@ -181,7 +182,10 @@ def evaluate_files(
         row |= {key: value for key, value in found.items() if key != "uncertain"}
         row["warning"] = join_warnings(reader.recognise(picture), found["warning"])
         row |= {"answer": "abstains" if found["uncertain"] else found["decision"]}
-        row |= {"pixels": picture.pixels, "map": None}
+        row |= {"pixels": picture.pixels, "map": None, "frames": []}
+        if reader.localizer is not None:
+            marks = reader.localizer.find(reader.resize(picture.pixels)[None], [picture.pixels.shape])[0]
+            row["frames"] = [(mark, "found") for mark in marks]
         if cam is not None:
             grid = cam(reader.resize(picture.pixels)[None])[0]
             row["map"] = fit_map(grid, picture.pixels.shape, cam.size, folder.resize)
@@ -283,8 +287,9 @@ class ReadingRoom:
         self.view.box.layout.display = None if has_picture else "none"
         self.answer.value = "" if row is None else _describe_answer(row)
         if has_picture:
-            caption = write_caption(escape(row["file"]), describe_map(row["map"]), self.verdict)
-            self.view.show([(row["pixels"], row["map"])], [caption])
+            said = (describe_frames(row["frames"]), describe_map(row["map"]), self.verdict)
+            shown = [(row["pixels"], row["map"], row["frames"])]
+            self.view.show(shown, [write_caption(escape(row["file"]), *said)])
         else:
             self.view.clear()
 

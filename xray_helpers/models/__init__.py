@@ -32,6 +32,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "prepare_tensorflow",
         ],
         "inference": ["ForwardPass", "agreement", "study_backend"],
+        "localizer_study": [
+            "box_shares",
+            "find_annotated",
+            "localize_models",
+            "localizers_record",
+            "remove_localizers",
+        ],
         "out_of_distribution": ["build_feature_model", "fit_ood_detector"],
         "saved": ["check_saved", "load_model", "save_model"],
         "resampling": [

@@ -82,7 +82,15 @@ def open_extractor(
 
 
 def extract_features(
-    part: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, views: int = 0, *, shard: bool = False
+    part: pd.DataFrame,
+    folder: Path,
+    forward: ForwardPass,
+    key: str,
+    views: int = 0,
+    *,
+    shard: bool = False,
+    kind: str = "features",
+    dtype: type = np.float32,
 ) -> list[RowView]:
     """Run the frozen backbone once for each picture, and once for each augmented view of it.
 
@@ -103,28 +111,37 @@ def extract_features(
     shard : bool
         Whether other processes compute other pictures with this key at the same time; otherwise they are
         waited for, and their results are used.
+    kind : str
+        How the cache calls them.
+    dtype : type
+        In which they are kept.
 
     Returns
     -------
-    list of RowView of float32, shape (n, d)
+    list of RowView of `dtype`, shape (n, d)
         Memory-mapped: the pictures as they are, then each view of them.
     """
-    kinds = {_cache_kind(key, view): view for view in (None, *range(views))}
-    with compute_lock(f"features-{hash_of(key, sorted(part['sha256']) if shard else '')}"):
+    kinds = {_cache_kind(key, view, kind): view for view in (None, *range(views))}
+    with compute_lock(f"{kind}-{hash_of(key, sorted(part['sha256']) if shard else '')}"):
         while None in (found := {kind: read_rows(kind, part["sha256"]) for kind in kinds}).values():
             missing = {kind: view for kind, view in kinds.items() if found[kind] is None}
-            _compute(unique_contents(part), folder, forward, key, missing)
+            _compute(unique_contents(part), folder, forward, key, missing, dtype)
     return list(found.values())
 
 
 def _compute(
-    contents: pd.DataFrame, folder: Path, forward: ForwardPass, key: str, kinds: dict[str, int | None]
+    contents: pd.DataFrame,
+    folder: Path,
+    forward: ForwardPass,
+    key: str,
+    kinds: dict[str, int | None],
+    dtype: type = np.float32,
 ) -> None:
     """Fill the arrays of several views in one pass over the pictures that any of them lacks."""
     hashes = contents["sha256"].to_numpy()
     shape = (forward.features,)
     with ExitStack() as stack:
-        arrays = [stack.enter_context(new_rows(kind, hashes, shape, np.float32)) for kind in kinds]
+        arrays = [stack.enter_context(new_rows(kind, hashes, shape, dtype)) for kind in kinds]
         lacking = [np.isin(np.arange(len(hashes)), missing) for _, missing in arrays]
         rows = np.flatnonzero(np.any(lacking, axis=0))
         total = int(np.sum(lacking))
@@ -223,5 +240,5 @@ def build_embedder(
     return embed, extractor_key(get_backbone("MobileNetV2"), (0, 0), weights, "imagenet", backend)
 
 
-def _cache_kind(key: str, view: int | None) -> str:
-    return f"features-{hash_of(key, view)}"
+def _cache_kind(key: str, view: int | None, kind: str = "features") -> str:
+    return f"{kind}-{hash_of(key, view)}"

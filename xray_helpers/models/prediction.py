@@ -1,5 +1,6 @@
 """A trained model on new files: probability, decision, and a warning for images unlike those of training."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ import pandas as pd
 
 from xray_helpers.data.manifest import reading_of
 from xray_helpers.evaluation.class_predictions import positive_probability
+from xray_helpers.images.annotation_writers import write_coco
 from xray_helpers.images.pixels import resize
 from xray_helpers.images.radiographs import ImageFolder, Radiograph, UnreadableError, check_picture
+from xray_helpers.models.detector import DetectorLocalizer
 from xray_helpers.models.head import as_probabilities, quiet_stderr
 from xray_helpers.models.labelled import list_given, score_labelled
+from xray_helpers.models.localizer import Localizer, open_localizer
 from xray_helpers.models.out_of_distribution import OODDetector, build_feature_model, feature_distance
 from xray_helpers.models.saved import load_model
 from xray_helpers.same_source.known import KnownImages
@@ -29,7 +33,9 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
     return predict_and_score(study, model, files)[0]
 
 
-def predict_and_score(study: Path, model: str, files: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def predict_and_score(
+    study: Path, model: str, files: Sequence[str], boxes: Path | None = None
+) -> tuple[pd.DataFrame, str]:
     """Predict files by a model of a study, at the threshold that the study chose.
 
     Parameters
@@ -38,6 +44,8 @@ def predict_and_score(study: Path, model: str, files: Sequence[str]) -> tuple[pd
     model : str
     files : sequence of str
         Files, folders whose files are all listed, or tables with the column path.
+    boxes : Path, optional
+        Where the boxes that the model's localizer finds are written, in COCO's form.
 
     Returns
     -------
@@ -51,17 +59,27 @@ def predict_and_score(study: Path, model: str, files: Sequence[str]) -> tuple[pd
     Raises
     ------
     InputError
-        If the model does not exist or is refused, or a file does not exist.
+        If the model does not exist or is refused, a file does not exist, or boxes are asked for and there is
+        no localizer.
     """
     if not all(files):
         raise InputError("A name of a file is empty: name files or folders.")
     reader = Reader(study, model)
+    if boxes is not None and reader.localizer is None:
+        raise InputError(
+            f"{model} of {study.name} has no localizer: give the study boxes of fractures (see the README) "
+            "and run it again, or run 07 again if the model was trained since."
+        )
     rows = []
     for given in files:
         rows += list_given(given)
     for batch, pictures in _read_batches(rows, reader):
         for row, answer in zip(batch, reader.predict(pictures), strict=True):
             row |= answer | {"warning": join_warnings(row["seen"], answer["warning"])}
+        if boxes is not None:
+            _locate(batch, pictures, reader)
+    if boxes is not None:
+        _write_boxes(rows, boxes)
     columns = ["file", "probability", "decision", "threshold", "warning", "reason"]
     classes = reader.classes.names
     columns += ["most_probable", *(f"{CLASS_PREFIX}{name}" for name in classes)] if classes else []
@@ -76,6 +94,22 @@ def join_warnings(seen: str, warning: str) -> str:
         return warning
     rest = warning.removeprefix("WARNING: ")
     return f"WARNING: {seen}; {rest}" if rest else f"WARNING: {seen}"
+
+
+def _locate(batch: list[dict[str, Any]], pictures: list[Radiograph], reader: "Reader") -> None:
+    pixels = np.stack([picture.pixels for picture in pictures])
+    found = reader.localizer.find(pixels, [row["shape"] for row in batch])
+    for row, marks in zip(batch, found, strict=True):
+        row["marks"] = marks
+
+
+def _write_boxes(rows: list[dict[str, Any]], place: Path) -> None:
+    read = [row for row in rows if "marks" in row]
+    sizes = [(row["file"], *row["shape"]) for row in read]
+    marks = [(row["file"], *mark) for row in read for mark in row["marks"]]
+    pictures = pd.DataFrame(sizes, columns=["path", "height", "width"])
+    columns = ["path", "left", "top", "right", "bottom", "score"]
+    write_coco(place, pictures, pd.DataFrame(marks, columns=columns))
 
 
 def guard_formulas(texts: Iterable[str]) -> list[str]:
@@ -120,6 +154,13 @@ class Reader:
         self.model = load_model(place / "model.keras")
         outputs = [self.model.output, build_feature_model(self.model).output]
         self._run = keras.Model(self.model.input, outputs)
+        self._place = place
+
+    @functools.cached_property
+    def localizer(self) -> Localizer | DetectorLocalizer | None:
+        """What finds boxes; None where the study has trained nothing for this model."""
+        way, flips = reading_of(self.settings).get("resize", "stretch"), self.settings.get("flips", False)
+        return open_localizer(self._place, self.model, flips=flips, way=way)
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """Return a picture at the size of the model's input."""
@@ -182,6 +223,7 @@ def _read_batches(
             try:
                 picture = check_picture(ImageFolder(folder, **reading_of(reader.settings)).read(name))
                 row |= {"sha256": picture.sha256, "seen": reader.recognise(picture)}
+                row["shape"] = picture.pixels.shape
                 row["patient"] = row["patient"] if pd.notna(row["patient"]) else picture.patient or pd.NA
                 # small ones, because a batch at full size would take much memory
                 pictures.append(picture._replace(pixels=reader.resize(picture.pixels)))

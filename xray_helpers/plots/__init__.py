@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "curves": ["plot_history", "plot_operating_points", "plot_roc_models", "plot_roc_parts"],
         "external": ["plot_external_scores", "plot_gain", "plot_local_curve", "plot_probabilities"],
         "data": ["plot_class_balance", "plot_intensities", "plot_sizes"],
+        "detection": ["plot_froc", "plot_marks"],
         "images": ["plot_groups", "plot_radiographs", "plot_sample_predictions"],
         "intervals": ["plot_forest", "plot_ranking", "plot_spread"],
         "scores": [

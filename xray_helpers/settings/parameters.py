@@ -164,6 +164,11 @@ class Settings(BaseModel):
     maps: int = Field(
         200, ge=0, le=100_000, description="maximum number of test images with saliency maps; 0: none"
     )
+    localizer: str = Field(
+        "head",
+        pattern=r"^(head|off|hub:.+|local)$",
+        description="what learns where fractures are: 'head', a detector 'hub:PRESET', or 'off'",
+    )
     depth: Literal["percentiles", "range"] = Field(
         "percentiles",
         description="black and white above 8 bits without a window: 0.5 and 99.5 'percentiles', or 'range'",

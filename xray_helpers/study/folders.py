@@ -79,6 +79,8 @@ def open_study(settings: Settings) -> Path:
         value = getattr(settings, key)
         if value != LOCAL and key in settings.model_fields_set:
             local[key] = resolve_path(key, value)
+    if "localizer" in settings.model_fields_set and is_private_source(settings.localizer):
+        local["localizer"] = settings.localizer
     private = {name: place for name, place in settings.sources.items() if is_private_source(place)}
     if private:
         local["sources"] = local.get("sources", {}) | private
@@ -132,6 +134,8 @@ def shareable(settings: Settings) -> dict[str, Any]:
     for key in ("data", "weights"):
         if is_private(key, values[key]):
             values[key] = LOCAL
+    if is_private_source(settings.localizer):
+        values["localizer"] = LOCAL
     values["sources"] = {
         name: LOCAL if is_private_source(place) else place for name, place in settings.sources.items()
     }
@@ -207,7 +211,8 @@ def redact(text: str, study: Path | None = None) -> str:
         f"source of {name}": resolve_source(place)[0] for name, place in local.get("sources", {}).items()
     }
     elsewhere = {f"external {name}": place for name, place in local.get(EXTERNAL, {}).items()}
-    places = {key: path for key, path in local.items() if isinstance(path, str)} | sources | elsewhere
+    texts = {key: path for key, path in local.items() if isinstance(path, str)}
+    places = {key: path.removeprefix("hub:") for key, path in texts.items()} | sources | elsewhere
     names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}
     names |= {
         str(root()): "[project]",

@@ -29,6 +29,7 @@ USER_COLUMNS = {  # of a manifest, when the data has them
     "class_name": "string",
     "folder_split": "string",
     "boxes": "string",
+    "fracture_mask": "string",
 }
 LINKS = {
     "path_a": "string",
