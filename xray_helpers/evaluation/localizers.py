@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers.data.manifest import MOST_VALUES
 from xray_helpers.evaluation.detection import (
     CENTRE,
     RATES,
@@ -31,9 +30,9 @@ from xray_helpers.evaluation.intervals import (
 from xray_helpers.evaluation.log_odds import log_odds
 from xray_helpers.evaluation.marks import overlap
 from xray_helpers.evaluation.paired import MARGIN, compare_pairs
+from xray_helpers.evaluation.subgroups import subgroup_columns
 from xray_helpers.evaluation.thresholds import choose_threshold
 from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound
-from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 
 HEAD = "dense head"
 _NO_MASK = {name: {"value": None, "ci_low": None, "ci_high": None} for name in ("dice", "iou")}
@@ -197,10 +196,9 @@ def evaluate_kinds(
 
 
 def _kind_columns(rows: pd.DataFrame) -> list[str]:
-    """Return the user's own columns of 2 to 12 values, with three fractures each on average."""
-    own = rows.columns.difference([*MANIFEST, *USER_COLUMNS, "y_true"], sort=False)
-    counts = {name: rows[name].dropna().astype(str).nunique() for name in own}
-    return [name for name, count in counts.items() if 2 <= count <= min(MOST_VALUES, len(rows) / 3)]
+    """Return the class, where there are several, and the columns that make subgroups of fractures."""
+    several = [name for name in ("class_name",) if name in rows]
+    return [*several, *(name for name in subgroup_columns(rows) if name != "mode")]
 
 
 def _count(found: np.ndarray, group: np.ndarray) -> dict[str, Any]:
