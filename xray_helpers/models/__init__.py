@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "build_output",
             "build_predictions",
             "callbacks",
+            "choose_loss",
             "join_model",
             "predict_head",
             "prepare_tensorflow",

@@ -49,31 +49,33 @@ def build_head(features: int, settings: Settings) -> "keras.Model":
     import keras
 
     keras.utils.set_random_seed(settings.seed)
-    last, loss = build_output()
     head = keras.Sequential(
         [
             keras.Input((features,)),
             keras.layers.Dropout(settings.dropout_rate, name="dropout_1"),
             keras.layers.Dense(128, activation="relu", name="dense"),
             keras.layers.Dropout(0.6 * settings.dropout_rate, name="dropout_2"),
-            last,
+            build_output(),
         ]
     )
     adam = keras.optimizers.Adam(settings.learning_rate)
     # several steps per execution: the same numbers in half the time
-    head.compile(adam, loss=loss, metrics=["accuracy"], steps_per_execution=8)
+    head.compile(adam, loss=choose_loss(), metrics=["accuracy"], steps_per_execution=8)
     return head
 
 
-def build_output() -> tuple["keras.layers.Layer", str]:
-    """Return the last layer of the head and its loss: of P(Fractured), or of the probabilities of classes."""
+def build_output() -> "keras.layers.Layer":
+    """Return the last layer of the head: P(Fractured), or the probability of each of several classes."""
     import keras
 
-    classes = len(current_classes().names)
-    if classes:
-        layer = keras.layers.Dense(classes, activation="softmax", name="p_classes")
-        return layer, "sparse_categorical_crossentropy"
-    return keras.layers.Dense(1, activation="sigmoid", name="p_fractured"), "binary_crossentropy"
+    if current_classes().names:
+        return keras.layers.Dense(len(current_classes().names), activation="softmax", name="p_classes")
+    return keras.layers.Dense(1, activation="sigmoid", name="p_fractured")
+
+
+def choose_loss() -> str:
+    """Return the name of the loss that belongs to `build_output`."""
+    return "sparse_categorical_crossentropy" if current_classes().names else "binary_crossentropy"
 
 
 @contextmanager
