@@ -184,7 +184,7 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
     assert command.partials() == []
     state = json.loads((command.folder / "study.json").read_text())
     assert state["state"] == "interrupted"
-    assert [step["state"] for step in state["steps"]] == ["done", "interrupted", *["waiting"] * 3]
+    assert [step["state"] for step in state["steps"]] == ["done", "interrupted", *["waiting"] * 4]
     shown = subprocess.run(
         [sys.executable, "-m", "xray_helpers", "status", NAME],
         env=command.env,

@@ -399,7 +399,7 @@ def test_a_leaky_split_stops_the_study_unless_it_is_accepted(home, secret_csv, s
     settings = build_settings(**quick, name="leaky", data=str(leaky), models=["MobileNetV2"], split="folders")
     index = run_study(settings)
     record = read_json(index.parent / "study.json")
-    assert [step["state"] for step in record["steps"]] == ["failed", *["not run"] * 4]
+    assert [step["state"] for step in record["steps"]] == ["failed", *["not run"] * 5]
     assert re.search(r"The split leaks: \d+ of \d+ test images", record["steps"][0]["error"])
     assert "accept_leak=true" in record["steps"][0]["error"]
     index = run_study(settings.model_copy(update={"accept_leak": True}), overwrite=True)
