@@ -193,7 +193,7 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
         check=True,
     ).stdout
     assert "interrupted" in shown
-    assert "1 of 5 steps done" in shown
+    assert "1 of 6 steps done" in shown
 
 
 LOST = {  # a model, what its training meets, and what is said of it
