@@ -22,15 +22,23 @@ from xray_helpers.settings.names import MAX_CLASSES
 MIN_PER_CLASS = 10  # images; of a binary class, fewer cannot be split into three parts
 AUTO = ("auto",)
 _KNOWN = ("fractured", "fracture", "nonfractured", "notfractured", "nofracture", "normal")
+_ASIDE = {  # folders beside the classes that hold no radiographs of a class
+    *("mask", "masks", "segmentation", "segmentations", "annotation", "annotations", "labels", "overlays"),
+    *("heatmap", "heatmaps", "thumbnails", "previews"),
+}
 _OTHER = "positive=NAME asks another."
 
 
 class Question(NamedTuple):
-    """What is asked of the data: the parameters classes, positive and merge of `Settings`."""
+    """What is asked of the data: the parameters classes, positive and merge of `Settings`.
+
+    Where it is not `complete`, as for a set from elsewhere, some of the classes may be missing.
+    """
 
     classes: tuple[str, ...] = AUTO
     positive: str = POSITIVE
     merge: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
+    complete: bool = True
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -73,13 +81,31 @@ def label_folders(
         When a path names two classes, given names are not there, or the classes' level cannot be known.
     """
     if question.given:
-        return _label_by_given(paths, question, strict=strict)
+        labels = _label_by_given(paths, question, strict=strict)
+        left = sorted(
+            {
+                path.split("/")[-2]
+                for path, label in zip(paths, labels, strict=True)
+                if not label and "/" in path
+            }
+        )
+        if left and any(labels):
+            count = sum(label is None for label in labels)
+            listed = ", ".join(left[:8])
+            notes.append(f"{count} images do not count, in folders that are none of the classes: {listed}.")
+        return labels
     labels = label_paths(paths, strict=strict)
     inner = _inner_folders(paths)
     if any(labels):
         return _add_siblings(labels, inner, notes)
-    names = _find_level(inner, question, strict=strict)
-    return [None] * len(paths) if names is None else names
+    beside = [bool({word_key(name) for name in names} & _ASIDE) for names in inner]
+    names = _find_level(
+        [names for names, aside in zip(inner, beside, strict=True) if not aside], question, strict=strict
+    )
+    if names is None:
+        return [None] * len(paths)
+    found = iter(names)
+    return [None if aside else next(found) for aside in beside]
 
 
 def _label_by_given(paths: Sequence[str], question: Question, *, strict: bool) -> list[str | None]:
@@ -129,6 +155,8 @@ def _add_siblings(labels: list[str | None], inner: list[list[str]], notes: list[
 
 
 def _may_be_class(name: str, labels: Sequence[str | None]) -> bool:
+    if word_key(name) in _ASIDE:
+        return False
     if is_negative(name):  # the folder none is a class where no other folder is that of intact bones
         return NEGATIVE not in labels
     return not is_numeral(name) and not is_no_class(name)
@@ -147,7 +175,8 @@ def _find_level(inner: list[list[str]], question: Question, *, strict: bool) -> 
         elif (counts >= MIN_PER_CLASS).sum() >= 2:
             levels[level] = counts
     telling = [level for level, counts in levels.items() if any(is_negative(key) for key in counts.index)]
-    levels = {level: levels[level] for level in telling} or levels
+    # of images whose labels are not required, folders such as hand and foot are no classes
+    levels = {level: levels[level] for level in telling} or (levels if strict else {})
     if len(levels) > 1 and strict:
         one, other = (", ".join(sorted({names[level] for names in inner})[:4]) for level in list(levels)[:2])
         raise InputError(
@@ -192,6 +221,7 @@ def choose_reader(cells: pd.Series, question: Question) -> Callable[[object], st
     if question.given:
         return read_by_names(question.given)
     words = cells.dropna().astype(str).str.strip()
+    _check_grades(words)
     keys = words.map(word_key)
     known = {key: read_label(word) for key, word in zip(keys, words, strict=True)}
     negative = any(label == NEGATIVE for label in known.values())
@@ -209,6 +239,18 @@ def choose_reader(cells: pd.Series, question: Question) -> Callable[[object], st
         return read_label
     spelled = {key: word for key, word in zip(keys[::-1], words[::-1], strict=True) if key in new}
     return lambda word: read_label(word) or spelled.get(word_key(word))
+
+
+def _check_grades(words: pd.Series) -> None:
+    """Raise `InputError` for labels 0, 1, 2, ... that are grades or classes rather than yes and no."""
+    counts = pd.to_numeric(words, errors="coerce").value_counts()
+    grades = sorted(int(value) for value, count in counts.items() if count >= MIN_PER_CLASS and value >= 0)
+    if len(grades) > 2 and grades == list(range(grades[0], grades[0] + len(grades))):
+        named = ", ".join(map(str, grades))
+        raise InputError(
+            f"The labels are {named}: whether they are classes, and which mean a fracture, cannot be known; "
+            f"name those that count, as in classes=[{named}]."
+        )
 
 
 def ask(
@@ -239,7 +281,7 @@ def ask(
     """
     there = [str(name) for name in labels.dropna().unique()]
     for name in question.given:
-        if there and name not in there:
+        if there and name not in there and question.complete:
             raise InputError(
                 f"No image is of class {name!r}, which classes or merge name{nearest(name, there) or ';'} "
                 f"found: {', '.join(there)}."

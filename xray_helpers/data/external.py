@@ -1,7 +1,6 @@
 """A set from elsewhere, read through the same door as a study's own images; labels may be missing."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,17 @@ from xray_helpers.data.classes import MIN_PER_CLASS, USUAL, Question
 from xray_helpers.data.listing import list_data
 from xray_helpers.data.manifest import assign_groups, data_folder, inspect_files, open_images, reading_of
 from xray_helpers.data.parts import mark_counted, used_part
-from xray_helpers.data.tables import Listing
+from xray_helpers.data.tables import ABNORMAL, Listing
 from xray_helpers.images.radiographs import ImageFolder, find_file
-from xray_helpers.settings import NEGATIVE, POSITIVE, InputError, class_names, current_classes
+from xray_helpers.settings import (
+    CLASS_NAMES,
+    NEGATIVE,
+    POSITIVE,
+    Classes,
+    InputError,
+    class_names,
+    current_classes,
+)
 from xray_helpers.study.files import hash_of
 
 EXCLUDED_PARTS = ("train", "validation")  # of a study: a model has seen, or was chosen on, what is in them
@@ -72,7 +79,7 @@ def read_external(place: str, settings: dict[str, Any], patient_pattern: str = "
     InputError
         When there is no such place, or no image in it.
     """
-    listing = _list(place, patient_pattern, _ask(settings))
+    listing = list_as_study(place, settings, current_classes(), patient_pattern)
     table = inspect_files(listing, reading_of(settings))
     readable = table["status"] == "readable"
     labels = table.loc[readable, "label"]
@@ -89,21 +96,40 @@ def read_external(place: str, settings: dict[str, Any], patient_pattern: str = "
     return ExternalSet(table, open_images(place, settings), notes, refused)
 
 
-def _list(place: str, patient_pattern: str, question: Question) -> Listing:
-    """List a set by the study's question, or where it lacks some of the study's classes by the usual one."""
-    with suppress(InputError):
-        listing = list_data(place, patient_pattern, labelled=False, question=question)
-        if question == USUAL or listing.table["label"].notna().any():
-            return listing
-    return list_data(place, patient_pattern, labelled=False)
+def list_as_study(
+    place: str, settings: dict[str, Any], classes: Classes, patient_pattern: str = ""
+) -> Listing:
+    """List a set from elsewhere, with the labels that its classes have in a study.
 
+    Classes of the study may be missing there. Images whose class the study does not know have no label, and
+    of a study that asks for more than a fracture, those that are labelled as fractured or not have none
+    either.
 
-def _ask(settings: dict[str, Any]) -> Question:
-    """Return what the study asks: of several classes those that it found, else what its settings say."""
-    found = current_classes()
-    if found.names:
-        return Question(found.names, settings.get("positive", POSITIVE), settings.get("merge", {}))
-    return USUAL
+    Parameters
+    ----------
+    place : str
+        As for `read_external`.
+    settings : dict
+        Of the study: positive and merge.
+    classes : Classes
+        Of the study.
+    patient_pattern : str
+    """
+    positive, merge = settings.get("positive", POSITIVE), settings.get("merge") or {}
+    usual = classes[:2] in (CLASS_NAMES, ABNORMAL)
+    question = USUAL
+    if merge:
+        question = Question(positive=positive, merge=merge, complete=False)
+    elif classes.names or not usual:
+        question = Question(classes.names or tuple(classes[:2]), positive, complete=False)
+    listing = list_data(place, patient_pattern, labelled=False, question=question)
+    table = listing.table
+    if classes.names and "class_name" in table:
+        known = {name: POSITIVE if name in classes.positives else NEGATIVE for name in classes.names}
+        table["label"] = table["class_name"].map(known).astype("string")
+    if usual and question != USUAL and table["label"].isna().all():
+        return list_data(place, patient_pattern, labelled=False)
+    return listing
 
 
 def describe_refusal(labels: pd.Series) -> str:

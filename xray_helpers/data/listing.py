@@ -11,6 +11,7 @@ import pandas as pd
 from xray_helpers.data.classes import MIN_PER_CLASS, USUAL, Question, ask, label_folders
 from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, is_numeral, label_paths, read_label
 from xray_helpers.data.tables import ABNORMAL, Listing, join_table, list_csv
+from xray_helpers.data.user_tables import read_user_table
 from xray_helpers.images.patient_names import word_key
 from xray_helpers.images.radiographs import SUFFIXES, escape_name, looks_like_picture
 from xray_helpers.settings import CLASS_NAMES, InputError
@@ -142,7 +143,7 @@ def _list_folder(folder: Path, question: Question, *, labelled: bool) -> Listing
     table = pd.DataFrame({"path": paths}, dtype="string")
     names, mura = CLASS_NAMES, table["path"].str.extract(_MURA)
     is_mura = bool(mura["patient"].notna().any())
-    if is_mura:
+    if is_mura or (_names_labels(folder / "dataset.csv") and not question.given):
         labels = label_paths(paths, strict=labelled)
     else:
         labels = label_folders(paths, question, notes, strict=labelled)
@@ -171,6 +172,13 @@ def _list_folder(folder: Path, question: Question, *, labelled: bool) -> Listing
         table = table.assign(**answers)
     notes += [classes.assumed] if classes.assumed else []
     return Listing(folder, table, notes, others, classes=classes)
+
+
+def _names_labels(csv: Path) -> bool:
+    """Return whether a table beside folders has labels, so that folders of unknown names are no classes."""
+    if not csv.is_file():
+        return False
+    return bool({"label", "fractured"} & {name.strip().lower() for name in read_user_table(csv).columns})
 
 
 def _label_studies(table: pd.DataFrame, names: pd.Series, *, strict: bool) -> pd.Series:

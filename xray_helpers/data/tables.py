@@ -95,6 +95,8 @@ def list_csv(csv: Path, question: Question = USUAL, *, labelled: bool = True) ->
         )
     abnormal = calls_abnormal(word_key(word) for word in table["label"].dropna().unique())
     read_cell = choose_reader(table["label"], question)
+    if not question.complete:  # a set from elsewhere may have other classes as well
+        table["label"] = table["label"].where(table["label"].map(read_cell).notna())
     table["label"], label_notes = label_cells(table["label"], csv.name, read=read_cell)
     notes.extend(label_notes)
     _read_split(table, csv.name)

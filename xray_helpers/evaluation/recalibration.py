@@ -136,7 +136,9 @@ def draw_local_curve(predictions: pd.DataFrame, chosen: dict[str, Any], seed: in
 
     For each number of images, whole groups are drawn `DRAWS` times; what is fitted on them is judged on all
     others. An image's gain is its mean over the draws that judged it; the interval of the mean counts groups.
-    Draws with fewer than three images of a class fit nothing, and gain nothing.
+    Draws with fewer than three images of a class fit nothing, and gain nothing. Draws of more than twice the
+    number, or that leave fewer than three images of a class, are left out; so is a number with less than half
+    of its draws.
 
     Parameters
     ----------
@@ -161,6 +163,9 @@ def draw_local_curve(predictions: pd.DataFrame, chosen: dict[str, Any], seed: in
     for size in [size for size in SIZES if size <= MOST * len(y)]:
         rng = np.random.default_rng(derive_seed(seed, "local images", str(size)))
         drawn = [_draw_groups(codes, size, rng) for _ in range(DRAWS)]
+        drawn = [fit for fit in drawn if fit.sum() <= 2 * size and _can_judge(y[~fit])]
+        if len(drawn) < DRAWS / 2:  # with a few large groups there are no draws of this size
+            continue
         ways = [_curve_row(y, p, drawn, way, predictions) | {"images": size} for way in _CURVES]
         ways[0] |= _threshold_row(y, p, codes, drawn, chosen)
         rows += ways
@@ -178,6 +183,10 @@ def _draw_groups(codes: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     order = rng.permutation(codes.max() + 1)
     total = np.cumsum(np.bincount(codes)[order])
     return np.isin(codes, order[: int(np.searchsorted(total, size)) + 1])
+
+
+def _can_judge(y: np.ndarray) -> bool:
+    return min(np.bincount(y, minlength=2)) >= _FEWEST
 
 
 def _curve_row(

@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from pycocotools import mask as rle
 NEGATED = re.compile(r"(^|[^a-z])(no[nt]?|un|without)[^a-z]*fractur")  # such as "non_fractured"
 NO_LOCATION = "they have neither a box nor a polygon"
 OTHER_CATEGORY = "their categories name no fracture"
+NO_NAMES = "which of several classes are fractures is not said: name them in a data.yaml beside them"
 NO_PICTURE = "they name no picture here, or several"
 OTHER_SIZE = "they were made for a picture of another size"
 
@@ -160,18 +162,31 @@ def voc_names(files: Iterable[Path]) -> set[str]:
     return found
 
 
-def read_yolo(file: Path, pictures: Pictures, names: Mapping[int, str], skipped: Counter) -> Found:
+def yolo_numbers(files: Iterable[Path]) -> set[int]:
+    """Return the numbers of the classes in YOLO files; lines that cannot be read have none."""
+    found: set[int] = set()
+    for file in files:
+        with suppress(OSError, ValueError):
+            found |= {int(line.split()[0]) for line in file.read_text("utf-8").splitlines() if line.strip()}
+    return found
+
+
+def read_yolo(file: Path, pictures: Pictures, names: Mapping[int, str] | None, skipped: Counter) -> Found:
     """Read a YOLO file: a class, then centre and size of a box or the corners of a polygon, in shares.
 
-    `names` are those of `yolo_names`; see `read_coco` for the rest.
+    `names` are those of `yolo_names`, or None where there are several classes without names; see `read_coco`
+    for the rest.
     """
-    picture, fractures = pictures.find(file.stem), fracture_names(names.values())
+    picture, fractures = pictures.find(file.stem), fracture_names((names or {}).values())
     for line in file.read_text("utf-8").splitlines():
         if not line.strip():
             continue
         kind, *numbers = (float(word) for word in line.split())
         if picture is None:
             skipped[NO_PICTURE] += 1
+            continue
+        if names is None:
+            skipped[NO_NAMES] += 1
             continue
         if fractures is not None and names.get(int(kind)) not in fractures:
             skipped[OTHER_CATEGORY] += 1

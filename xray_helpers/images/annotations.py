@@ -7,7 +7,7 @@ compressed run-length code at the picture's size. `annotation_formats` reads the
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from pycocotools import mask as rle
 
 from xray_helpers.images.annotation_formats import (
     NO_PICTURE,
-    Found,
     Mark,
     Picture,
     Pictures,
@@ -28,6 +27,7 @@ from xray_helpers.images.annotation_formats import (
     read_yolo,
     voc_names,
     yolo_names,
+    yolo_numbers,
 )
 from xray_helpers.settings import NEGATIVE, InputError
 
@@ -116,6 +116,7 @@ def _collect(
     wanted = fracture_names(voc_names(voc)) if voc else None
     texts = [file for file in files if file.suffix == ".txt" and file.stem != "classes"]
     yolo = [file for file in texts if names.find(file.stem)]
+    unnamed = None if len(yolo_numbers(yolo)) > 1 else {}
     places = [file.relative_to(folder).parent.as_posix() for file in texts if not names.find(file.stem)]
     lost = sum(bool(_PLACE.search(place)) for place in places)
     if lost:
@@ -123,7 +124,9 @@ def _collect(
     readers = {
         "COCO": [(file, partial(read_coco, file, names)) for file in files if file.suffix == ".json"],
         "Pascal VOC": [(file, partial(read_voc, file, names, wanted)) for file in voc],
-        "YOLO": [(file, partial(read_yolo, file, names, yolo_names(file, folder))) for file in yolo],
+        "YOLO": [
+            (file, partial(read_yolo, file, names, yolo_names(file, folder) or unnamed)) for file in yolo
+        ],
         "masks": [
             (folder / mask, partial(read_mask, folder / mask, by_path[path])) for mask, path in masks.items()
         ],
@@ -154,33 +157,27 @@ def _list_files(folder: Path) -> list[Path]:
 
 def _read_all(kind: str, readers: list[tuple[Path, partial]], notes: list[str]) -> dict[str, list[Mark]]:
     """Return the marks of all files of one format, by picture; a file that cannot be read leaves nothing."""
-    found, skipped, bad = {}, {}, []
+    found, skipped, bad, seen = {}, {}, [], set()
     for file, read in readers:
         counts: Counter = Counter()
         try:
-            own = list(_unique(read(counts)))
+            own = list(read(counts))
         except _ERRORS as error:
             if kind == "COCO" and not _PLACE.search(f"{file.parent.name}/{file.name}"):
                 continue  # a JSON file of something else, beside the pictures
             bad.append(f"{file.name} is passed over: it is not in {kind}'s form ({type(error).__name__}).")
             continue
         for path, mark in own:
-            found.setdefault(path, []).append(mark)
+            key = (path, *np.round(mark.box, 2))
+            if key not in seen:  # the same box may stand in several files
+                seen.add(key)
+                found.setdefault(path, []).append(mark)
         where = file.name if kind == "COCO" else f"{kind} annotations"
         skipped.setdefault(where, Counter()).update(counts)
     notes.extend(bad[:_SHOWN] + ([f"… and {len(bad) - _SHOWN} more."] if len(bad) > _SHOWN else []))
     for where, counts in skipped.items():
         notes.extend(f"{where}: {n} annotations are left out: {reason}." for reason, n in counts.items())
     return found
-
-
-def _unique(found: Found) -> Iterator[tuple[str, Mark]]:
-    seen = set()
-    for path, mark in found:
-        key = (path, *np.round(mark.box, 2))
-        if key not in seen:
-            seen.add(key)
-            yield path, mark
 
 
 def _keep_sound(

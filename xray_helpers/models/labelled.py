@@ -7,22 +7,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers.data.external import describe_refusal
-from xray_helpers.data.listing import list_data, list_files
+from xray_helpers.data.external import describe_refusal, list_as_study
+from xray_helpers.data.listing import list_files
 from xray_helpers.data.manifest import assign_groups
-from xray_helpers.data.tables import list_csv
 from xray_helpers.evaluation.intervals import describe, describe_count
 from xray_helpers.evaluation.metrics import compute_metrics
 from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, escape_name
 from xray_helpers.same_source.search import find_same_source
-from xray_helpers.settings import POSITIVE, InputError
+from xray_helpers.settings import POSITIVE, Classes, InputError
 
 _TABLES = (".csv", ".tsv", ".txt")
 
 
-def list_given(given: str) -> list[dict[str, Any]]:
+def list_given(given: str, settings: dict[str, Any], classes: Classes) -> list[dict[str, Any]]:
     """Return a row for each file of what a user names: a file, a folder, or a table with the column path.
+
+    Parameters
+    ----------
+    given : str
+    settings, classes
+        Of the study, as for `external.list_as_study`.
 
     Returns
     -------
@@ -37,8 +42,8 @@ def list_given(given: str) -> list[dict[str, Any]]:
     """
     path = Path(given)
     if path.is_file() and path.suffix.lower() in _TABLES:
-        return _list_table(path)
-    labels = _find_labels(path)
+        return _list_table(path, settings, classes)
+    labels = _find_labels(path, settings, classes)
     rows = []
     for folder, name, reason in list_files(path):
         shown = f"{given.rstrip('/')}/{name}" if folder == path else given
@@ -48,8 +53,8 @@ def list_given(given: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _list_table(path: Path) -> list[dict[str, Any]]:
-    listing = list_csv(path, labelled=False)
+def _list_table(path: Path, settings: dict[str, Any], classes: Classes) -> list[dict[str, Any]]:
+    listing = list_as_study(str(path.absolute()), settings, classes)
     table, rows = listing.table, []
     for row in table.to_dict("records"):
         file = Path(listing.places[row["path"]] if listing.places else listing.folder / row["path"])
@@ -67,12 +72,12 @@ def _list_table(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _find_labels(path: Path) -> dict[str, tuple[Any, Any]]:
+def _find_labels(path: Path, settings: dict[str, Any], classes: Classes) -> dict[str, tuple[Any, Any]]:
     """Return class and patient of the files of a folder, as far as its layout tells."""
     if not path.is_dir():
         return {}
     try:
-        table = list_data(str(path.absolute()), labelled=False).table
+        table = list_as_study(str(path.absolute()), settings, classes).table
     except InputError:
         return {}
     table = table[table["excluded"].isna()]

@@ -72,7 +72,7 @@ def predict_and_score(
         )
     rows = []
     for given in files:
-        rows += list_given(given)
+        rows += list_given(given, reader.settings, reader.classes)
     for batch, pictures in _read_batches(rows, reader):
         for row, answer in zip(batch, reader.predict(pictures), strict=True):
             row |= answer | {"warning": join_warnings(row["seen"], answer["warning"])}
