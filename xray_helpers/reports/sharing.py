@@ -108,7 +108,9 @@ def _select_columns(table: pd.DataFrame, *, drop_hashes: bool) -> pd.DataFrame:
     """Return a manifest with the columns that are shared, patients and exams hashed; other tables as is."""
     if {"patient", "status"} <= set(table.columns):
         subgroups = subgroup_columns(table[table["status"] == "used"], table)
-        table = table[[name for name in dict.fromkeys([*MANIFEST, *subgroups]) if name in table]]
+        table = table[
+            [name for name in dict.fromkeys([*MANIFEST, "class_name", *subgroups]) if name in table]
+        ]
         names = table.columns.intersection(["patient", "exam"])
         table = table.assign(**{n: table[n].map(hash_identifier, na_action="ignore") for n in names})
     return table.drop(columns=_HASHES if drop_hashes else [], errors="ignore")
