@@ -28,7 +28,7 @@ def main(weights: str, images: int, quick: bool) -> None:
     from xray_helpers.explain import localization, saliency_verdicts
     from xray_helpers.explain.gradcam import GradCam
     from xray_helpers.images.radiographs import read_radiograph
-    from xray_helpers.models import head
+    from xray_helpers.models import head, saved
     from xray_helpers.models.backbones import get_backbone
     from xray_helpers.settings import Settings
     from xray_helpers.synthetic.dataset import write_phantoms
@@ -55,7 +55,7 @@ def main(weights: str, images: int, quick: bool) -> None:
         x = extractor.predict(small[..., None].astype("float32"), verbose=0)
         settings = Settings(img_size=(side, side), epochs=12, patience=12, dropout_rate=0.2)
         trained, history = head.train_head(([x[train]], y[train]), (x[~train], y[~train]), settings)
-        model = head.load_model(head.save_model(head.join_model(extractor, trained), place / "model.keras"))
+        model = saved.load_model(saved.save_model(head.join_model(extractor, trained), place / "model.keras"))
         for layer in ("", "block_13_expand_relu"):
             cam = GradCam(model, layer)
             cam(small[:32])  # traced

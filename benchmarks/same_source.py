@@ -97,7 +97,8 @@ def search(table: pd.DataFrame, folder: Path, weights: str) -> tuple[pd.Series, 
     from xray_helpers.models.inference import choose_backend
     from xray_helpers.same_source.search import find_same_source
 
-    listing = Listing(folder, table.assign(label=None, patient=None, folder_split=None, excluded=None), [])
+    unknown = dict.fromkeys(["label", "patient", "exam", "folder_split", "excluded"])
+    listing = Listing(folder, table.assign(**unknown), [])
     place = embedder_weights(weights)
     embed, key = build_embedder(place, choose_backend(os.environ.get("ENGINE", "auto"), images=len(table)))
     if embed is not None:  # importing TensorFlow and tracing the network are not part of the speed
