@@ -16,7 +16,7 @@ def positive_probability(probabilities: np.ndarray, classes: Classes | None = No
     if probabilities.ndim == 1:
         return probabilities
     classes = classes or current_classes()
-    return probabilities[:, np.isin(classes.names, classes.positives)].sum(axis=1).clip(0, 1)
+    return probabilities[:, classes.are_positive].sum(axis=1).clip(0, 1)
 
 
 def is_positive(target: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def is_positive(target: np.ndarray) -> np.ndarray:
     classes = current_classes()
     if not classes.names:
         return np.asarray(target)
-    return np.isin(classes.names, classes.positives).astype(int)[np.asarray(target)]
+    return np.array(classes.are_positive, int)[np.asarray(target)]
 
 
 def add_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:

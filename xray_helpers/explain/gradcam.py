@@ -51,8 +51,7 @@ def _log_odds(logits: "tf.Tensor") -> "tf.Tensor":
 
     if logits.shape[-1] == 1:
         return logits
-    classes = current_classes()
-    positive = np.isin(classes.names, classes.positives)
+    positive = np.array(current_classes().are_positive)
     both = (tf.boolean_mask(logits, which, axis=1) for which in (positive, ~positive))
     odds, against = (tf.reduce_logsumexp(part, axis=1, keepdims=True) for part in both)
     return odds - against

@@ -25,8 +25,9 @@ from xray_helpers.reports.results import (
     read_table,
 )
 from xray_helpers.reports.text import headline_table
+from xray_helpers.settings import set_classes
 from xray_helpers.study.files import list_complete_files, read_csv, read_json, write_text
-from xray_helpers.study.folders import RUN, read_class_names, read_classes
+from xray_helpers.study.folders import RUN, read_classes
 from xray_helpers.study.records import STALE, mark_stale
 
 _THUMBNAIL, _LARGE = 480, 1400  # widths of pictures in pixels
@@ -45,21 +46,22 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         Whether figures with radiographs are shown.
     """
     study = mark_stale(read_json(folder / "study.json"), folder)
-    settings = study["settings"]
+    settings, classes = study["settings"], read_classes(folder)
+    set_classes(classes)  # the process may have run other studies
     manifest, comparison = read_table(folder / "manifest.csv"), read_comparison(folder, study)
     stale, out = list_stale(study), target or folder
     shortcuts = read_shortcuts(folder, settings["models"], stale)
     paths = (path.relative_to(folder).as_posix() for path in list_complete_files(folder, *_FILES))
     names = [name for name in paths if name not in stale]
     figures = sorted((folder / name for name in names if name.endswith(".png")), key=_figure_order)
-    assumed = [("warn", text)] if (text := read_classes(folder).assumed) else []
+    assumed = [("warn", classes.assumed)] if classes.assumed else []
     main = folder / "figures" / "models_evaluation_grid.png"
     page = render_page(
         "index.html.j2",
         title=f"{settings['name']}: fracture classifiers compared",
         study=study,
         verdict=_describe_verdict(folder, settings, comparison, manifest),
-        positive=read_class_names(folder)[1],
+        positive=classes.positive,
         banners=[*assumed, *study_banners(study, manifest, shortcuts)],
         source=describe_source(folder, study),
         shortcuts=[

@@ -23,10 +23,10 @@ from xray_helpers.runner.preparation import prepare
 from xray_helpers.runner.scheduler import Plan, Scheduler, write_studies
 from xray_helpers.runner.steps import why_rerun
 from xray_helpers.runner.worker import DISK, describe_os_error
-from xray_helpers.settings import InputError, Settings, set_classes
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.cache import cache_folder
 from xray_helpers.study.files import hash_of, read_csv, read_json, sweep_partials, write_json
-from xray_helpers.study.folders import RUN, open_study, read_classes, redact, shareable, study_folder
+from xray_helpers.study.folders import RUN, open_study, redact, shareable, study_folder
 from xray_helpers.study.machine import now, provenance
 
 log = logging.getLogger("xray_helpers")
@@ -206,7 +206,6 @@ def finish_study(plan: Plan, seconds: float) -> Path:
     failed = [entry["name"] for entry in plan.state["steps"] if entry["state"] != "done"]
     plan.state["state"] = "failed" if failed else "done"
     write_json(plan.folder / "study.json", plan.state)
-    set_classes(read_classes(plan.folder))
     write_checklist(plan.folder)
     index = plan.save()
     if failed:

@@ -37,6 +37,11 @@ class Classes(NamedTuple):
     ordered: bool = False
     assumed: str = ""
 
+    @property
+    def are_positive(self) -> list[bool]:
+        """Whether each of `names` is positive in the question."""
+        return [name in self.positives for name in self.names]
+
 
 _current = [Classes()]
 
