@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GPU_STAMP := $(VENV)/.installed-gpu
 READY := $(STAMP) $(if $(filter-out 0,$(GPU)),$(GPU_STAMP))
 
-.PHONY: demo test test-series test-rest thorough benchmarks check lab cluster hub int8 lock clean
+.PHONY: demo test test-series test-rest thorough benchmarks check lab cluster hub int8 export federated lock clean
 
 demo: $(READY)  ## with GPU=1 on an NVIDIA GPU
 	$(BIN)/python -m xray_helpers demo
@@ -38,13 +38,19 @@ lab: $(READY)  ## the series in JupyterLab, on the demo study
 	$(BIN)/python -m xray_helpers lab demo $(if $(filter 0,$(shell id -u)),--allow-root)
 
 cluster: $(STAMP)  ## what --on slurm, submitit and tcp://… need
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/cluster.lock
 
 hub: $(STAMP)  ## what hub:PRESET and hub:FOLDER need: KerasHub, without what only texts need
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-hub.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/hub.txt
 
 int8: $(STAMP)  ## what precision=int8 needs: OpenVINO's NNCF
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-int8.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/int8.txt
+
+export: $(STAMP)  ## what `export` needs: LiteRT, ONNX and their quantisers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/export.lock
+
+federated: $(STAMP)  ## what federated training needs: Flower
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/federated.lock
 
 $(STAMP): requirements.lock requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11') if sys.version_info < (3, 11) else 0"
@@ -58,9 +64,15 @@ $(GPU_STAMP): $(STAMP)  ## CUDA's packages for the TensorFlow that is installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "tensorflow[and-cuda]==$(shell sed -n 's/^tensorflow==\([0-9.]*\).*/\1/p' requirements.lock)"
 	touch $(GPU_STAMP)
 
-lock:  ## pin what requirements-dev.txt asks for, for every platform and Python from 3.11
-	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.lock requirements-dev.txt
-	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -c requirements.lock -o requirements-cluster.lock requirements-cluster.txt
+COMPILE := uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+EXTRAS := cluster export federated
+
+lock:  ## pin requirements/dev.txt and the extras, for every platform and Python from 3.11, so that all fit together
+	cat requirements.lock requirements/*.lock | sort -u > .all.lock
+	$(COMPILE) -o .all.lock requirements/dev.txt $(EXTRAS:%=requirements/%.txt)
+	$(COMPILE) -c .all.lock -o requirements.lock requirements/dev.txt
+	for extra in $(EXTRAS); do $(COMPILE) -c .all.lock -o requirements/$$extra.lock requirements/$$extra.txt; done
+	rm .all.lock
 
 clean:
 	rm -rf $(VENV) data/cache

@@ -64,7 +64,7 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise InputError(
-            f"{name} is not installed here: pip install -r requirements-cluster.txt, and run the same "
+            f"{name} is not installed here: pip install -r requirements/cluster.txt, and run the same "
             "command again."
         ) from None
 
