@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import keras
 Views = Sequence[np.ndarray]  # features (n, d) of the images as they are, then of each augmented view
 _EVALUATION_BATCH = 1024
+_copies: "WeakKeyDictionary[keras.Model, tuple]" = WeakKeyDictionary()  # of heads, and of which optimizer
 
 
 def prepare_tensorflow(settings: Settings) -> None:
@@ -90,9 +92,15 @@ def keep_random_state() -> Iterator[None]:
 
 
 def copy_head(head: "keras.Model") -> "keras.Model":
-    """Return a head with the same layers, loss and optimizer, for `train_head` to train."""
-    copy = type(head).from_config(head.get_config())
-    copy.compile_from_config(head.get_compile_config())
+    """Return a head with the same layers, loss and optimizer, for `train_head` to train.
+
+    It is the same one each time, as TensorFlow takes a second to trace another.
+    """
+    copy, compiled = _copies.get(head, (None, None))
+    if copy is None or compiled is not head.optimizer:
+        copy = type(head).from_config(head.get_config())
+        copy.compile_from_config(head.get_compile_config())
+        _copies[head] = copy, head.optimizer
     return copy
 
 
