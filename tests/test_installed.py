@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+NOT_BUILT = shutil.ignore_patterns("__pycache__", ".*")
 pytestmark = pytest.mark.slow
 
 
@@ -19,7 +21,11 @@ def command(tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     offline = ["--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*pip, "wheel", *offline, "-w", place, REPOSITORY], check=True)
+    for part in ("xray_helpers", "notebooks", "requirements"):
+        shutil.copytree(REPOSITORY / part, place / "source" / part, ignore=NOT_BUILT)
+    for part in ("setup.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / part, place / "source")
+    subprocess.run([*pip, "wheel", *offline, "-w", place, place / "source"], check=True)
     (wheel,) = place.glob("*.whl")
     venv.create(place / "venv", with_pip=False)
     packages = next((place / "venv" / "lib").glob("python*")) / "site-packages"

@@ -31,8 +31,8 @@ def test_what_is_left_is_reckoned_by_the_kind_of_step(tmp_path):
         plan, running, {}, tmp_path / "console", ConsoleLines(""), started=time.monotonic() - 30
     )
     engine.in_progress = {Future(): flight}
-    # two trainings and two evaluations; three of maps, comparison and 07 as long as their mean; less 30 s
-    assert engine._left() == f"; about {(220 + 5 * 55 - 30) / 60:.0f} min left"
+    # two trainings and two evaluations; a fifth of a training for three of maps, comparison and 07; less 30 s
+    assert engine._left() == f"; about {(220 + 5 * 20 - 30) / 60:.0f} min left"
     for entry in entries[:-1]:
         entry |= {"state": "done", "seconds": 10}
     engine.in_progress, engine.waiting = {}, engine.waiting[-1:]

@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from xray_helpers.evaluation.class_predictions import add_probabilities
 from xray_helpers.settings import Settings, current_classes
+from xray_helpers.study.progress import progress
 
 if TYPE_CHECKING:
     import keras
@@ -253,17 +253,17 @@ def callbacks(
     import keras
     from tqdm.keras import TqdmCallback
 
-    progress = [TqdmCallback(verbose=0, desc="training", leave=False, mininterval=0, tqdm_class=tqdm)]
+    rules = [TqdmCallback(verbose=0, desc="training", leave=False, mininterval=0, tqdm_class=progress)]
     if on_epoch is not None:
-        progress.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(logs)))
+        rules.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(logs)))
     if schedule is not None:
-        return [keras.callbacks.LearningRateScheduler(lambda epoch: float(schedule[epoch])), *progress]
+        return [keras.callbacks.LearningRateScheduler(lambda epoch: float(schedule[epoch])), *rules]
     patience = max(1, settings.patience)
     stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
     plateau = keras.callbacks.ReduceLROnPlateau(
         "val_loss", factor=settings.lr_factor, patience=max(1, settings.patience // 2), min_lr=settings.min_lr
     )
-    return [stop, plateau, *progress]
+    return [stop, plateau, *rules]
 
 
 def build_history(head: "keras.Model", schedule: Sequence[float] | None = None) -> pd.DataFrame:

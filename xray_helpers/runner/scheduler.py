@@ -5,6 +5,7 @@ given.
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ from xray_helpers.study.machine import now
 
 log = logging.getLogger("xray_helpers")
 _TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and between signs of life
+_UNKNOWN = 0.2  # of the longest kind of step that is left: what others may take
 _PATIENCE = 600  # seconds without a worker before that is reported
 _LONG = (EXPLORE, EXTRACT, TRAIN)  # notebooks whose steps start before all others
 _FINISHED = ("done", "failed", "not run")
@@ -119,6 +121,9 @@ class Scheduler:
         threading.Thread(target=_heartbeat, args=(self.plans, over), daemon=True).start()
         try:
             self._start_ready()
+            if len(self.plans) == 1 and self.in_progress:
+                place = (self.plans[0].folder / "index.html").resolve().as_uri()
+                print(f"Open {place}: the page fills while the study runs.", file=sys.stderr)
             _write_page(write_studies)
             while self.waiting or self.in_progress:
                 self._start_ready()
@@ -313,7 +318,7 @@ class Scheduler:
         known = [means[notebook] for notebook in rest if notebook in means]
         if not known:
             return ""
-        seconds = sum(means.get(notebook, sum(known) / len(known)) for notebook in rest)
+        seconds = sum(means.get(notebook, _UNKNOWN * max(known)) for notebook in rest)
         seconds -= sum(
             min(time.monotonic() - running.started, means.get(running.step.notebook, 0.0))
             for running in self.in_progress.values()

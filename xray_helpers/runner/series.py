@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -314,6 +315,7 @@ def logging_to(folder: Path) -> Iterator[None]:
         handler.setFormatter(form)
         handler.addFilter(lambda record: _redact(record, folder))
         log.addHandler(handler)
+    handlers[1].addFilter(lambda record: not (hasattr(record, "progress") and sys.stderr.isatty()))
     try:
         yield
     finally:
