@@ -19,8 +19,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         "use_subset": 1.0,
         "epochs": 20,
         "patience": 5,
+        "folds": 3,
         "repeats": 1,
-        "maps": 60,
+        "maps": 30,
         "weights": "auto",
     },
 }
