@@ -172,8 +172,10 @@ def photograph_room(page: Page, study: Path) -> None:
             files.append(path)
         page.set_viewport_size({"width": 1280, "height": 1000})
         page.goto(address)
-        page.wait_for_selector("input[type=file]", state="attached", timeout=120_000)
-        page.set_input_files("input[type=file]", files)
+        page.wait_for_selector(".widget-upload", timeout=120_000)
+        with page.expect_file_chooser() as chooser:
+            page.click(".widget-upload")
+        chooser.value.set_files(files)
         page.wait_for_selector("text=radiograph_3.png", timeout=120_000)
         page.wait_for_timeout(8000)
         page.screenshot(path=PICTURES / "reading_room.png")
@@ -204,13 +206,14 @@ def photograph_errors(page: Page) -> None:
             page.goto(f"http://127.0.0.1:{port}/doc/tree/{name}.ipynb?token=pictures")
             page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=180_000)
             page.wait_for_load_state("networkidle")
-            page.wait_for_timeout(5000)
+            page.wait_for_timeout(15_000)  # until the kernel is connected
             page.get_by_role("menuitem", name="Run", exact=True).click()
             item = page.locator(".lm-Menu-item", has=page.get_by_text("Run All Cells", exact=True))
             item.hover()
+            page.wait_for_timeout(1000)
             page.keyboard.press("Enter")
-            browser = page.locator(".jp-OutputArea-output", has=page.get_by_text("nearest train")).last
-            browser.wait_for(timeout=180_000)
+            page.get_by_text("cosine").first.wait_for(timeout=180_000)  # the nearest train images come last
+            browser = page.locator(".jp-OutputArea-output", has=page.get_by_text("cosine")).last
             page.wait_for_timeout(5000)
             browser.scroll_into_view_if_needed()
             browser.screenshot(path=PICTURES / "errors.png")

@@ -84,9 +84,11 @@ def write_commands() -> str:
     parts = [
         """# Commands
 
-`python -m xray_helpers COMMAND`, or `xray-helpers COMMAND` where the package is installed. Exit status: 0 \
-where everything succeeded; 1 where a step failed, `predict` could read none of the files, `audit` found a leak \
-or an export loses too much; 2 where the input was refused before anything ran; 130 where it was interrupted.
+`python -m xray_helpers COMMAND`, or `xray-helpers COMMAND` where the package is installed.
+
+Exit status: 0 where everything succeeded; 1 where a step failed, `predict` could read none of the files, \
+`audit` found a leak or an export loses too much; 2 where the input was refused before anything \
+ran; 130 where it was interrupted.
 """
     ]
     for name, command in sorted(main.commands.items()):
