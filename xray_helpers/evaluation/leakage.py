@@ -173,12 +173,10 @@ def _score(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) ->
 def recognises_sources(inflation: pd.DataFrame) -> bool | None:
     """Return whether labels without meaning score beyond chance on random files; None where not tested."""
     rows = inflation[inflation["labels"] == "shuffled"].set_index("split")
-    if not {RANDOM_FILES, BY_GROUP} <= set(rows.index) or not np.isfinite(
-        rows.get("p", {}).get(RANDOM_FILES, np.nan)
-    ):
+    auroc, p = rows["auroc"], rows.get("p", pd.Series(dtype=float)).get(RANDOM_FILES, np.nan)
+    if not {RANDOM_FILES, BY_GROUP} <= set(rows.index) or not np.isfinite(p):
         return None
-    more = rows["auroc"][RANDOM_FILES] > rows["auroc"][BY_GROUP]
-    return bool(more and rows["p"][RANDOM_FILES] <= ALPHA)
+    return bool(p <= ALPHA and auroc[RANDOM_FILES] > auroc[BY_GROUP])
 
 
 def describe_leakage(inflation: pd.DataFrame) -> str:

@@ -32,7 +32,7 @@ def notebook_banners(
     if manifest is not None:
         if (leak := measure_leak(manifest, manifest["split"]))["groups"]:
             banners.append(("bad", describe_leak(leak)))
-        if sampling := describe_sampling(settings, manifest):
+        if settings and (sampling := describe_sampling(settings, manifest)):
             banners.append(("warn", sampling))
         banners += [("warn", text) for text in find_uneven_parts(manifest)]
     return banners + ([("warn", _RANDOM)] if "random" in weights else [])

@@ -59,7 +59,7 @@ def write_links(page: Path, links: list[tuple[str, str]]) -> None:
     pattern = re.compile(r'(<nav [^>]*class="series"[^>]*>).*?(?=</nav>)', re.DOTALL)
     text = page.read_text(encoding="utf-8")
     line = Markup(" ").join(Markup('<a href="{}">{}</a>').format(quote(to), words) for to, words in links)
-    changed = pattern.sub(lambda found: found[1] + line, text, count=1)
+    changed = pattern.sub(lambda found: found[1] + str(line), text, count=1)
     if changed != text:
         write_text(page, changed)
 

@@ -109,10 +109,7 @@ def _list_todo(
     todo = []
     if any(step["state"] not in ("done", "waiting", "running") for step in study.get("steps", [])):
         todo.append(
-            (
-                "Some steps failed or are outdated: run the study again.",
-                f"{run} run --name {settings['name']}",
-            )
+            ("Some steps failed or are outdated: run it again.", f"{run} run --name {settings['name']}")
         )
     if manifest is None:
         return todo
@@ -122,9 +119,7 @@ def _list_todo(
     if settings["weights"] == "random":
         todo.append(("Use trained backbones: give ImageNet weights with -p weights=FOLDER.", ""))
     if describe_sampling(settings, manifest):
-        todo.append(
-            ("This was a first look: run it with all images and until training ends.", full_command(settings))
-        )
+        todo.append(("This was a first look: use all images, and train to the end.", full_command(settings)))
     if any(each["banner"] for each in shortcuts.values()):
         todo.append(("A shortcut scores as high as the model: follow the remedies in the warning below.", ""))
     if doubtful := _count_doubtful(folder):

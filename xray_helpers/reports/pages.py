@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,10 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
     main, inflation = (folder / "figures" / f"models_{name}.png" for name in ("evaluation_grid", "inflation"))
     measured = None if "inflation.csv" in stale else read_table(folder / "inflation.csv")
     lead = build_lead(folder, study, manifest, comparison, measured, shortcuts)
-    external_pages = list_external_pages(folder, out)
-    reports = _link_reports(out, study.get("steps", []), [(page, name) for name, page, _ in external_pages])
+    shown = {main, inflation} if lead.leaks else {main}
+    external_pages, asked_pages = list_external_pages(folder, out), _list_asked(folder, out)
+    more = [(page, name) for name, page, _ in external_pages] + [(x["page"], x["place"]) for x in asked_pages]
+    reports = _link_reports(out, study.get("steps", []), more)
     page = render_page(
         "index.html.j2",
         title=f"{settings['name']}: fracture classifiers compared",
@@ -86,13 +87,8 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         sent=target is not None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_embed_figure(main, images, _LARGE) if comparison is not None else None,
-        figures=[
-            figure
-            for path in figures
-            if path not in {main, inflation if lead.leaks else main}
-            and (figure := _embed_figure(path, images))
-        ],
-        asked_pages=_list_asked(folder, out),
+        figures=[figure for path in figures if path not in shown and (figure := _embed_figure(path, images))],
+        asked_pages=asked_pages,
         has_checklist=(out / "reporting_checklist.html").exists(),
         cards=[name for name in names if name.endswith(".html")],
         files=[name for name in names if not name.endswith((".png", ".html"))],
@@ -191,7 +187,7 @@ def _link_reports(out: Path, steps: list[dict[str, Any]], more: list[tuple[str, 
     steps : list of dict
         Of ``study.json``.
     more : list of tuple
-        Link and name of reports on sets from elsewhere.
+        Link and name of reports that a person asked for.
     """
     models = list(dict.fromkeys(str(Path(step["report"]).parent) for step in steps))  # "." is the study
     order = sorted((step["report"] for step in steps), key=lambda name: _reading_order(name, models))
@@ -201,9 +197,8 @@ def _link_reports(out: Path, steps: list[dict[str, Any]], more: list[tuple[str, 
         around = [("index.html", "The study")]
         around += [(links[at - 1][0], f"← {links[at - 1][1]}")] if at else []
         around += [(links[at + 1][0], f"{links[at + 1][1]} →")] if links[at + 1 :] else []
-        write_links(
-            out / link, [(os.path.relpath(out / to, (out / link).parent), text) for to, text in around]
-        )
+        up = "../" * link.count("/")
+        write_links(out / link, [(up + to, text) for to, text in around])
     by_model: dict[str, list] = {}
     for link, text in links:
         by_model.setdefault(text.rpartition("/")[0], []).append((link, text.rpartition("/")[2]))

@@ -30,7 +30,14 @@ _TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and betw
 _PATIENCE = 600  # seconds without a worker before that is reported
 _LONG = (EXPLORE, EXTRACT, TRAIN)  # notebooks whose steps start before all others
 # how long a step usually takes, relative to the training of a model
-_USUAL = {EXPLORE: 0.5, EXTRACT: 0.5, EVALUATE: 0.25, "03a_where_it_looked": 0.15, "04_compare_models": 0.7}
+_USUAL = {
+    EXPLORE: 0.5,
+    EXTRACT: 0.5,
+    EVALUATE: 0.25,
+    "03a_where_it_looked": 0.15,
+    "04_compare_models": 0.7,
+    "07_localize": 0.3,
+}
 _FINISHED = ("done", "failed", "not run")
 
 

@@ -49,7 +49,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
 
 
 def read_settings_of(name: str) -> dict[str, Any]:
-    """Return the parameters of the study of this name, so that it goes on; its name alone if there is none."""
+    """Return the parameters of the study of this name, to go on with it; its name alone if there is none."""
     folder = study_folder(name)
     if not (folder / "study.json").exists():
         return {"name": name}
