@@ -60,6 +60,7 @@ def test_a_copy_computes_as_a_process_of_its_own_and_leaves_nothing(step, tmp_pa
         _, other = step("two", 0)
         assert other["threads"] == os.environ.get("OMP_NUM_THREADS")
         assert not set(found["drawn"]) & set(other["drawn"])
+        assert (tmp_path / "console").read_text() == ""  # neither TensorFlow nor the kernel speaks
         lost, _ = step("lost", 1)
         assert lost["lost"] == "dead"
         forks._server._process.kill()

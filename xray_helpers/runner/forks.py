@@ -234,6 +234,7 @@ def _be_kernel(told: int) -> None:
     os.chdir(cwd)
     threadpool_limits(int(env.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     np.random.seed()  # noqa: NPY002  # as in a new process
+    command += [f"--IPKernelApp.parent_handle={os.getppid()}"]  # it then says nothing of how to reach it
     sys.argv = ["ipykernel_launcher", *command[command.index("-f") :]]  # also where a service names another
     kernelapp.launch_new_instance()
 
