@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xray_helpers.cli.base import FILE, JOBS, ON, OVERWRITE, PAIRS, main
+from xray_helpers.cli.base import ENGINE, FILE, JOBS, ON, OVERWRITE, PAIRS, main
 from xray_helpers.runner.options import build_run_options, split_run_options
 from xray_helpers.settings import PROFILES, InputError, build_settings
 from xray_helpers.study.parameters import parse_assignments, read_settings_file, read_settings_of
@@ -121,6 +121,7 @@ def demo(classes: str, **options: object) -> None:
 @click.option("--name", metavar="NAME", default="", help="Of the set; by default that of its folder.")
 @click.option("--patient-pattern", default="", help="Regular expression on the path; group 1: the patient.")
 @click.option("--keep-shared", is_flag=True, help="Count images that the study was trained on as well.")
+@ENGINE
 @PAIRS
 @JOBS
 @ON
@@ -136,6 +137,31 @@ def external(study: str, pairs: tuple[str, ...], **options: object) -> None:
             "give -p only for how it is run."
         )
     page, error = run_external(study, running=build_run_options(**running), **options)
+    click.echo(os.path.relpath(page))
+    if error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("study", metavar="STUDY")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--to",
+    default="keras,litert,openvino,onnx",
+    show_default=True,
+    metavar="A,B",
+    help="Kinds of files, or single formats such as litert-int8.",
+)
+@click.option("--int8", is_flag=True, help="Make formats in int8 as well.")
+@click.option("--margin", default=0.01, show_default=True, help="Accepted loss of AUROC and other scores.")
+@ON
+def export(study: str, model: str, to: str, on: str | None, **options: object) -> None:
+    """Export a model to files for phones and other runtimes; exit status 1 if one is not to be used."""
+    from xray_helpers.runner.export import run_export
+
+    running = build_run_options(**({"on": on} if on else {}))
+    page, error = run_export(study, model, to.split(","), running=running, **options)
     click.echo(os.path.relpath(page))
     if error:
         click.echo(f"Error: {error}", err=True)
