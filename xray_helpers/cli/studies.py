@@ -9,11 +9,11 @@ import click
 from xray_helpers.cli.base import FILE, JOBS, ON, OVERWRITE, PAIRS, main
 from xray_helpers.runner.options import build_run_options, split_run_options
 from xray_helpers.settings import PROFILES, InputError, build_settings
-from xray_helpers.study.parameters import parse_assignments, read_settings_file
+from xray_helpers.study.parameters import parse_assignments, read_settings_file, read_settings_of
 
 
 def _run(
-    profile: str,
+    profile: str | None,
     named: dict[str, object],
     pairs: tuple[str, ...],
     file: str | None,
@@ -23,7 +23,9 @@ def _run(
     values = read_settings_file(file) if file else {}
     values |= {key: value for key, value in (named | running).items() if value is not None}
     values, running = split_run_options(values | parse_assignments(pairs))
-    settings, options = build_settings(profile, **values), build_run_options(**running)
+    if not profile and set(values) == {"name"}:
+        values = read_settings_of(str(values["name"]))
+    settings, options = build_settings(profile or "full", **values), build_run_options(**running)
     from xray_helpers.runner.steps import find_complete
 
     index = find_complete(settings)
@@ -51,10 +53,8 @@ def _finish(index: Path, studies: list[Path]) -> None:
 @main.command()
 @click.option(
     "--profile",
-    default="full",
-    show_default=True,
     metavar="|".join(PROFILES),
-    help="The parameters to start from.",
+    help="The parameters to start from; by default full, or with --name alone those of that study.",
 )
 @click.option("--data", metavar="DIR|CSV", help="The radiographs.")
 @click.option(
@@ -68,7 +68,9 @@ def _finish(index: Path, studies: list[Path]) -> None:
 @JOBS
 @ON
 @OVERWRITE
-def run(profile: str, data: str | None, name: str | None, models: str | None, **options: object) -> None:
+def run(
+    profile: str | None, data: str | None, name: str | None, models: str | None, **options: object
+) -> None:
     """Run a study: every notebook, every model, the reports."""
     _run(profile, {"data": data, "name": name, "models": models}, **options)
 
