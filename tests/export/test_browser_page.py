@@ -32,11 +32,24 @@ def runtime():
             pytest.skip(str(error))
 
 
-def build_study(place, classes, way):
-    """Write what a page needs of a study with MobileNetV2, whose head is not trained."""
+def build_network(weights):
+    """Return MobileNetV2, or a small network of no weights, as features of pictures."""
     import keras
 
-    from xray_helpers.models.backbones import get_backbone
+    if weights:
+        from xray_helpers.models.backbones import get_backbone
+
+        return get_backbone("MobileNetV2").build((SIDE, SIDE), weights)[0]
+    inputs, layers = keras.Input((SIDE, SIDE, 1), name="grey_pixels"), keras.layers
+    x = layers.Conv2D(24, 7, 3, activation="relu")(layers.Rescaling(1 / 60, -1)(inputs))
+    x = layers.Conv2D(48, 5, 3, activation="relu")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D(name="pooled")(x))
+
+
+def build_study(place, classes, way, weights):
+    """Write what a page needs of a study with a network whose head is not trained."""
+    import keras
+
     from xray_helpers.models.head import build_output, join_model
     from xray_helpers.models.out_of_distribution import build_feature_model, fit_ood_detector
     from xray_helpers.models.saved import save_model
@@ -45,9 +58,10 @@ def build_study(place, classes, way):
 
     write_classes(place, classes)
     keras.utils.set_random_seed(4)
-    extractor = get_backbone("MobileNetV2").build((SIDE, SIDE), "random")[0]
+    extractor = build_network(weights)
     hidden = keras.layers.Dense(128, activation="relu", name="dense", kernel_initializer="he_normal")
-    model = join_model(extractor, keras.Sequential([keras.Input((1280,)), hidden, build_output()]))
+    head = keras.Sequential([keras.Input(extractor.output_shape[1:]), hidden, build_output()])
+    model = join_model(extractor, head)
     phantoms = calibration_phantoms((SIDE, SIDE), 24)[..., None].astype(np.float32)
     features = np.asarray(build_feature_model(model)(phantoms))
     fit_ood_detector(features, features).save(place / "MobileNetV2" / "familiarity.npz")
@@ -65,19 +79,24 @@ def write(tmp_path_factory, runtime):
     pytest.importorskip("tf2onnx")
     from xray_helpers.export.page import write_page
 
-    def write_(classes, way):
-        try:
-            place = build_study(tmp_path_factory.mktemp("study") / "carried", classes, way)
-            return write_page(place, "MobileNetV2", place / "page")
-        finally:
-            set_classes(Classes())
+    def write_(classes, way, weights=""):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("XRAY_HELPERS_ROOT", raising=False)
+            try:
+                study = build_study(tmp_path_factory.mktemp("study") / "carried", classes, way, weights)
+                proof = study / "MobileNetV2" / "export" / "onnx-float16" / "proof.json"
+                write_json(proof, {"verdict": "can be used"})
+                return write_page(study, "MobileNetV2")
+            finally:
+                set_classes(Classes())
 
     return write_
 
 
 @pytest.fixture(scope="module")
-def page_file(write):
-    return write(Classes(), "stretch")
+def page_file(write, request):
+    weights = request.config.rootpath.parent / "shared" / "weights"
+    return write(Classes(), "stretch", str(weights) if weights.is_dir() else "random")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +107,7 @@ def types_file(write):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, request):
-    """Twenty files of several formats, sizes, modes and orientations: phantoms, and radiographs if there are any."""
+    """Some twenty files of several formats, sizes, modes and orientations, of radiographs if there are any."""
     from xray_helpers.synthetic.limb import build_patient, render_view
 
     place, rng, files = tmp_path_factory.mktemp("pictures"), np.random.default_rng(8), []
@@ -116,7 +135,11 @@ def pictures(tmp_path_factory, request):
     save("small.png", views[5].resize((70, 90)))
     save("wide.png", views[5].resize((400, 64)))
     save("tiny.png", views[5].resize((40, 20)))
-    shared = request.getfixturevalue("shared") if request.config.rootpath.parent.joinpath("shared").is_dir() else None
+    shared = (
+        request.getfixturevalue("shared")
+        if request.config.rootpath.parent.joinpath("shared").is_dir()
+        else None
+    )
     if shared:
         real = [f for f in sorted((shared / "data").rglob("*.*")) if f.suffix.lower() in (".jpg", ".png")]
         files += real[:: len(real) // 8][:8]
@@ -163,14 +186,16 @@ def test_the_page_gives_what_the_file_gives_in_python(page_file, pictures, open_
         differences[name] = abs(value(page, "#probability") - probability)
         probabilities.append(probability)
         assert value(page, "#distance") == pytest.approx(float(found["distance"][0]), abs=2e-3), name
-        decision = "No decision" if 0.49 <= probability <= 0.51 else "Fractured" if probability > 0.5 else "Non-F"
+        decision = (
+            "No decision" if 0.49 <= probability <= 0.51 else "Fractured" if probability > 0.5 else "Non-F"
+        )
         if min(abs(probability - bound) for bound in (0.49, 0.51)) > 1e-3:
             assert page.inner_text("#decision").startswith(decision), name
         assert ("colour photograph" in page.inner_text("#warnings")) == ("colour" in note), name
         assert ("too small" in page.inner_text("#warnings")) == ("too small" in note), name
     print(
-        f"\n{size:.1f} MB; first answer after {seconds:.1f} s; largest difference of {len(pictures)} pictures "
-        f"{max(differences.values()):.1g}"
+        f"\n{size:.1f} MB; first answer after {seconds:.1f} s; largest difference of {len(pictures)} "
+        f"pictures {max(differences.values()):.1g}"
     )
     assert len(pictures) >= 20
     assert np.ptp(probabilities) > 0.1
@@ -193,22 +218,22 @@ def test_several_classes_and_padding(types_file, pictures, open_page):
 
 
 @pytest.mark.slow
-def test_pixels_are_resized_as_by_opencv(page_file, open_page):
-    page, rng = open_page(page_file), np.random.default_rng(1)
-    for height, width in ((192, 192), (288, 480), (250, 333), (97, 96), (96, 96), (300, 60), (50, 200), (40, 50)):
+def test_pixels_are_resized_as_by_opencv(types_file, open_page):
+    page, rng = open_page(types_file), np.random.default_rng(1)
+    for height, width in ((192, 192), (288, 480), (250, 133), (96, 96), (300, 60), (40, 50)):
         pixels = rng.integers(0, 256, (height, width)).astype(np.uint8)
         for way in ("stretch", "pad"):
             given = {"grey": pixels.ravel().tolist(), "width": width, "height": height}
             call = "([p, way, n]) => Array.from(resize({...p, grey: Uint8Array.from(p.grey)}, [n, n], way))"
             found = np.array(page.evaluate(call, [given, way, SIDE])).reshape(SIDE, SIDE)
             difference = np.abs(found - resize(pixels, (SIDE, SIDE), way).astype(int))
-            assert difference.max() <= 1, (height, width, way)  # OpenCV's own ways of computing differ by as much
-            assert (difference > 0).mean() < 0.01, (height, width, way)
+            assert difference.max() <= 1, (height, width, way)
+            assert (difference > 0).mean() < 0.001, (height, width, way)  # of OpenCV on other processors
 
 
 @pytest.mark.slow
-def test_what_the_package_refuses_or_reads_otherwise_is_refused(page_file, pictures, open_page, tmp_path):
-    page, image = open_page(page_file), Image.open(pictures[0]).convert("L")
+def test_what_the_package_refuses_or_reads_otherwise_is_refused(types_file, pictures, open_page, tmp_path):
+    page, image = open_page(types_file), Image.open(pictures[0]).convert("L")
     wide = np.asarray(image).astype(np.uint16) * 200
     Image.new("L", (200, 200), 90).save(tmp_path / "blank.png")
     Image.fromarray(wide).save(tmp_path / "deep.png")
@@ -262,18 +287,22 @@ def change_letter(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("block", "change"), [("model", change_model), ("model", change_letter), ("wasm", change_letter)])
-def test_a_changed_byte_is_refused_in_one_sentence(page_file, open_page, tmp_path, block, change):
-    page = open_page(damage(page_file, tmp_path / "page.html", block, change))
+@pytest.mark.parametrize(
+    ("block", "change"), [("model", change_model), ("model", change_letter), ("wasm", change_letter)]
+)
+def test_a_changed_byte_is_refused_in_one_sentence(types_file, open_page, tmp_path, block, change):
+    page = open_page(damage(types_file, tmp_path / "page.html", block, change))
     page.locator("#error:not([hidden])").wait_for()
     assert page.inner_text("#error") == "This file is damaged: get a fresh copy of it."
     assert page.complaints == []
 
 
 @pytest.mark.slow
-def test_a_changed_threshold_does_not_run(page_file, open_page, tmp_path):
-    html = page_file.read_text(encoding="utf-8")
-    (tmp_path / "page.html").write_text(html.replace('"threshold": 0.5,', '"threshold": 0.9,'), encoding="utf-8")
+def test_a_changed_threshold_does_not_run(types_file, open_page, tmp_path):
+    html = types_file.read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(
+        html.replace('"threshold": 0.5,', '"threshold": 0.9,'), encoding="utf-8"
+    )
     page = open_page(tmp_path / "page.html")
     page.wait_for_timeout(500)
     assert "get a fresh copy" in page.inner_text("#status")
@@ -281,8 +310,8 @@ def test_a_changed_threshold_does_not_run(page_file, open_page, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_reaches_nothing_says_what_it_is_and_is_accessible(page_file, pictures, open_page):
-    page = open_page(page_file, 390)
+def test_the_page_reaches_nothing_says_what_it_is_and_is_accessible(types_file, pictures, open_page):
+    page = open_page(types_file, 390)
     assert "For research. Not a medical device; not for diagnosis." in page.inner_text("main")
     assert "AUROC 0.80 (0.70 to 0.90)" in page.inner_text("main")
     assert "120 test images in 40 groups" in page.inner_text("main")
@@ -292,7 +321,7 @@ def test_the_page_reaches_nothing_says_what_it_is_and_is_accessible(page_file, p
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "choose"
     for width, scheme in ((1280, "light"), (390, "dark")):
-        page = open_page(page_file, width, scheme)
+        page = open_page(types_file, width, scheme)
         assert ask(page, pictures[0]) == ""
         before = page.locator("#picture").screenshot()
         page.check("#show")
@@ -301,6 +330,16 @@ def test_the_page_reaches_nothing_says_what_it_is_and_is_accessible(page_file, p
         assert page.complaints == []
         found = Axe().run(page).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == []
+
+
+@pytest.mark.parametrize("verdict", ["", "Do not use."])
+def test_no_page_without_a_comparison_that_was_passed(root, tmp_path, verdict):
+    from xray_helpers.export.page import write_page
+
+    if verdict:
+        write_json(tmp_path / "MobileNetV2" / "export" / "onnx-float16" / "proof.json", {"verdict": verdict})
+    with pytest.raises(InputError, match="not to be used" if verdict else "was not compared"):
+        write_page(tmp_path, "MobileNetV2")
 
 
 @pytest.mark.parametrize("content", [None, b"no archive", "other"])

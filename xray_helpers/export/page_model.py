@@ -1,7 +1,7 @@
 """The graph that a page runs: probabilities, distance to the training images, and a map, in one pass.
 
-What a page would have to compute by hand is part of the graph, so that its answer is that of the file. Weights
-are stored as float16 and computed with as float32.
+What a page would have to compute by hand is part of the graph, so that its answer is that of the file.
+Weights are stored as float16 and computed with as float32.
 """
 
 import tempfile
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray_helpers.models.head import quiet_stderr
+from xray_helpers.export.onnx_files import inline_constants, store_as_float16
 from xray_helpers.models.out_of_distribution import NEAREST, OODDetector, build_feature_model
 from xray_helpers.models.preprocessing import POOLED
-from xray_helpers.settings import Classes
+from xray_helpers.models.saved import load_model
+from xray_helpers.settings import Classes, set_classes
+from xray_helpers.study.files import atomic_write
+from xray_helpers.study.folders import read_classes
 
 if TYPE_CHECKING:
     import keras
-    import onnx
 PIXELS = "grey_pixels"  # the input: float32, shape (1, height, width, 1), 0-255
-OUTPUTS = ("probabilities", "distance", "map")  # a model that does not end in pooling and a plain head: no map
-_SMALL = 256  # values in a tensor that stays float32
 
 
 def build_page_model(model: "keras.Model", detector: OODDetector, classes: Classes) -> "keras.Model":
@@ -82,9 +82,7 @@ def _effect_of_features(model: "keras.Model", classes: Classes) -> "keras.KerasT
     if POOLED not in names or type(model.get_layer(POOLED)).__name__ != "GlobalAveragePooling2D":
         return None
     *hidden, last = [
-        layer
-        for layer in model.layers[names.index(POOLED) + 1 :]
-        if type(layer).__name__ != "Dropout"
+        layer for layer in model.layers[names.index(POOLED) + 1 :] if type(layer).__name__ != "Dropout"
     ]
     known = all(_is_plain(layer) for layer in hidden)
     if not known or type(last).__name__ != "Dense":
@@ -131,11 +129,14 @@ def _effect_of_outputs(last: "keras.layers.Layer", classes: Classes) -> Any:
     return of_positive - of_others
 
 
-def inline_constants(model: "keras.Model") -> None:
-    """Make NumPy arrays of the constants of normalisation: tf2onnx would make inputs of tensors."""
-    for layer in model.layers:
-        if type(layer).__name__ == "Normalization":
-            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+def write_page_model(study: str, model: str, to: str) -> None:
+    """Write the ONNX file of a model's page; for a process of its own."""
+    place, classes = Path(study) / model, read_classes(Path(study))
+    set_classes(classes)
+    detector = OODDetector.load(place / "familiarity.npz")
+    data = convert(build_page_model(load_model(place / "model.keras"), detector, classes))
+    with atomic_write(Path(to)) as partial:
+        partial.write_bytes(data)
 
 
 def convert(model: "keras.Model") -> bytes:
@@ -143,31 +144,12 @@ def convert(model: "keras.Model") -> bytes:
     import keras
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder, quiet_stderr():
-        inline_constants(model)
+    inline_constants(model)
+    shape = keras.InputSpec(shape=(1, *model.input_shape[1:]), dtype="float32", name=PIXELS)
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.onnx"
-        shape = keras.InputSpec(shape=(1, *model.input_shape[1:]), dtype="float32", name=PIXELS)
         model.export(place, format="onnx", input_signature=[shape], verbose=False)
         graph = onnx.load(place)
     store_as_float16(graph)
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
-
-
-def store_as_float16(graph: "onnx.ModelProto") -> None:
-    """Store large float32 tensors as float16, and cast them when the file is loaded."""
-    import onnx
-
-    casts = []
-    for tensor in graph.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT:
-            continue
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.size < _SMALL or np.abs(values).max() > np.finfo(np.float16).max:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
-        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.graph.node]
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
