@@ -107,7 +107,7 @@ def types_file(write):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, request):
-    """Some twenty files of several formats, sizes, modes and orientations, of radiographs if there are any."""
+    """Some twenty files of several formats, sizes, modes and orientations, radiographs if there are any."""
     from xray_helpers.synthetic.limb import build_patient, render_view
 
     place, rng, files = tmp_path_factory.mktemp("pictures"), np.random.default_rng(8), []

@@ -1,4 +1,4 @@
-"""The runtime of a page: ONNX Runtime for WebAssembly, fetched once from npm's registry, known by its hashes."""
+"""The runtime of a page: ONNX Runtime for WebAssembly, fetched once from npm's registry, known by hash."""
 
 import hashlib
 import io

@@ -18,7 +18,7 @@ def inline_constants(model: "keras.Model") -> None:
 
 
 def store_as_float16(graph: "onnx.ModelProto") -> None:
-    """Store large float32 tensors as float16, cast when the file is loaded, so that it computes in float32."""
+    """Store large float32 tensors as float16, cast when a file is loaded, so that it computes in float32."""
     import onnx
 
     casts = []
