@@ -310,6 +310,35 @@ def test_a_changed_threshold_does_not_run(types_file, open_page, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_browser_that_alters_pictures_or_computes_otherwise_is_refused(
+    types_file, runtime, browser, tmp_path
+):
+    from xray_helpers.export.page import collect_facts, render
+
+    alters = """const read = OffscreenCanvasRenderingContext2D.prototype.getImageData;
+        OffscreenCanvasRenderingContext2D.prototype.getImageData = function (...place) {
+            const image = read.apply(this, place);
+            image.data[4001] ^= 1;
+            return image;
+        };"""
+    facts = collect_facts(types_file.parents[3], "MobileNetV2")
+    facts |= {"expected": [1.0, 0.0, 0.0], "proof": {"verdict": ""}}
+    model = types_file.with_name("page.onnx").read_bytes()
+    (tmp_path / "page.html").write_text(render(facts, model, runtime), encoding="utf-8")
+    for file, script, said in (
+        (types_file, alters, "alters the pictures"),
+        (tmp_path / "page.html", "", "computes other probabilities"),
+    ):
+        context = browser.new_context(offline=True)
+        context.add_init_script(script)
+        page = context.new_page()
+        page.goto(file.as_uri())
+        page.locator("#error:not([hidden])").wait_for()
+        assert said in page.inner_text("#error")
+        context.close()
+
+
+@pytest.mark.slow
 def test_the_page_reaches_nothing_says_what_it_is_and_is_accessible(types_file, pictures, open_page):
     page = open_page(types_file, 390)
     assert "For research. Not a medical device; not for diagnosis." in page.inner_text("main")

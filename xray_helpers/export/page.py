@@ -5,10 +5,12 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from xray_helpers.data.manifest import reading_of
@@ -16,7 +18,7 @@ from xray_helpers.evaluation.intervals import describe, describe_count
 from xray_helpers.export.alone import run_alone
 from xray_helpers.export.browser_runtime import NAME, VERSION, BrowserRuntime, load_browser_runtime
 from xray_helpers.export.bundle import EXPORT, PROOF
-from xray_helpers.export.page_model import write_page_model
+from xray_helpers.export.page_model import PIXELS, write_page_model
 from xray_helpers.models.out_of_distribution import OODDetector
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json, write_text
@@ -53,8 +55,9 @@ def write_page(study: Path, model: str, runtime: Path | None = None) -> Path:
     proof = _read_proof(folder / PROVEN / PROOF, model)
     loaded, to = load_browser_runtime(runtime), folder / "page"
     run_alone(write_page_model, study=study, model=model, to=to / "page.onnx")
-    facts = collect_facts(study, model) | {"proof": proof}
-    return write_text(to / "page.html", render(facts, (to / "page.onnx").read_bytes(), loaded))
+    facts, data = collect_facts(study, model) | {"proof": proof}, (to / "page.onnx").read_bytes()
+    facts["expected"] = compute_expected(data, facts["size"])
+    return write_text(to / "page.html", render(facts, data, loaded))
 
 
 def _read_proof(path: Path, model: str) -> dict[str, Any]:
@@ -92,6 +95,16 @@ def collect_facts(study: Path, model: str) -> dict[str, Any]:
         "maps": read_json(place / "maps_verdict.json", default={}).get("verdict", ""),
         "runtime": f"{NAME} {VERSION}",
     }
+
+
+def compute_expected(model: bytes, size: Sequence[int]) -> list[float]:
+    """Return the probabilities of a pattern, by which a page tests the browser that it runs in."""
+    import onnxruntime
+
+    y, x = np.indices(size)
+    pixels = ((x * x + 3 * y * y + x * y) & 255)[None, ..., None].astype(np.float32)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(["probabilities"], {PIXELS: pixels})[0][0].astype(float).tolist()
 
 
 def render(facts: dict[str, Any], model: bytes, runtime: BrowserRuntime) -> str:

@@ -29,8 +29,30 @@ async function open() {
   Object.assign(ort.env.wasm, { wasmBinary: wasm, numThreads: 1, proxy: false });
   ort.env.logLevel = "error";
   const session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
+  await test(session);
   element("status").textContent = `The model is ready after ${((performance.now() - started) / 1000).toFixed(1)} s.`;
   return session;
+}
+
+/** Refuse to run where this browser does not read or compute as Python did when the page was written. */
+async function test(session) {
+  const [height, width] = FACTS.size, image = new ImageData(width, height);
+  const grey = Uint8Array.from({ length: height * width }, (_, i) => pattern(i % width, Math.floor(i / width)));
+  grey.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
+  const read = toGrey(await createImageBitmap(image)).grey;
+  if (read.some((value, i) => value !== grey[i])) {
+    throw new Refused("This browser alters the pictures that a page reads, against tracking: allow it here, or use another.");
+  }
+  const { probabilities } = await compute(session, grey);
+  if (probabilities.data.some((p, i) => !(Math.abs(p - FACTS.expected[i]) < 1e-3))) {
+    throw new Refused("This browser computes other probabilities than the model has: use another.");
+  }
+}
+
+const pattern = (x, y) => (x * x + 3 * y * y + x * y) & 255;
+
+function compute(session, grey) {
+  return session.run({ grey_pixels: new ort.Tensor("float32", Float32Array.from(grey), [1, ...FACTS.size, 1]) });
 }
 
 /** What the model says of a file. */
@@ -44,9 +66,7 @@ async function judge(file) {
     throw new Refused("The picture cannot be read: it is damaged, or of a kind that this browser does not know.");
   }
   const picture = turn(toGrey(bitmap), orientation), notes = checkPicture(picture), session = await ready;
-  const from = performance.now(), pixels = Float32Array.from(resize(picture, FACTS.size, FACTS.resize));
-  const input = new ort.Tensor("float32", pixels, [1, ...FACTS.size, 1]);
-  const found = await session.run({ grey_pixels: input });
+  const from = performance.now(), found = await compute(session, resize(picture, FACTS.size, FACTS.resize));
   return { ...decide(found, notes), bitmap, orientation, map: found.map, seconds: (performance.now() - from) / 1000 };
 }
 
@@ -99,7 +119,8 @@ function cell(tag, text) {
 /** The picture, and over it the map if it is asked for. */
 function draw({ bitmap, orientation, map, decision }) {
   const { width, height } = bitmap, [across, down] = orientation > 4 ? [height, width] : [width, height];
-  const canvas = element("picture"), scale = Math.min(1, 1000 / Math.max(width, height));
+  const canvas = element("picture"), longest = Math.max(width, height);
+  const scale = Math.min(1000, Math.max(480, longest)) / longest;
   canvas.width = Math.max(1, Math.round(across * scale));
   canvas.height = Math.max(1, Math.round(down * scale));
   const context = canvas.getContext("2d");
