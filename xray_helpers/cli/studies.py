@@ -144,6 +144,31 @@ def external(study: str, pairs: tuple[str, ...], **options: object) -> None:
 
 @main.command()
 @click.argument("study", metavar="STUDY")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--to",
+    default="keras,litert,openvino,onnx",
+    show_default=True,
+    metavar="A,B",
+    help="Kinds of files, or single formats such as litert-int8.",
+)
+@click.option("--int8", is_flag=True, help="Make formats in int8 as well.")
+@click.option("--margin", default=0.01, show_default=True, help="Accepted loss of AUROC and other scores.")
+@ON
+def export(study: str, model: str, to: str, on: str | None, **options: object) -> None:
+    """Export a model to files for phones and other runtimes; exit status 1 if one is not to be used."""
+    from xray_helpers.runner.export import run_export
+
+    running = build_run_options(**({"on": on} if on else {}))
+    page, error = run_export(study, model, to.split(","), running=running, **options)
+    click.echo(os.path.relpath(page))
+    if error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("study", metavar="STUDY")
 def status(study: str) -> None:
     """Show the progress of a study or a sweep, also while another command or a cluster runs it."""
     from xray_helpers.runner.status import describe_status

@@ -11,6 +11,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bundle": ["read_bundle", "write_bundle"],
         "formats": ["choose_formats", "export_model"],
+        "proof": ["compare_formats", "convert_formats", "hand_over", "measure_formats", "open_export"],
         "runtimes": ["open_runtime"],
+        "tables": [
+            "bundle_table",
+            "change_table",
+            "cost_table",
+            "describe_proof",
+            "describe_reasons",
+            "flip_pictures",
+            "flip_table",
+            "loss_intervals",
+            "loss_table",
+        ],
     },
 )

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "data": ["plot_class_balance", "plot_intensities", "plot_sizes"],
         "detection": ["plot_froc", "plot_marks"],
         "images": ["plot_groups", "plot_radiographs", "plot_sample_predictions"],
-        "intervals": ["plot_forest", "plot_ranking", "plot_spread"],
+        "intervals": ["plot_forest", "plot_intervals", "plot_ranking", "plot_spread"],
         "scores": [
             "plot_confusion",
             "plot_confusion_grid",

@@ -11,8 +11,11 @@ from xray_helpers.settings import InputError, Settings, build_settings, check_na
 from xray_helpers.study.files import read_json
 from xray_helpers.study.folders import LOCAL, study_folder
 
-# parameters of single notebooks, of 02a and 06, that are not settings of a study
-NOTEBOOK_ONLY = ("shard", "shards", "external", "external_data", "keep_shared")
+# parameters of single notebooks, of 02a, 06 and 08, that are not settings of a study
+NOTEBOOK_ONLY = (
+    *("shard", "shards", "external", "external_data", "keep_shared"),
+    *("formats", "int8", "export_margin"),
+)
 _INJECTED = "# Parameters\n"  # how papermill begins its cell
 
 
