@@ -19,6 +19,14 @@ from xray_helpers.settings import Classes, InputError, set_classes
 from xray_helpers.study.files import write_json
 
 SIDE = 96
+PROOF = {
+    "n": 120,
+    "n_groups": 40,
+    "largest": 0.00123,
+    "flips": 1,
+    "verdict": "may be used",
+    "why": "It does.",
+}
 ANSWERED = "#result:not([hidden]), #error:not([hidden])"
 
 
@@ -77,16 +85,14 @@ def build_study(place, classes, way, weights):
 def write(tmp_path_factory, runtime):
     """Write the page of a study; return its path."""
     pytest.importorskip("tf2onnx")
-    from xray_helpers.export.page import write_page
+    from xray_helpers.export.page import build_page
 
     def write_(classes, way, weights=""):
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("XRAY_HELPERS_ROOT", raising=False)
             try:
                 study = build_study(tmp_path_factory.mktemp("study") / "carried", classes, way, weights)
-                proof = study / "MobileNetV2" / "export" / "onnx-float16" / "proof.json"
-                write_json(proof, {"verdict": "can be used"})
-                return write_page(study, "MobileNetV2")
+                return build_page(study, "MobileNetV2", PROOF, runtime)
             finally:
                 set_classes(Classes())
 
@@ -321,8 +327,7 @@ def test_a_browser_that_alters_pictures_or_computes_otherwise_is_refused(
             image.data[4001] ^= 1;
             return image;
         };"""
-    facts = collect_facts(types_file.parents[3], "MobileNetV2")
-    facts |= {"expected": [1.0, 0.0, 0.0], "proof": {"verdict": ""}}
+    facts = collect_facts(types_file.parents[3], "MobileNetV2", PROOF) | {"expected": [1.0, 0.0, 0.0]}
     model = types_file.with_name("page.onnx").read_bytes()
     (tmp_path / "page.html").write_text(render(facts, model, runtime), encoding="utf-8")
     for file, script, said in (
@@ -343,7 +348,8 @@ def test_the_page_reaches_nothing_says_what_it_is_and_is_accessible(types_file, 
     page = open_page(types_file, 390)
     assert "For research. Not a medical device; not for diagnosis." in page.inner_text("main")
     assert "AUROC 0.80 (0.70 to 0.90)" in page.inner_text("main")
-    assert "120 test images in 40 groups" in page.inner_text("main")
+    assert "120 test images in 40 groups of the study" in page.inner_text("main")
+    assert "differ by at most 0.0012 and decisions on 1; verdict: may be used." in page.inner_text("main")
     fetched = page.evaluate("fetch('data:,x').then(() => 'reached', () => 'refused')")
     assert fetched == "refused"
     page.complaints.clear()
@@ -361,13 +367,10 @@ def test_the_page_reaches_nothing_says_what_it_is_and_is_accessible(types_file, 
         assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == []
 
 
-@pytest.mark.parametrize("verdict", ["", "Do not use."])
-def test_no_page_without_a_comparison_that_was_passed(root, tmp_path, verdict):
+def test_a_model_that_was_not_compared_gets_no_page(tmp_path):
     from xray_helpers.export.page import write_page
 
-    if verdict:
-        write_json(tmp_path / "MobileNetV2" / "export" / "onnx-float16" / "proof.json", {"verdict": verdict})
-    with pytest.raises(InputError, match="not to be used" if verdict else "was not compared"):
+    with pytest.raises(InputError, match="was not exported to onnx-float16"):
         write_page(tmp_path, "MobileNetV2")
 
 

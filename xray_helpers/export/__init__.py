@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bundle": ["read_bundle", "write_bundle"],
         "formats": ["choose_formats", "export_model"],
+        "page": ["write_page"],
         "proof": ["compare_formats", "convert_formats", "hand_over", "measure_formats", "open_export"],
         "runtimes": ["open_runtime"],
         "tables": [

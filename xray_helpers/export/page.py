@@ -17,10 +17,10 @@ from xray_helpers.data.manifest import reading_of
 from xray_helpers.evaluation.intervals import describe, describe_count
 from xray_helpers.export.alone import run_alone
 from xray_helpers.export.browser_runtime import NAME, VERSION, BrowserRuntime, load_browser_runtime
-from xray_helpers.export.bundle import EXPORT, PROOF
+from xray_helpers.export.bundle import EXPORT
 from xray_helpers.export.page_model import PIXELS, write_page_model
+from xray_helpers.export.proof import open_export
 from xray_helpers.models.out_of_distribution import OODDetector
-from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json, write_text
 from xray_helpers.study.folders import read_classes
 from xray_helpers.study.machine import now
@@ -49,30 +49,22 @@ def write_page(study: Path, model: str, runtime: Path | None = None) -> Path:
     Raises
     ------
     InputError
-        If there is no such model, it was not compared or is not to be used, or the runtime cannot be had.
+        If the model was not exported to `PROVEN`, that is marked "do not use", or the runtime cannot be had.
     """
-    folder = study / model / EXPORT
-    proof = _read_proof(folder / PROVEN / PROOF, model)
-    loaded, to = load_browser_runtime(runtime), folder / "page"
+    bundle = open_export(study, model, PROVEN)[0]
+    return build_page(study, model, bundle.proof, load_browser_runtime(runtime))
+
+
+def build_page(study: Path, model: str, proof: dict[str, Any], runtime: BrowserRuntime) -> Path:
+    """Write the page of `write_page`, given the row of the comparison and the runtime."""
+    to = study / model / EXPORT / "page"
     run_alone(write_page_model, study=study, model=model, to=to / "page.onnx")
-    facts, data = collect_facts(study, model) | {"proof": proof}, (to / "page.onnx").read_bytes()
+    facts, data = collect_facts(study, model, proof), (to / "page.onnx").read_bytes()
     facts["expected"] = compute_expected(data, facts["size"])
-    return write_text(to / "page.html", render(facts, data, loaded))
+    return write_text(to / "page.html", render(facts, data, runtime))
 
 
-def _read_proof(path: Path, model: str) -> dict[str, Any]:
-    """Return how far the weights in float16 change the decisions of a model."""
-    if not path.exists():
-        raise InputError(f"{model} in {PROVEN} was not compared with model.keras: run export with --to onnx.")
-    proof = read_json(path)
-    if "do not use" in proof["verdict"].lower():
-        raise InputError(
-            f"{model} gets no page, as {PROVEN} is not to be used: see {path.parent.name}/{PROOF}."
-        )
-    return proof
-
-
-def collect_facts(study: Path, model: str) -> dict[str, Any]:
+def collect_facts(study: Path, model: str, proof: dict[str, Any]) -> dict[str, Any]:
     """Return what a page says of a model and decides by, as plain values."""
     place, classes = study / model, read_classes(study)
     settings, chosen = read_json(study / "study.json")["settings"], read_json(place / "threshold.json")
@@ -92,6 +84,11 @@ def collect_facts(study: Path, model: str) -> dict[str, Any]:
         "positives": classes.are_positive,
         "auroc": describe(scores["auroc"]) if scores else "",
         "count": describe_count(scores, "test images") if scores else "",
+        "proof": (
+            f"on {describe_count(proof, 'test images')} probabilities differ by at most "
+            f"{proof['largest']:.2g} and decisions on {proof['flips']}; verdict: {proof['verdict']}. "
+            f"{proof['why']}"
+        ),
         "maps": read_json(place / "maps_verdict.json", default={}).get("verdict", ""),
         "runtime": f"{NAME} {VERSION}",
     }
