@@ -9,7 +9,8 @@ let shown = 0; // number of the picture that was asked for last
 async function unpack(name) {
   let bytes;
   try {
-    const packed = Uint8Array.from(atob(element(name).textContent), letter => letter.charCodeAt(0));
+    const letters = atob(element(name).textContent), packed = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i); // Uint8Array.from takes seconds
     element(name).remove();
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     bytes = await new Response(stream).arrayBuffer(); // gzip has a checksum of its own
