@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xray_helpers.cli.base import FILE, JOBS, ON, OVERWRITE, PAIRS, main
+from xray_helpers.cli.base import ENGINE, FILE, JOBS, ON, OVERWRITE, PAIRS, main
 from xray_helpers.runner.options import build_run_options, split_run_options
 from xray_helpers.settings import PROFILES, InputError, build_settings
 from xray_helpers.study.parameters import parse_assignments, read_settings_file, read_settings_of
@@ -121,6 +121,7 @@ def demo(classes: str, **options: object) -> None:
 @click.option("--name", metavar="NAME", default="", help="Of the set; by default that of its folder.")
 @click.option("--patient-pattern", default="", help="Regular expression on the path; group 1: the patient.")
 @click.option("--keep-shared", is_flag=True, help="Count images that the study was trained on as well.")
+@ENGINE
 @PAIRS
 @JOBS
 @ON

@@ -18,8 +18,8 @@ from xray_helpers.evaluation.intervals import describe, describe_count
 from xray_helpers.export.alone import run_alone
 from xray_helpers.export.browser_runtime import NAME, VERSION, BrowserRuntime, load_browser_runtime
 from xray_helpers.export.bundle import EXPORT
+from xray_helpers.export.engine import find_export
 from xray_helpers.export.page_model import PIXELS, write_page_model
-from xray_helpers.export.proof import open_export
 from xray_helpers.models.out_of_distribution import OODDetector
 from xray_helpers.study.files import read_json, write_text
 from xray_helpers.study.folders import read_classes
@@ -51,8 +51,8 @@ def write_page(study: Path, model: str, runtime: Path | None = None) -> Path:
     InputError
         If the model was not exported to `PROVEN`, that is marked "do not use", or the runtime cannot be had.
     """
-    bundle = open_export(study, model, PROVEN)[0]
-    return build_page(study, model, bundle.proof, load_browser_runtime(runtime))
+    proof = find_export(study, model, PROVEN).proof
+    return build_page(study, model, proof, load_browser_runtime(runtime))
 
 
 def build_page(study: Path, model: str, proof: dict[str, Any], runtime: BrowserRuntime) -> Path:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from xray_helpers.export.engine import find_export
 from xray_helpers.interactive.reading_room import choose_model, describe_decision_rule
 from xray_helpers.runner.graph import build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
@@ -35,7 +36,9 @@ _CULLING = {"cull_idle_timeout": 30, "cull_interval": 10}  # seconds; only kerne
 _MAX_MESSAGE = 600_000_000  # bytes of a message: an encoded file of radiographs.MAX_BYTES
 
 
-def serve_room(study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: int = 0) -> int:
+def serve_room(
+    study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: int = 0, engine: str = ""
+) -> int:
     """Serve the reading room until interrupted; return the exit status of Voilà.
 
     The address, with the token that opens it, is printed once the page can be opened.
@@ -48,6 +51,8 @@ def serve_room(study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: in
         The address to listen on; by default this machine only.
     port : int
         0: any free one.
+    engine : str
+        The exported format that answers, as for `engine.find_export`; empty: ``model.keras``.
 
     Raises
     ------
@@ -65,10 +70,12 @@ def serve_room(study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: in
         raise InputError(
             f"{folder.name} has no model {model!r} that was trained and evaluated: it has {known}."
         )
+    if engine:
+        find_export(folder, model, engine)
     port, token = _free_port(ip, port), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as it holds the token
         notebook = Path(place) / "05_reading_room.ipynb"
-        _write_notebook(notebook, {"name": name, "model": model})
+        _write_notebook(notebook, {"name": name, "model": model, "deployed": engine})
         tornado = {
             "websocket_max_message_size": _MAX_MESSAGE,
             "headers": {"Content-Security-Policy": _POLICY},
