@@ -14,7 +14,7 @@ from xray_helpers.study.folders import LOCAL, study_folder
 # parameters of single notebooks, of 02a, 06 and 08, that are not settings of a study
 NOTEBOOK_ONLY = (
     *("shard", "shards", "external", "external_data", "keep_shared"),
-    *("formats", "int8", "export_margin"),
+    *("formats", "int8", "export_margin", "deployed"),
 )
 _INJECTED = "# Parameters\n"  # how papermill begins its cell
 
