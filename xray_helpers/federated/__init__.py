@@ -1,0 +1,1 @@
+"""Training at several sites that share weights and no images."""
