@@ -26,8 +26,9 @@ from xray_helpers.reports.results import (
 )
 from xray_helpers.reports.text import headline_table
 from xray_helpers.settings import set_classes
+from xray_helpers.study.external import STATE
 from xray_helpers.study.files import list_complete_files, read_csv, read_json, write_text
-from xray_helpers.study.folders import RUN, read_classes
+from xray_helpers.study.folders import EXTERNAL, RUN, read_classes
 from xray_helpers.study.records import STALE, mark_stale
 
 _THUMBNAIL, _LARGE = 480, 1400  # widths of pictures in pixels
@@ -77,6 +78,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_embed_figure(main, images, _LARGE) if comparison is not None else None,
         figures=[figure for path in figures if (figure := _embed_figure(path, images))],
+        asked_pages=_list_asked(folder, out),
         has_checklist=(out / "reporting_checklist.html").exists(),
         cards=[name for name in names if name.endswith(".html")],
         files=[name for name in names if not name.endswith((".png", ".html"))],
@@ -121,6 +123,22 @@ def refresh_index(folder: Path) -> str:
     write_index(folder)
     study = mark_stale(read_json(folder / "study.json"), folder)
     return next((text for text in describe_incomplete_steps(study) if STALE in text), "")
+
+
+def _list_asked(study: Path, out: Path) -> list[dict[str, str]]:
+    """Return place, page (or empty) and state (empty where all is well) of what a person asked for, but for
+    external tests, which have a table of their own.
+    """
+    known = read_json(study / "study.json").get("steps", [])
+    paths = [path for path in list_complete_files(study, f"*/*/{STATE}") if EXTERNAL not in path.parts[-3:]]
+    asked = mark_stale({"steps": [*known, *map(read_json, paths)]}, study)["steps"][len(known) :]
+    found = []
+    for path, step in zip(paths, asked, strict=True):
+        page = f"{step['report']}.html"
+        told = "" if step["state"] == "done" else f"{step['state']}. {step.get('error', '')}".strip()
+        page = page if (out / page).exists() else ""
+        found.append({"place": path.parent.relative_to(study).as_posix(), "page": page, "state": told})
+    return found
 
 
 def _figure_order(path: Path) -> tuple[bool, bool, str]:
