@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,15 +178,17 @@ def simulate(folder: Path, places: Iterable[str | Path], work: Callable[..., Upd
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     workers = min(len(places), os.cpu_count() or 1)
-    run_simulation(
-        build_server(folder, simulated=True),
-        build_client(places, work),
-        num_supernodes=len(places),
-        backend_config={
-            "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
-            "client_resources": {"num_cpus": 1},
-        },
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray, about its own future versions
+        run_simulation(
+            build_server(folder, simulated=True),
+            build_client(places, work),
+            num_supernodes=len(places),
+            backend_config={
+                "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
+                "client_resources": {"num_cpus": 1},
+            },
+        )
     return Record.read(folder, plan.key)
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +35,8 @@ class Plan:
     features : int
         What the backbone gives of each image.
     sites : tuple of str
+    data : str
+        A hash of the sites' images, where one machine has them all, so that other images begin anew.
     rounds, local_epochs : int
     proximal : float
         Strength of FedProx's term; 0 is FedAvg.
@@ -54,6 +56,7 @@ class Plan:
     classes: dict[str, Any]
     features: int
     sites: tuple[str, ...]
+    data: str = ""
     rounds: int = 10
     local_epochs: int = 2
     proximal: float = 0.0
@@ -102,10 +105,6 @@ class Plan:
     def parse(cls, values: Mapping[str, Any]) -> "Plan":
         """Return the plan of a dictionary, as it is sent to sites."""
         return cls(**{**values, "sites": tuple(values["sites"])})
-
-    def without_privacy(self) -> "Plan":
-        """Return the same plan with neither masks nor noise, to compare with."""
-        return replace(self, privacy="none")
 
 
 def save_weights(path: Path, weights: Weights) -> None:

@@ -63,7 +63,12 @@ class Sites(NamedTuple):
 
 
 def open_sites(
-    places: Mapping[str, str], column: str, manifest: pd.DataFrame, images: ImageFolder, **search: Any
+    places: Mapping[str, str],
+    column: str,
+    manifest: pd.DataFrame,
+    images: ImageFolder,
+    *embedder: Any,
+    **search: Any,
 ) -> Sites:
     """Return the sites of folders or tables, or where none are given those of a column of the study.
 
@@ -76,7 +81,7 @@ def open_sites(
     manifest : DataFrame
     images : ImageFolder
         Of the study.
-    **search
+    *embedder, **search
         As for `read_sites`.
 
     Raises
@@ -85,7 +90,7 @@ def open_sites(
         When fewer than two sites are left.
     """
     found = (
-        read_sites(places, manifest, images, **search)
+        read_sites(places, manifest, images, *embedder, **search)
         if places
         else split_by_column(manifest, column, images)
     )
@@ -137,10 +142,10 @@ def read_sites(
     places: Mapping[str, str],
     manifest: pd.DataFrame,
     images: ImageFolder | None,
-    *,
-    settings: Settings,
     embed: Embedder | None = None,
     embed_key: str = "",
+    *,
+    settings: Settings,
     corrections: str = "",
 ) -> Sites:
     """Read the sites of folders or tables, search sources over all of them and the study, and draw parts.
@@ -154,10 +159,10 @@ def read_sites(
         By site a folder, a CSV or phantoms.
     manifest, images
         Of the study; images is None where they are not on this machine.
-    settings : Settings
-        Of the study.
     embed, embed_key, corrections
         As for `search.find_same_source`.
+    settings : Settings
+        Of the study.
     """
     read, left_out, notes = {}, {}, []
     for site, place in places.items():

@@ -9,8 +9,12 @@ import yaml
 
 from xray_helpers.settings import InputError, Settings, build_settings, check_names
 
-# parameters of single notebooks, of 02a and 06, that are not settings of a study
-NOTEBOOK_ONLY = ("shard", "shards", "external", "external_data", "keep_shared")
+# parameters of single notebooks, of 02a, 06 and 09, that are not settings of a study
+FEDERATED = ("rounds", "local_epochs", "proximal", "privacy", "clip", "noise", "timeout")
+NOTEBOOK_ONLY = (
+    *("shard", "shards", "external", "external_data", "keep_shared"),
+    *("federated", "sites", "site_column", *FEDERATED),
+)
 _INJECTED = "# Parameters\n"  # how papermill begins its cell
 
 
