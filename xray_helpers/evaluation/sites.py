@@ -26,6 +26,7 @@ LOCAL, FEDERATED, POOLED, STUDY = "local", "federated", "pooled", "study's model
 WAYS = (LOCAL, FEDERATED, POOLED, STUDY)
 ALL = "all sites"
 PAIRS = ((FEDERATED, LOCAL), (FEDERATED, POOLED), (FEDERATED, STUDY))
+_CHANGE = f"gain or loss of {MARGIN:g} or more"
 _SCORES = ("auroc", "recall", "specificity", "brier")
 
 
@@ -127,6 +128,9 @@ def _compare_recall(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]
             "reason": "no fracture",
         }
     net = (first.loc[positive, "y_pred"] - second.loc[positive, "y_pred"]).to_numpy(float)
+    if not net.any():
+        alike = "both call every fractured image alike"
+        return {"difference": 0.0, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "reason": alike}
     value, codes = float(net.mean()), encode_groups(first.loc[positive, "group"])
     spread = compute_group_statistics((net - value) / len(net), codes)
     entry = mean_interval(value, spread)
@@ -144,7 +148,7 @@ def judge_gain(row: dict[str, Any]) -> str:
     if side == RULED_OUT:
         return f"loses: {SHOWN}"
     if pd.notna(row["ci_low"]) and row["ci_low"] > -MARGIN and row["ci_high"] < MARGIN:
-        return f"gain or loss of {MARGIN:g}: {RULED_OUT}"
+        return f"{_CHANGE}: {RULED_OUT}"
     return UNKNOWN
 
 
@@ -182,9 +186,8 @@ def describe_gains(gains: pd.DataFrame) -> str:
         rows = gains[(gains["second"] == second) & (gains["score"] == "auroc")]
         if rows.empty:
             continue
-        told = []
-        for state, sites in rows.groupby("state", sort=False)["site"]:
-            names = ", ".join(sites)
-            told.append(f"for {names} {'it is not known' if state == UNKNOWN else state}")
+        told = [
+            f"{state} for {', '.join(sites)}" for state, sites in rows.groupby("state", sort=False)["site"]
+        ]
         texts.append(f"{first.capitalize()} against {second}, by AUROC: {'; '.join(told)}.")
     return " ".join(texts)

@@ -38,8 +38,9 @@ def require_flower() -> None:
     """Raise `InputError` where Flower is not installed; tell it to report nothing to anybody."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     try:
-        import flwr  # noqa: F401
-        import ray  # noqa: F401
+        with warnings.catch_warnings():  # Ray has all warnings shown from then on
+            import flwr.simulation  # noqa: F401
+            import ray  # noqa: F401
     except ImportError:
         raise InputError("Federated training needs Flower: install it with `make federated`.") from None
 

@@ -153,9 +153,9 @@ def leaves_table(plan: Plan, record: Record, folder: Path) -> list[dict[str, str
     weights = load_weights(folder / "round_000.npz")
     count, size = sum(one.size for one in weights), sum(one.nbytes for one in weights)
     hidden = {
-        "none": "readable by the server",
-        "secure": "masked: the server reads the sum over sites alone",
-        "noise": f"their change clipped to the norm {plan.clip:g}; readable by the server, which adds noise",
+        "none": "the server",
+        "secure": "nobody: masked, the server reads the sum over sites alone",
+        "noise": f"the server, which adds noise; their change is clipped to the norm {plan.clip:g}",
     }[plan.privacy]
     columns = ("what", "when", "size", "who can read it")
     rows = [

@@ -89,11 +89,10 @@ def open_sites(
     InputError
         When fewer than two sites are left.
     """
-    found = (
-        read_sites(places, manifest, images, *embedder, **search)
-        if places
-        else split_by_column(manifest, column, images)
-    )
+    if places:
+        found = read_sites(places, manifest, images, *embedder, **search)
+    else:
+        found = split_by_column(manifest, column, images, settings=search["settings"])
     if len(found.tables) < 2:
         reasons = "; ".join(f"{site}: {reason}" for site, reason in found.left_out.items())
         raise InputError(
@@ -108,11 +107,12 @@ def name_site(value: Any) -> str:
     return re.sub(r"[^\w.-]+", "-", str(value).strip()).strip("-.")[:60] or "site"
 
 
-def split_by_column(manifest: pd.DataFrame, column: str, images: ImageFolder) -> Sites:
-    """Return the sites that a column of the study's own manifest names, each with its parts in the study.
+def split_by_column(manifest: pd.DataFrame, column: str, images: ImageFolder, *, settings: Settings) -> Sites:
+    """Return the sites that a column of the study's own manifest names, each with its test part of the study.
 
-    The study drew its parts by source and patient over all sites, so that what two sites share is in one
-    part, and the study's model has seen no image that is a test image here.
+    The study drew its parts by source and patient over all sites, so that no image has a copy in another
+    site's test part, and its model has seen none of these. From the rest of each site its own validation part
+    is drawn, with both classes; what two sites share goes to train.
 
     Raises
     ------
@@ -127,15 +127,22 @@ def split_by_column(manifest: pd.DataFrame, column: str, images: ImageFolder) ->
     used = manifest[manifest["status"] == "used"]
     nameless = int(used[column].isna().sum())
     named = used.dropna(subset=[column])
-    tables = {
-        site: rows.assign(file=rows["path"]) for site, rows in named.groupby(named[column].map(name_site))
-    }
+    by_site = {site: rows for site, rows in named.groupby(named[column].map(name_site))}
     notes = [f"{nameless} images name no site in the column {column}: they take no part."] if nameless else []
-    notes += _describe_shared(tables)
-    notes.append("Parts are those of the study, which were drawn by source and patient over all sites.")
-    left_out = {site: reason for site, table in tables.items() if (reason := _find_gap(table))}
-    kept = {site: table for site, table in tables.items() if site not in left_out}
-    return Sites(kept, dict.fromkeys(kept, images), left_out, notes)
+    notes += _describe_shared(by_site)
+    notes.append("Test parts are those of the study; validation is drawn anew from the rest of each site.")
+    sites_of = named[column].map(name_site).groupby(named["group"]).nunique()
+    tables, left_out = {}, {}
+    for site, rows in by_site.items():
+        part = rows["split"].where(rows["split"] == "test", "train").astype("string")
+        try:
+            drawn = _draw(rows.assign(folder_split=part, file=rows["path"]), settings, "folders")
+        except InputError as error:
+            left_out[site] = str(error)
+            continue
+        again = drawn["group"].isin(sites_of.index[sites_of > 1]) & (drawn["split"] == "validation")
+        tables[site] = drawn.assign(split=drawn["split"].mask(again, "train"))
+    return _keep_able(Sites(tables, dict.fromkeys(tables, images), left_out, notes))
 
 
 def read_sites(
@@ -175,22 +182,18 @@ def read_sites(
     joint = _join(read, manifest)
     table, corners = _find_groups(joint, read, manifest, images, embed, embed_key, corrections)
     tables = {}
+    is_shared = table["group"].isin(_shared_groups(table))
     for site in read:
         rows = table[table["site"] == site].drop(columns="site")
         try:
-            tables[site] = _draw_parts(rows, corners, settings)
+            drawn = _draw(rows, settings, "grouped")
         except InputError as error:
             left_out[site] = str(error)
-    shared = table[table["group"].isin(_shared_groups(table))]
+            continue
+        drawn = drawn.assign(split=drawn["split"].mask(is_shared[drawn.index], "train"))
+        tables[site] = mark_counted(drawn, corners.reindex(drawn.index), settings.count)
     notes += _describe_shared({site: rows for site, rows in table.groupby("site")})
-    for site in list(tables):
-        one = tables[site]
-        is_shared = one["group"].isin(shared["group"])
-        tables[site] = one.assign(split=one["split"].mask(is_shared, "train"))
-        if reason := _find_gap(tables[site]):
-            left_out[site] = reason
-            del tables[site]
-    return Sites(tables, {site: read[site].images for site in tables}, left_out, notes)
+    return _keep_able(Sites(tables, {site: read[site].images for site in tables}, left_out, notes))
 
 
 def _join(read: Mapping[str, ExternalSet], manifest: pd.DataFrame) -> pd.DataFrame:
@@ -245,10 +248,18 @@ def _shared_groups(table: pd.DataFrame) -> pd.Index:
     return sites[sites > 1].index
 
 
-def _draw_parts(rows: pd.DataFrame, corners: pd.Series, settings: Settings) -> pd.DataFrame:
-    own = settings.model_copy(update={"use_subset": 1.0, "split": "grouped"})
-    drawn = assign_splits(rows.assign(status="readable"), own)
-    return mark_counted(drawn, corners.reindex(drawn.index), settings.count)
+def _draw(rows: pd.DataFrame, settings: Settings, split: str) -> pd.DataFrame:
+    """Return the images of a site with parts that are drawn as those of a study, of all its images."""
+    own = settings.model_copy(update={"use_subset": 1.0, "split": split})
+    return assign_splits(rows.assign(status="readable"), own)
+
+
+def _keep_able(sites: Sites) -> Sites:
+    """Return the sites without those whose parts lack images or a class."""
+    gaps = {site: _find_gap(table) for site, table in sites.tables.items()}
+    kept = {site: table for site, table in sites.tables.items() if not gaps[site]}
+    left_out = sites.left_out | {site: gap for site, gap in gaps.items() if gap}
+    return sites._replace(tables=kept, left_out=left_out)
 
 
 def _find_gap(table: pd.DataFrame) -> str:

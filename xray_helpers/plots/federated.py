@@ -34,5 +34,6 @@ def plot_sites(scores: pd.DataFrame, *, title: str = "", ax: Axes | None = None)
         for row in scores.to_dict("records")
     ]
     ax = plot_intervals(rows, title=title or "AUROC by site, 95 % intervals", xlabel="AUROC", ax=ax)
-    ax.set_xlim(0, 1.02)
+    known = [row[key] for row in rows for key in ("value", "ci_low") if row[key] is not None]
+    ax.set_xlim(min([0.45, *known]) - 0.03, 1.02)
     return ax
