@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from xray_helpers.federated.exchange import (
 )
 from xray_helpers.federated.rounds import Plan, Record, run_rounds
 from xray_helpers.settings import InputError
+from xray_helpers.study.machine import cores
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -30,13 +32,14 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid, ServerApp
 PLACE = "site"  # of a SuperNode's --node-config: the folder of its site
 MASKED_ONLY = "masked-only"  # of the same: true where the site answers under secure aggregation alone
+_SHARED_MEMORY = 200 * 2**20  # bytes that Ray keeps for what its processes exchange
 FOLDER = "folder"  # of the run's configuration: where the server keeps plan and rounds
 log = logging.getLogger("xray_helpers")
 
 
 def require_flower() -> None:
     """Raise `InputError` where Flower is not installed; tell it to report nothing to anybody."""
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     try:
         with warnings.catch_warnings():  # Ray has all warnings shown from then on
             import flwr.simulation  # noqa: F401
@@ -178,19 +181,35 @@ def simulate(folder: Path, places: Iterable[str | Path], work: Callable[..., Upd
     from flwr.simulation import run_simulation
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    workers = min(len(places), os.cpu_count() or 1)
+    start_ray(min(len(places), cores()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray, about its own future versions
         run_simulation(
             build_server(folder, simulated=True),
             build_client(places, work),
             num_supernodes=len(places),
-            backend_config={
-                "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
-                "client_resources": {"num_cpus": 1},
-            },
+            backend_config={"client_resources": {"num_cpus": 1}},
         )
     return Record.read(folder, plan.key)
+
+
+def start_ray(workers: int, tries: int = 3) -> None:
+    """Start Ray, which a busy machine may take more than one try for; Flower's simulation then uses it."""
+    import ray
+
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))}
+    options = {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False}
+    options |= {"logging_level": logging.ERROR, "object_store_memory": _SHARED_MEMORY}
+    for left in reversed(range(tries)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(runtime_env={"env_vars": path}, ignore_reinit_error=True, **options)
+            return
+        except Exception:  # Ray raises no type of its own when it is late
+            ray.shutdown()
+            if not left:
+                raise
 
 
 def __getattr__(name: str) -> object:

@@ -288,7 +288,11 @@ def count_bytes(message: "Message") -> int:
 
 
 def _reason(text: str) -> str:
-    """Return in one line what Flower tells of an error."""
-    lines = [line for line in str(text).splitlines() if line.strip()] or ["no reason was given"]
-    found = re.search(r"(?:InputError|Error|Exception)'?>?:<?'?\s*(.+?)'?>?$", lines[-1].strip())
-    return (found[1] if found else lines[-1].strip())[:200]
+    """Return in one line what Flower tells of an error; in the simulation that is below Ray's traceback."""
+    found = re.search(r"(?:Message: |:<')(.+?)(?:'>)?\s*$", text, flags=re.DOTALL)
+    lines = [line.strip() for line in (found[1] if found else text).splitlines() if line.strip()]
+    return (
+        lines[-1].removeprefix("Exception ClientAppException occurred. Message: ")[:200]
+        if lines
+        else "no reason"
+    )

@@ -60,8 +60,8 @@ def predict_sites(
     if POOLED in ways:
         joined = {split: join_parts(parts, split) for split in ("train", "validation")}
         heads[POOLED] = _train(joined, settings)
-    opened = open_models(study, [prepared.plan.model], sum(map(len, sites.tables.values())))
-    found = []
+    model, found = prepared.plan.model, []
+    opened = open_models(study, [model], sum(map(len, sites.tables.values()))) if STUDY in ways else {}
     for site, mine in parts.items():
         if LOCAL in ways:
             heads[LOCAL] = _train(mine, settings)
@@ -71,8 +71,8 @@ def predict_sites(
             continue
         rows = mine["test"].rows
         tested = test_models(study, opened, rows.assign(path=rows["file"]), sites.images[site])
-        own = tested[prepared.plan.model].predictions.assign(path=rows["path"].to_numpy())
-        threshold = float(read_json(study / prepared.plan.model / "threshold.json")["threshold"])
+        own = tested[model].predictions.assign(path=rows["path"].to_numpy())
+        threshold = float(read_json(study / model / "threshold.json")["threshold"])
         found.append(own.assign(site=site, way=STUDY, threshold=threshold, temperature=1.0))
     columns = ["site", "way", "path", "group", "y_true", "y_prob", "y_pred", "threshold", "temperature"]
     return pd.concat(found, ignore_index=True)[columns]
