@@ -35,9 +35,11 @@ def run(place: Path, arguments: argparse.Namespace) -> None:
     weights = "random" if arguments.quick else arguments.weights
     settings = build_settings(name="federated", weights=weights, use_subset=1.0, **size)
     prepare_tensorflow(settings)
-    data = write_hospitals(place / "set", 0.35 if arguments.quick else arguments.share).parent
-    nothing = pd.DataFrame(columns=list(MANIFEST)).astype(MANIFEST)
-    folders = {path.name: str(path) for path in sorted(data.iterdir()) if path.is_dir()}
+    table = write_hospitals(place / "set", 0.35 if arguments.quick else arguments.share)
+    nothing, folders = pd.DataFrame(columns=list(MANIFEST)).astype(MANIFEST), {}
+    for name, rows in pd.read_csv(table).groupby("hospital"):
+        folders[name] = str(table.with_name(f"{name}.csv"))
+        rows.to_csv(folders[name], index=False)
     sites = read_sites(folders, nothing, None, settings=settings)
     print(sites.table().to_string(index=False), *sites.notes, sites.left_out, sep="\n")
     ways = {"FedAvg": {}, "FedProx, 0.1": {"proximal": 0.1}, "secure aggregation": {"privacy": "secure"}}

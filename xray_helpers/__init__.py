@@ -11,6 +11,7 @@ same_source   which files come from one picture
 evaluation    scores and their intervals, calibration, subgroups, and models compared
 models        backbones, features, the head, fine-tuning and prediction
 explain       where a model looked, and what else than the fracture may tell the label
+export        a trained model converted, compared with the original, and in a folder to hand over
 federated     training at several sites that share weights and no images
 plots         a table in, axes out
 reports       text, tables and pages
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation",
         "models",
         "explain",
+        "export",
         "federated",
         "plots",
         "reports",

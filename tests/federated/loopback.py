@@ -1,4 +1,4 @@
-"""A SuperLink and SuperNodes over TLS on this machine's loopback, as docs/federated.md starts them.
+"""A SuperLink and SuperNodes over TLS on this machine's loopback, as docs/how-to/federated.md starts them.
 
 python tests/federated/loopback.py ROUNDS_FOLDER SITE_FOLDER SITE_FOLDER ...
 """

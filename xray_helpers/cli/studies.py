@@ -9,11 +9,11 @@ import click
 from xray_helpers.cli.base import FILE, JOBS, ON, OVERWRITE, PAIRS, main
 from xray_helpers.runner.options import build_run_options, split_run_options
 from xray_helpers.settings import PROFILES, InputError, build_settings
-from xray_helpers.study.parameters import parse_assignments, read_settings_file
+from xray_helpers.study.parameters import parse_assignments, read_settings_file, read_settings_of
 
 
 def _run(
-    profile: str,
+    profile: str | None,
     named: dict[str, object],
     pairs: tuple[str, ...],
     file: str | None,
@@ -23,7 +23,9 @@ def _run(
     values = read_settings_file(file) if file else {}
     values |= {key: value for key, value in (named | running).items() if value is not None}
     values, running = split_run_options(values | parse_assignments(pairs))
-    settings, options = build_settings(profile, **values), build_run_options(**running)
+    if not profile and set(values) == {"name"}:
+        values = read_settings_of(str(values["name"]))
+    settings, options = build_settings(profile or "full", **values), build_run_options(**running)
     from xray_helpers.runner.steps import find_complete
 
     index = find_complete(settings)
@@ -51,10 +53,8 @@ def _finish(index: Path, studies: list[Path]) -> None:
 @main.command()
 @click.option(
     "--profile",
-    default="full",
-    show_default=True,
     metavar="|".join(PROFILES),
-    help="The parameters to start from.",
+    help="The parameters to start from; by default full, or with --name alone those of that study.",
 )
 @click.option("--data", metavar="DIR|CSV", help="The radiographs.")
 @click.option(
@@ -68,7 +68,9 @@ def _finish(index: Path, studies: list[Path]) -> None:
 @JOBS
 @ON
 @OVERWRITE
-def run(profile: str, data: str | None, name: str | None, models: str | None, **options: object) -> None:
+def run(
+    profile: str | None, data: str | None, name: str | None, models: str | None, **options: object
+) -> None:
     """Run a study: every notebook, every model, the reports."""
     _run(profile, {"data": data, "name": name, "models": models}, **options)
 
@@ -134,6 +136,31 @@ def external(study: str, pairs: tuple[str, ...], **options: object) -> None:
             "give -p only for how it is run."
         )
     page, error = run_external(study, running=build_run_options(**running), **options)
+    click.echo(os.path.relpath(page))
+    if error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("study", metavar="STUDY")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--to",
+    default="keras,litert,openvino,onnx",
+    show_default=True,
+    metavar="A,B",
+    help="Kinds of files, or single formats such as litert-int8.",
+)
+@click.option("--int8", is_flag=True, help="Make formats in int8 as well.")
+@click.option("--margin", default=0.01, show_default=True, help="Accepted loss of AUROC and other scores.")
+@ON
+def export(study: str, model: str, to: str, on: str | None, **options: object) -> None:
+    """Export a model to files for phones and other runtimes; exit status 1 if one is not to be used."""
+    from xray_helpers.runner.export import run_export
+
+    running = build_run_options(**({"on": on} if on else {}))
+    page, error = run_export(study, model, to.split(","), running=running, **options)
     click.echo(os.path.relpath(page))
     if error:
         click.echo(f"Error: {error}", err=True)

@@ -10,11 +10,12 @@ import pandas as pd
 from xray_helpers.data.external import ExternalSet, find_places, read_external, within_reach
 from xray_helpers.data.manifest import assign_groups
 from xray_helpers.data.parts import mark_counted, used_part
-from xray_helpers.data.splits import assign_splits
+from xray_helpers.data.splits import VALIDATION_SHARE, assign_splits, hold_out
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.same_source.candidates import Embedder
 from xray_helpers.same_source.search import find_same_source
 from xray_helpers.settings import SPLITS, InputError, Settings
+from xray_helpers.study.seeds import derive_seed
 
 _STUDY = "study"  # before the paths of the study's own images while all are searched together
 _SEEN = ("train", "validation")  # of the study: its model was trained, or chosen, on them
@@ -134,14 +135,15 @@ def split_by_column(manifest: pd.DataFrame, column: str, images: ImageFolder, *,
     sites_of = named[column].map(name_site).groupby(named["group"]).nunique()
     tables, left_out = {}, {}
     for site, rows in by_site.items():
-        part = rows["split"].where(rows["split"] == "test", "train").astype("string")
+        rest, shared = rows[rows["split"] != "test"], rows["group"].isin(sites_of.index[sites_of > 1])
         try:
-            drawn = _draw(rows.assign(folder_split=part, file=rows["path"]), settings, "folders")
+            held = hold_out(rest, VALIDATION_SHARE, derive_seed(settings.seed, "validation", site))
         except InputError as error:
             left_out[site] = str(error)
             continue
-        again = drawn["group"].isin(sites_of.index[sites_of > 1]) & (drawn["split"] == "validation")
-        tables[site] = drawn.assign(split=drawn["split"].mask(again, "train"))
+        part = rows["split"].where(rows["split"] == "test", "train").astype("string")
+        part[held.difference(rows.index[shared])] = "validation"
+        tables[site] = rows.assign(split=part, file=rows["path"])
     return _keep_able(Sites(tables, dict.fromkeys(tables, images), left_out, notes))
 
 
@@ -186,7 +188,8 @@ def read_sites(
     for site in read:
         rows = table[table["site"] == site].drop(columns="site")
         try:
-            drawn = _draw(rows, settings, "grouped")
+            own = settings.model_copy(update={"use_subset": 1.0, "split": "grouped"})
+            drawn = assign_splits(rows.assign(status="readable"), own)
         except InputError as error:
             left_out[site] = str(error)
             continue
@@ -246,12 +249,6 @@ def _shared_groups(table: pd.DataFrame) -> pd.Index:
     counts = table[(table["site"] != _STUDY) | table["split"].isin(_SEEN)]
     sites = counts.groupby("group")["site"].nunique()
     return sites[sites > 1].index
-
-
-def _draw(rows: pd.DataFrame, settings: Settings, split: str) -> pd.DataFrame:
-    """Return the images of a site with parts that are drawn as those of a study, of all its images."""
-    own = settings.model_copy(update={"use_subset": 1.0, "split": split})
-    return assign_splits(rows.assign(status="readable"), own)
 
 
 def _keep_able(sites: Sites) -> Sites:

@@ -176,6 +176,7 @@ def open_run(namespace: Mapping[str, Any]) -> Run:
         *_weights_of(run),
         manifest=_known_manifest(run),
         control="" if "weights" in run._declared else run.control,
+        settings=read_json(run.study / "study.json")["settings"],
     )
     if banner is not None:
         display(banner)

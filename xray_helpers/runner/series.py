@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from xray_helpers.data.classes import question_of
 from xray_helpers.data.listing import list_data
+from xray_helpers.reports.html import changed_parameters
 from xray_helpers.runner.executors import count_jobs, open_executor
 from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
 from xray_helpers.runner.options import RunOptions
@@ -62,8 +63,9 @@ def run_study(settings: Settings, *, running: RunOptions | None = None, overwrit
         held.enter_context(locking(folder))
         held.enter_context(logging_to(folder))
         plan = build_plan(settings, running or RunOptions(), asked)
-        log.info("Study %s: %d steps, %d models", settings.name, len(plan.steps), len(settings.models))
-        for key, value in shareable(settings).items():
+        count = f"{len(settings.models)} model{'s' if len(settings.models) > 1 else ''}"
+        log.info("Study %s: %d steps, %s", settings.name, len(plan.steps), count)
+        for key, value in changed_parameters(shareable(settings)).items():
             log.info("  %-18s %s", key, value)
         if settings.weights == "random":
             log.warning("Random weights: the scores say nothing about what trained networks reach.")
