@@ -1,5 +1,6 @@
 """Flower's apps of a site and of the server, the same in the simulation and between machines."""
 
+import importlib.util
 import json
 import logging
 import os
@@ -40,12 +41,8 @@ log = logging.getLogger("xray_helpers")
 def require_flower() -> None:
     """Raise `InputError` where Flower is not installed; tell it to report nothing to anybody."""
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    try:
-        with warnings.catch_warnings():  # Ray has all warnings shown from then on
-            import flwr.simulation  # noqa: F401
-            import ray  # noqa: F401
-    except ImportError:
-        raise InputError("Federated training needs Flower: install it with `make federated`.") from None
+    if not all(map(importlib.util.find_spec, ("flwr", "ray"))):
+        raise InputError("Federated training needs Flower: install it with `make federated`.")
 
 
 def choose_mod(message: "Message", context: "Context", call_next: "ClientAppCallable") -> "Message":
@@ -178,7 +175,9 @@ def simulate(folder: Path, places: Iterable[str | Path], work: Callable[..., Upd
     record = Record.read(folder, plan.key)
     if len(record.rounds) >= plan.rounds and len(record.losses) > plan.rounds:
         return record
-    from flwr.simulation import run_simulation
+    with warnings.catch_warnings():  # Ray has all warnings shown from its import on
+        import ray  # noqa: F401
+        from flwr.simulation import run_simulation
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     start_ray(min(len(places), cores()))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 FITINS, FITRES = "fitins", "fitres"  # how records are called under secure aggregation
 _POLL = 0.5  # seconds
+_START = 300.0  # seconds that sites have at least to come up, whatever the plan's timeout
 _LARGEST = 8.0  # weights of a larger size than this are cut off by secure aggregation
 log = logging.getLogger("xray_helpers")
 
@@ -66,7 +67,7 @@ class GridExchange:
         InputError
             When fewer than two sites are there.
         """
-        until = time.monotonic() + self.plan.timeout
+        until = time.monotonic() + max(self.plan.timeout, _START)
         while self._meet() and time.monotonic() < until:
             time.sleep(_POLL)
         if len(self.nodes) < min(2, len(self.plan.sites)):
