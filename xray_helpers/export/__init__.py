@@ -10,8 +10,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bundle": ["read_bundle", "write_bundle"],
+        "engine": ["open_deployed", "open_engine"],
         "formats": ["choose_formats", "export_model"],
-        "proof": ["compare_formats", "convert_formats", "hand_over", "measure_formats", "open_export"],
+        "page": ["write_page"],
+        "proof": ["compare_formats", "convert_formats", "hand_over", "measure_formats"],
         "runtimes": ["open_runtime"],
         "tables": [
             "bundle_table",

@@ -27,7 +27,7 @@ from xray_helpers.evaluation.intervals import (
 from xray_helpers.evaluation.paired import compare_by_group, difference_interval
 from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, compare_to_bound
 from xray_helpers.export.alone import ProcessError, run_alone
-from xray_helpers.export.bundle import EXPORT, read_bundle, write_bundle
+from xray_helpers.export.bundle import EXPORT, write_bundle
 from xray_helpers.export.formats import FORMATS, KERAS, Converter, choose_formats
 from xray_helpers.export.runtimes import measure
 from xray_helpers.models.head import as_probabilities, build_predictions
@@ -35,7 +35,6 @@ from xray_helpers.models.out_of_distribution import OODDetector, feature_distanc
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
 from xray_helpers.study.machine import cores
-from xray_helpers.study.records import sha256_of
 
 DO_NOT_USE, FINE, UNKNOWN = "do not use", "may be used", "not known"
 SAME = 0.001  # with smaller differences of all probabilities, a model counts as the same
@@ -252,41 +251,3 @@ def hand_over(study: Path, model: str, costs: pd.DataFrame, scores: pd.DataFrame
     for row in rows:
         write_bundle(study, model, FORMATS[row["format"]], row)
     return {row["format"]: row for row in rows}
-
-
-def open_export(study: Path, model: str, engine: str) -> tuple[Any, str]:
-    """Return the bundle of an exported model that may be used, and a sentence on it.
-
-    Parameters
-    ----------
-    study : Path
-    model : str
-    engine : str
-        A format such as ``litert-int8``, or a kind such as ``litert``: of several the most precise.
-
-    Raises
-    ------
-    InputError
-        Where it was not exported, was damaged, is of another training, or is marked "do not use".
-    """
-    names = [name for name, form in FORMATS.items() if engine in (name, form.kind)]
-    found = [name for name in names if (study / model / EXPORT / name / "SHA256SUMS").exists()]
-    if not found:
-        known = ", ".join(names) or f"no such format: {', '.join(FORMATS)}"
-        raise InputError(
-            f"{model} of {study.name} was not exported to {engine} ({known}): run `python -m xray_helpers "
-            f"export {study.name} {model}` first."
-        )
-    bundle = read_bundle(study / model / EXPORT / found[0])
-    check_current(study, model, bundle.about)
-    if bundle.proof["verdict"] == DO_NOT_USE:
-        raise InputError(f'{found[0]} of {model} is marked "do not use": {bundle.proof["why"]}')
-    told = f"Probabilities come from the exported file {found[0]} ({bundle.proof['verdict']}), decisions at "
-    return bundle, f"{told}the study's threshold; maps and boxes come from model.keras."
-
-
-def check_current(study: Path, model: str, about: dict[str, Any]) -> None:
-    """Raise `InputError` where an export is of an earlier training or threshold of the study."""
-    threshold = float(read_json(study / model / "threshold.json")["threshold"])
-    if about["source"] != sha256_of(study / model / "model.keras") or about["threshold"] != threshold:
-        raise InputError(f"{about['format']} of {model} is of an earlier training: export the model again.")

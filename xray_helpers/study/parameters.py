@@ -15,7 +15,7 @@ from xray_helpers.study.folders import LOCAL, study_folder
 FEDERATED = ("rounds", "local_epochs", "proximal", "privacy", "clip", "noise", "timeout")
 NOTEBOOK_ONLY = (
     *("shard", "shards", "external", "external_data", "keep_shared"),
-    *("formats", "int8", "export_margin"),
+    *("formats", "int8", "export_margin", "deployed"),
     *("federated", "sites", "site_column", *FEDERATED),
 )
 _INJECTED = "# Parameters\n"  # how papermill begins its cell
