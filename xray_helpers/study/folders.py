@@ -15,6 +15,7 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _INSTALLED = Path(__file__).resolve().parents[1] / "notebooks"  # there is one unless this is a checkout
 MARK = ".xray-helpers"  # in a folder that `xray-helpers new` has laid out
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
+FEDERATED = "federated"  # in a study: a folder for each federation of sites
 EXTERNAL = "external"  # in a study: a folder for each set from elsewhere that it was tested on
 ANSWERS = "study.yaml"  # what a user states about a study
 RUN = ".run.json"  # in a study while a command runs it: which process; touched as its heartbeat
@@ -227,6 +228,8 @@ def redact(text: str, study: Path | None = None) -> str:
         f"source of {name}": resolve_source(place)[0] for name, place in local.get("sources", {}).items()
     }
     elsewhere = {f"external {name}": place for name, place in local.get(EXTERNAL, {}).items()}
+    for places in local.get(FEDERATED, {}).values():
+        elsewhere |= {f"site {name}": place for name, place in places.items()}
     texts = {key: path for key, path in local.items() if isinstance(path, str)}
     places = {key: path.removeprefix("hub:") for key, path in texts.items()} | sources | elsewhere
     names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}
