@@ -209,12 +209,3 @@ def start_ray(workers: int, tries: int = 3) -> None:
             ray.shutdown()
             if not left:
                 raise
-
-
-def __getattr__(name: str) -> object:
-    """Build the apps that ``flwr run`` names, when they are asked for."""
-    if name == "client":
-        return build_client()
-    if name == "server":
-        return build_server()
-    raise AttributeError(name)
