@@ -155,16 +155,27 @@ def external(study: str, pairs: tuple[str, ...], **options: object) -> None:
 )
 @click.option("--int8", is_flag=True, help="Make formats in int8 as well.")
 @click.option("--margin", default=0.01, show_default=True, help="Accepted loss of AUROC and other scores.")
+@click.option("--page", is_flag=True, help="Also write one HTML page that runs the model in a browser.")
+@click.option("--runtime", metavar="FILE.tgz", help="The page's onnxruntime-web, where there is no network.")
 @ON
-def export(study: str, model: str, to: str, on: str | None, **options: object) -> None:
+def export(
+    study: str, model: str, to: str, on: str | None, page: bool, runtime: str | None, **options: object
+) -> None:
     """Export a model to files for phones and other runtimes; exit status 1 if one is not to be used."""
+    from xray_helpers.export.page import PROVEN, write_page
     from xray_helpers.runner.export import run_export
+    from xray_helpers.study.folders import find_study
 
-    running = build_run_options(**({"on": on} if on else {}))
-    page, error = run_export(study, model, to.split(","), running=running, **options)
-    click.echo(os.path.relpath(page))
+    running, forms = build_run_options(**({"on": on} if on else {})), to.split(",")
+    if page and not {"onnx", PROVEN} & set(forms):
+        forms.append(PROVEN)
+    report, error = run_export(study, model, forms, running=running, **options)
+    click.echo(os.path.relpath(report))
     if error:
         click.echo(f"Error: {error}", err=True)
+    if page:
+        click.echo(os.path.relpath(write_page(find_study(study), model, Path(runtime) if runtime else None)))
+    if error:
         sys.exit(1)
 
 

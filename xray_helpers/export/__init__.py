@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "bundle": ["read_bundle", "write_bundle"],
         "engine": ["open_deployed", "open_engine"],
         "formats": ["choose_formats", "export_model"],
+        "page": ["write_page"],
         "proof": ["compare_formats", "convert_formats", "hand_over", "measure_formats"],
         "runtimes": ["open_runtime"],
         "tables": [

@@ -16,7 +16,7 @@ from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models.backbones import resolve_weights
 from xray_helpers.plots.style import set_theme, show
 from xray_helpers.reports.display import show_banner, show_table, show_text
-from xray_helpers.settings import Settings
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.external import external_folder
 from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
 from xray_helpers.study.folders import local_path, open_study, with_local_sources
@@ -167,6 +167,7 @@ def open_run(namespace: Mapping[str, Any]) -> Run:
     InputError
         For a parameter that cannot be used, or a study whose parts share sources or patients.
     """
+    _explain_errors()
     run = Run(namespace)
     set_theme()
     banner = show_banner(
@@ -178,6 +179,22 @@ def open_run(namespace: Mapping[str, Any]) -> Run:
     if banner is not None:
         display(banner)
     return run
+
+
+def _explain_errors() -> None:
+    """Let this kernel show an error that a user can mend as a sentence, not as a traceback.
+
+    The error is still one to papermill, which ends the notebook there.
+    """
+    from IPython import get_ipython
+
+    def show_sentence(shell: Any, kind: type, error: InputError, trace: Any, **_: Any) -> list[str]:
+        sentence = [error.for_notebook()]
+        shell._showtraceback(kind, error, sentence)
+        return sentence
+
+    if (shell := get_ipython()) is not None:
+        shell.set_custom_exc((InputError,), show_sentence)
 
 
 def _weights_of(run: Run) -> list[str]:

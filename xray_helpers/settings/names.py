@@ -64,6 +64,21 @@ def set_classes(classes: Classes) -> None:
 class InputError(Exception):
     """An error that the user can fix: one sentence that says what is wrong, where, and what to do."""
 
+    def for_notebook(self) -> str:
+        """Return the sentence with parameters as a notebook's parameters cell has them, not as options."""
+
+        def assign(found: re.Match) -> str:
+            name, value = found.groups()
+            value = value.capitalize() if value in ("true", "false") else value
+            is_plain = re.fullmatch(r"True|False|[\d.]+|\[.*", value)
+            return f"{name} = {value}" if is_plain else f'{name} = "{value}"'
+
+        text = re.sub(r"(?<![\w-])-p ([a-z_]+)=([^\s,;:.)]+)", assign, str(self))
+        text = re.sub(r"(?<![\w-])--(data|name|models)\b", r"\1", text)
+        if text != str(self) or re.search(r"There is no parameter|cannot be used: ", text):
+            text += " Change it in the cell of parameters, the first with code, and run all cells again."
+        return text
+
 
 def read_list(value: Any) -> Any:
     """Split a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; return any other value unchanged."""
