@@ -9,7 +9,7 @@ import pytest
 
 from xray_helpers.export.bundle import write_bundle
 from xray_helpers.export.engine import ExportedPass, find_export
-from xray_helpers.export.formats import FORMATS, KERAS, Converter
+from xray_helpers.export.formats import FORMATS, Converter
 from xray_helpers.export.proof import compare_formats, measure_formats
 from xray_helpers.export.runtimes import open_runtime
 from xray_helpers.models.out_of_distribution import OODDetector
@@ -59,29 +59,33 @@ def pictures():
     return (noise + np.linspace(0, 190, 40)[:, None, None]).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [("Flips", ("litert-float32", "litert-dynamic-int8", "onnx-float32")), ("Three", ("litert-float32",))],
-)
-def test_an_exported_file_answers_as_the_model_does(study, pictures, model, names):
-    exact = open_runtime("keras", study / model / "model.keras")(pictures)
+@pytest.fixture(scope="module")
+def converted(study):
+    """The study, its models converted where they are handed over."""
+    wanted = {"Flips": ("keras", "litert-float32", "litert-dynamic-int8", "onnx-float32")}
+    for model, names in (wanted | {"Three": ("litert-float32",)}).items():
+        with Converter(study, model) as converter:
+            for name in names:
+                converter.convert(FORMATS[name], study / model / "export" / name)
+        assert {path.name for path in (study / model / "export").iterdir()} == set(names)
+    return study
+
+
+@pytest.mark.parametrize("model", ["Flips", "Three"])
+def test_an_exported_file_answers_as_the_model_does(converted, pictures, model):
+    exact = open_runtime("keras", converted / model / "model.keras")(pictures)
     assert np.ptp(exact[0][:, 0]) > 0.05
-    with Converter(study, model) as converter:
-        for name in names:
-            file = converter.convert(FORMATS[name], study / model / "export" / name)
-            outputs, features = open_runtime(name, file)(pictures)
-            assert outputs.shape == exact[0].shape
-            assert np.abs(outputs - exact[0]).max() < (0.05 if "int8" in name else 1e-5)
-            assert np.abs(features - exact[1]).max() < (0.1 if "int8" in name else 1e-4)
-    assert not list((study / model / "export").glob("*work*"))
+    for folder in (converted / model / "export").iterdir():
+        name = folder.name
+        outputs, features = open_runtime(name, folder / FORMATS[name].file)(pictures)
+        assert outputs.shape == exact[0].shape
+        assert np.abs(outputs - exact[0]).max() < (0.05 if "int8" in name else 1e-5), name
+        assert np.abs(features - exact[1]).max() < (0.1 if "int8" in name else 1e-4), name
 
 
-def test_the_proof_compares_files_with_the_original_and_hands_them_over(study, pictures, tmp_path):
+def test_the_proof_compares_files_with_the_original_and_hands_them_over(converted, pictures):
     """By hand: one file is replaced by another model's, which it has to find out."""
-    name, place = "litert-float32", study / "Flips" / "export"
-    with Converter(study, "Flips") as converter:
-        for form in (KERAS, FORMATS[name]):
-            converter.convert(form, place / form.name)
+    name, study = "litert-float32", converted
     reasons = {"keras": "", name: "", "openvino-int8": "It cannot be converted."}
     costs, answers = measure_formats(study, "Flips", reasons, pictures)
     assert costs["format"].tolist() == ["keras", name]
@@ -98,7 +102,9 @@ def test_the_proof_compares_files_with_the_original_and_hands_them_over(study, p
         "onnx-int8": "do not use",
     }
     assert scores.loc["onnx-int8", "auroc"] == pytest.approx(1.0)
-    assert scores.loc["onnx-int8", "flips"] == len(flips[flips["format"] == "onnx-int8"]) == 40
+    p, threshold = answers["keras"][0][:, 0], float(np.median(answers["keras"][0]))
+    flipped = int(((p >= threshold) != (1 - p >= threshold)).sum())
+    assert scores.loc["onnx-int8", "flips"] == len(flips[flips["format"] == "onnx-int8"]) == flipped > 30
     assert scores.loc[name, "flips"] == 0
 
     folder = write_bundle(study, "Flips", FORMATS[name], {"verdict": "may be used", "why": ""})
@@ -111,10 +117,9 @@ def test_the_proof_compares_files_with_the_original_and_hands_them_over(study, p
     assert store[:, 0] == pytest.approx(answers["keras"][0][:, 0], abs=1e-5)
 
 
-def test_three_classes_are_handed_over_with_their_question(study):
+def test_three_classes_are_handed_over_with_their_question(converted):
+    study = converted
     write_classes(study, Classes("none", "fracture", ("a", "b", "none"), ("a", "b")))
-    with Converter(study, "Three") as converter:
-        converter.convert(FORMATS["litert-float32"], study / "Three" / "export" / "litert-float32")
     folder = write_bundle(study, "Three", FORMATS["litert-float32"], {"verdict": "may be used", "why": ""})
     bundle = find_export(study, "Three", "litert")
     assert bundle.about["positive_outputs"] == [0, 1]
@@ -126,8 +131,9 @@ def test_three_classes_are_handed_over_with_their_question(study):
     assert done.stdout.count("P(fracture)") == 3
 
 
-def test_predict_py_gives_the_same_in_an_environment_that_holds_nothing_else(study, tmp_path):
-    folder = study / "Flips" / "export" / "litert-float32"
+def test_predict_py_gives_the_same_in_an_environment_that_holds_nothing_else(converted, tmp_path):
+    proof = {"verdict": "may be used", "why": ""}
+    folder = write_bundle(converted, "Flips", FORMATS["litert-float32"], proof)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "bare"], check=True)
     python = tmp_path / "bare" / "bin" / "python"
     needs = ["numpy", "pillow", "ai-edge-litert", "backports-strenum<1.3"]
