@@ -150,7 +150,7 @@ def train_head(
     if head is None:
         head = build_head(train[0][0].shape[-1], settings)
     else:
-        _reset_head(head, settings)
+        reset_head(head, settings)
     batches, watched = build_batches(train, validation, settings)
     epochs = settings.epochs if schedule is None else len(schedule)
     rules = callbacks(settings, on_epoch, schedule)
@@ -158,7 +158,7 @@ def train_head(
     return head, build_history(head, schedule)
 
 
-def _reset_head(head: "keras.Model", settings: Settings) -> None:
+def reset_head(head: "keras.Model", settings: Settings) -> None:
     """Give a head new initial weights and random states, and its optimizer the state of the first step."""
     import keras
 

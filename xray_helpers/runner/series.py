@@ -1,5 +1,6 @@
 """Whole studies: checked, locked, run by the engine, and resumed where they were left."""
 
+import json
 import logging
 import os
 import signal
@@ -67,6 +68,7 @@ def run_study(settings: Settings, *, running: RunOptions | None = None, overwrit
         log.info("Study %s: %d steps, %s", settings.name, len(plan.steps), count)
         for key, value in changed_parameters(shareable(settings)).items():
             log.info("  %-18s %s", key, value)
+        log.debug("All parameters: %s", json.dumps(shareable(settings)))
         if settings.weights == "random":
             log.warning("Random weights: the scores say nothing about what trained networks reach.")
         started = time.monotonic()
@@ -309,7 +311,8 @@ def logging_to(folder: Path) -> Iterator[None]:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
     handlers = [_LogFile(folder / f"log-{stamp}.log", encoding="utf-8"), logging.StreamHandler()]
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
+    handlers[1].setLevel(logging.INFO)  # the file holds all parameters, the console those that differ
     for handler in handlers:
         handler.setFormatter(form)
         handler.addFilter(lambda record: _redact(record, folder))

@@ -13,6 +13,7 @@ from xray_helpers.study.machine import provenance
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
+FEDERATED = "federated"  # in a study: a folder for each federation of sites
 EXTERNAL = "external"  # in a study: a folder for each set from elsewhere that it was tested on
 ANSWERS = "study.yaml"  # what a user states about a study
 RUN = ".run.json"  # in a study while a command runs it: which process; touched as its heartbeat
@@ -211,6 +212,8 @@ def redact(text: str, study: Path | None = None) -> str:
         f"source of {name}": resolve_source(place)[0] for name, place in local.get("sources", {}).items()
     }
     elsewhere = {f"external {name}": place for name, place in local.get(EXTERNAL, {}).items()}
+    for places in local.get(FEDERATED, {}).values():
+        elsewhere |= {f"site {name}": place for name, place in places.items()}
     texts = {key: path for key, path in local.items() if isinstance(path, str)}
     places = {key: path.removeprefix("hub:") for key, path in texts.items()} | sources | elsewhere
     names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}
