@@ -29,6 +29,7 @@ def test_the_series_is_there():
         "06_external_test",
         "07_localize",
         "08_export",
+        "09_federated",
     ]
 
 

@@ -18,6 +18,7 @@ from xray_helpers.plots.style import set_theme, show
 from xray_helpers.reports.display import show_banner, show_table, show_text
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.external import external_folder
+from xray_helpers.study.federations import federation_folder
 from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
 from xray_helpers.study.folders import local_path, open_study, with_local_sources
 from xray_helpers.study.parameters import read_notebook_settings
@@ -41,7 +42,7 @@ class Run:
     external : str
         The set from elsewhere that the study is tested on, where the notebook runs once per such set.
     folder : Path
-        Where it writes: the folder of the model or of the external set, else that of the study.
+        Where it writes: that of the model, of the external set or of the federation, else that of the study.
     seed : int
     """
 
@@ -54,6 +55,8 @@ class Run:
         self.external: str = str(namespace.get("external", "")) if "external_data" in namespace else ""
         if self.external:
             self.folder = external_folder(self.study, self.external)
+        if "federated" in namespace and "site_column" in namespace:
+            self.folder = federation_folder(self.study, str(namespace["federated"]))
         self.seed: int = self.settings.seed
         self._declared = self.settings.model_fields_set
 

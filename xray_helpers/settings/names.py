@@ -10,7 +10,15 @@ SPLITS = ("train", "validation", "test")
 VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
 MAX_CLASSES = 50  # more are rather patients or series than classes
 MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
-TAKEN = (VALIDATION, "lab", "figures", "models", "local", "external")  # names in a study that are no models
+TAKEN = (
+    VALIDATION,
+    "lab",
+    "figures",
+    "models",
+    "local",
+    "external",
+    "federated",
+)  # names in a study that are no models
 
 
 class Classes(NamedTuple):
