@@ -20,8 +20,11 @@ interactive   widgets, the reading room, and JupyterLab
 cli           ``python -m xray_helpers``
 """
 
+import os
+
 import lazy_loader
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

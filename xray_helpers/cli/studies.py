@@ -195,6 +195,15 @@ def status(study: str) -> None:
     click.echo("\n".join(lines))
 
 
+@main.command()
+@click.argument("folder", metavar="DIR")
+def new(folder: str) -> None:
+    """Lay out a folder of one's own: notebooks to edit, data/, reports/, a page that says how to go on."""
+    from xray_helpers.study.layout import lay_out
+
+    click.echo(f"{lay_out(Path(folder))}: read its README.md, then work in that folder.")
+
+
 @main.command("list")
 def list_() -> None:
     """List the studies and their state."""

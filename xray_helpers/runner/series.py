@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from xray_helpers.data.classes import question_of
 from xray_helpers.data.listing import list_data
 from xray_helpers.reports.html import changed_parameters
 from xray_helpers.runner.executors import count_jobs, open_executor
+from xray_helpers.runner.forks import copying
 from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.preparation import prepare
@@ -174,7 +176,8 @@ def run_plans(
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
     try:
         on_study_end()
-        with _stoppable(), open_executor(running, plans[0].folder / ".cluster") as executor:
+        steps = sum(len(plan.steps) for plan in plans) if running.on == "here" else 0
+        with _stoppable(), copying(steps), open_executor(running, plans[0].folder / ".cluster") as executor:
             engine = Scheduler(plans, running, executor, run, on_study_end)
             try:
                 engine.run()
@@ -317,6 +320,7 @@ def logging_to(folder: Path) -> Iterator[None]:
         handler.setFormatter(form)
         handler.addFilter(lambda record: _redact(record, folder))
         log.addHandler(handler)
+    handlers[1].addFilter(lambda record: not (hasattr(record, "progress") and sys.stderr.isatty()))
     try:
         yield
     finally:
