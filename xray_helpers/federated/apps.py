@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid, ServerApp
 PLACE = "site"  # of a SuperNode's --node-config: the folder of its site
 MASKED_ONLY = "masked-only"  # of the same: true where the site answers under secure aggregation alone
+# so that sums are of one order, and a round gives the same weights in every process
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 _SHARED_MEMORY = 200 * 2**20  # bytes that Ray keeps for what its processes exchange
 FOLDER = "folder"  # of the run's configuration: where the server keeps plan and rounds
 log = logging.getLogger("xray_helpers")
@@ -203,7 +205,7 @@ def start_ray(workers: int, tries: int = 3) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                ray.init(runtime_env={"env_vars": path}, ignore_reinit_error=True, **options)
+                ray.init(runtime_env={"env_vars": path | ONE_THREAD}, ignore_reinit_error=True, **options)
             return
         except Exception:  # Ray raises no type of its own when it is late
             ray.shutdown()
