@@ -12,6 +12,8 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "smal
 TABLES = {  # words of the header, and how many rows at least
     "backbones": ("TensorFlow, images a second", 2),
     "class_coverage": ("macro_auroc", 5),
+    "export": ("ms, one thread", 2),
+    "federated": ("seconds a round", 3),
     "finetuning": ("fine-tuned - head", 1),
     "explorer": ("| images | explorer, ms a move |", 1),
     "interval_coverage": ("metric", 1),

@@ -12,6 +12,7 @@ evaluation    scores and their intervals, calibration, subgroups, and models com
 models        backbones, features, the head, fine-tuning and prediction
 explain       where a model looked, and what else than the fracture may tell the label
 export        a trained model converted, compared with the original, and in a folder to hand over
+federated     training at several sites that share weights and no images
 plots         a table in, axes out
 reports       text, tables and pages
 runner        notebooks as steps: run, resumed, swept, on this machine or a cluster
@@ -19,8 +20,11 @@ interactive   widgets, the reading room, and JupyterLab
 cli           ``python -m xray_helpers``
 """
 
+import os
+
 import lazy_loader
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -36,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models",
         "explain",
         "export",
+        "federated",
         "plots",
         "reports",
         "runner",

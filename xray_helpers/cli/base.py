@@ -55,3 +55,6 @@ ON = click.option("--on", metavar="WHERE", help=f"{RunOptions.model_fields['on']
 OVERWRITE = click.option(
     "--overwrite", is_flag=True, help="Continue in the folder of a study that has other settings."
 )
+ENGINE = click.option(
+    "--engine", default="", metavar="FORMAT", help="Use an exported file, such as litert, not model.keras."
+)

@@ -44,7 +44,7 @@ _SCRIPTS = {
     ),
     "openvino": (
         "import openvino",
-        'RUN = openvino.Core().compile_model(str(HERE / ABOUT["file"]), "CPU")',
+        'RUN = openvino.compile_model(HERE / ABOUT["file"], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
         'RUN(read(path))["probability"]',
     ),
     "keras": (
@@ -108,8 +108,8 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, form, about, read_json(folder / PROOF), read_json(folder / EXPECTED))
 
 
-def describe_model(study: Path, model: str, form: Format, file: Path) -> dict[str, Any]:
-    """Return the content of ``preprocessing.json``, see `Bundle`."""
+def describe_model(study: Path, model: str, form: Format) -> dict[str, Any]:
+    """Return the content of ``preprocessing.json``, see `Bundle`, but for the name of the input."""
     settings, classes = read_json(study / "study.json")["settings"], read_classes(study)
     chosen = read_json(study / model / "threshold.json")
     threshold = float(chosen["threshold"])
@@ -118,7 +118,6 @@ def describe_model(study: Path, model: str, form: Format, file: Path) -> dict[st
         "format": form.name,
         "runtime": form.kind,
         "file": form.file,
-        "input": run_alone(input_name, kind=form.kind, file=file),
         "size": list(settings["img_size"]),
         "range": [0, 255],
         "resize": reading_of(settings).get("resize", "stretch"),
@@ -149,13 +148,14 @@ def write_bundle(study: Path, model: str, form: Format, proof: dict[str, Any]) -
     """
     folder = study / model / EXPORT / form.name
     (folder / SUMS).unlink(missing_ok=True)
-    about = describe_model(study, model, form, folder / form.file)
-    write_json(folder / ABOUT, about)
+    about = describe_model(study, model, form)
     write_json(folder / PROOF, proof)
     pictures = _write_phantoms(folder, about["size"])
     options = {"name": form.name, "file": folder / form.file, "pictures": [folder / one for one in pictures]}
     options |= {"size": about["size"], "way": about["resize"], "columns": about["positive_outputs"]}
-    write_json(folder / EXPECTED, dict(zip(pictures, run_alone(predict_pictures, **options), strict=True)))
+    found = run_alone(predict_pictures, **options)
+    write_json(folder / EXPECTED, dict(zip(pictures, found["probabilities"], strict=True)))
+    write_json(folder / ABOUT, about | {"input": found["input"]})
     script = _TEMPLATE.read_text(encoding="utf-8")
     for old, new in zip(_SCRIPT, _SCRIPTS[form.kind], strict=True):
         script = script.replace(old, new)
@@ -174,9 +174,7 @@ def _write_phantoms(folder: Path, size: Sequence[int]) -> list[str]:
     """Write synthetic radiographs that are larger than the input, smaller, and both; return their names."""
     rng, names = np.random.default_rng(20), []
     (folder / "phantoms").mkdir(exist_ok=True)
-    for number, (high, wide, kind) in enumerate(
-        ((1.7, 1.4, "displaced"), (0.8, 0.7, None), (1.3, 0.9, None)), 1
-    ):
+    for number, (high, wide, kind) in enumerate(((2, 2, "displaced"), (0.8, 0.7, None), (1.3, 0.9, None)), 1):
         shape = round(high * size[0]), round(wide * size[1])
         picture, _ = render_view(rng, build_patient(rng, kind), shape)
         names.append(f"phantoms/{number}.png")
@@ -187,11 +185,12 @@ def _write_phantoms(folder: Path, size: Sequence[int]) -> list[str]:
 
 def predict_pictures(
     name: str, file: str, pictures: list[str], size: list[int], way: str, columns: list[int]
-) -> list[float]:
-    """Return P(positive) of files by an exported model, read as the package reads them."""
+) -> dict[str, Any]:
+    """Return P(positive) of files by an export, read as the package reads them, and the name of its input."""
     read = [resize(read_radiograph(Path(path)).pixels, tuple(size), way) for path in pictures]
     outputs, _ = open_runtime(name, Path(file))(np.stack(read))
-    return outputs[:, columns].sum(axis=1).astype(float).tolist()
+    probabilities = outputs[:, columns].sum(axis=1).astype(float).tolist()
+    return {"probabilities": probabilities, "input": input_name(FORMATS[name].kind, file)}
 
 
 def _licence(trained: dict[str, Any], model: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from xray_helpers.data.manifest import data_folder
 from xray_helpers.data.parts import used_part
 from xray_helpers.export.alone import ProcessError, run_alone
+from xray_helpers.export.onnx_files import inline_constants, store_as_float16
 from xray_helpers.models.quantization import choose_images, load_calibration
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import atomic_write, read_csv, read_json, temporary_path
@@ -223,6 +224,7 @@ def convert_keras(source: str, kind: str, to: str, *, half: bool) -> None:
     import keras
 
     joint, options = build_joint(source), {}
+    inline_constants(joint)
     if half:
         import tensorflow as tf
 
@@ -289,9 +291,10 @@ def _save_openvino(base: str, to: str, pictures: np.ndarray) -> None:
 
 def _halve_onnx(base: str, to: str, _: np.ndarray) -> None:
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    onnx.save(convert_float_to_float16(onnx.load(base), keep_io_types=True), to)
+    graph = onnx.load(base)
+    store_as_float16(graph)  # as in the page that runs a model
+    onnx.save(graph, to)
 
 
 def _quantise_onnx(base: str, to: str, pictures: np.ndarray) -> None:

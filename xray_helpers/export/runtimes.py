@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ def _open_keras(file: str, threads: int) -> Callable[[np.ndarray], dict[str, Any
 
     from xray_helpers.export.formats import build_joint
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    with suppress(RuntimeError):  # TensorFlow runs already, with the threads it has
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     joint = build_joint(file)
     return tf.function(lambda picture: joint(picture, training=False))
 

@@ -53,7 +53,7 @@ def build_lead(
     if comparison is not None:
         chosen = choose_primary(comparison, primary_model(study["settings"]))
         row = comparison[comparison["model"] == chosen].to_dict("records")[0]
-        title = "An inflated number" if row["leak"] else title
+        title = "An inflated number" if row.get("leak") else title
         number = _describe_number(folder, row, study["settings"].get("primary", "auroc"))
     leak, leaks = "", False
     if inflation is not None and len(inflation):
@@ -68,7 +68,7 @@ def _describe_number(folder: Path, row: dict[str, Any], primary: str) -> str:
     score = describe(unflatten_entry(row, primary)).replace(" (", " (95 % interval ", 1)
     score = score.replace("(95 % interval no interval", "(no interval")
     text = f"{row['model']}: {METRICS[primary].title} {score} on {describe_count(row, 'test images')}."
-    if row["leak"]:
+    if row.get("leak"):
         return f"{text} {row['leak']:.0%} of them have a sibling in train: a model can recognise the picture."
     spread = folder / row["model"] / "spread.csv"
     return f"{text} {describe_all_images(read_csv(spread))}".strip() if spread.exists() else text

@@ -85,6 +85,7 @@ def write_index(folder: Path, *, target: Path | None = None, images: bool = True
         reports=reports,
         by_exam=_describe_exams(folder, settings, comparison, stale),
         sent=target is not None,
+        running=study.get("state") == "running" and target is None,
         steps=[_step_row(out, step) for step in study.get("steps", [])],
         main=_embed_figure(main, images, _LARGE) if comparison is not None else None,
         figures=[figure for path in figures if path not in shown and (figure := _embed_figure(path, images))],

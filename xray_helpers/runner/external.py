@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from xray_helpers.data.listing import list_data
+from xray_helpers.export.engine import find_export
 from xray_helpers.runner.asked import AskedPlan, plan_asked, run_asked, study_settings
 from xray_helpers.runner.graph import EVALUATE, build_steps
 from xray_helpers.runner.options import RunOptions
@@ -20,6 +21,7 @@ def run_external(
     *,
     patient_pattern: str = "",
     keep_shared: bool = False,
+    engine: str = "",
     running: RunOptions | None = None,
 ) -> tuple[Path, str]:
     """Test the trained models of a study on a set from elsewhere.
@@ -36,6 +38,8 @@ def run_external(
         As for a study.
     keep_shared : bool
         Whether images that the study's train or validation part shares count as well.
+    engine : str
+        The exported format that is tested, as for `engine.find_export`; empty: ``model.keras``.
     running : RunOptions, optional
 
     Returns
@@ -49,7 +53,8 @@ def run_external(
         For what the user can mend, before anything runs.
     """
     folder, name = find_study(study), name or name_set(data)
-    return run_asked(plan_external(folder, data, name, patient_pattern, keep_shared=keep_shared), running)
+    options = {"keep_shared": keep_shared, "engine": engine}
+    return run_asked(plan_external(folder, data, name, patient_pattern, **options), running)
 
 
 def name_set(data: str) -> str:
@@ -61,7 +66,7 @@ def name_set(data: str) -> str:
 
 
 def plan_external(
-    folder: Path, data: str, name: str, patient_pattern: str, *, keep_shared: bool = False
+    folder: Path, data: str, name: str, patient_pattern: str, *, keep_shared: bool = False, engine: str = ""
 ) -> AskedPlan:
     """Return the steps of a test: those of the study as they are, and the one that is to run.
 
@@ -73,12 +78,15 @@ def plan_external(
     check_set_name(name)
     settings = study_settings(folder).model_copy(update={"patient_pattern": patient_pattern})
     check_evaluated(folder, settings.models)
+    if engine:
+        for model in (path.parent.name for path in folder.glob("*/metrics.json")):
+            find_export(folder, model, engine)
     known = read_json(folder / "local.json", default={}).get(EXTERNAL, {})
     source = known.get(name, data) if data == LOCAL else data
     if source != LOCAL:
         list_data(source, patient_pattern, labelled=False)  # said before it is recorded
     external_place(folder, name, data)
-    values = {"external": name, "external_data": LOCAL, "keep_shared": keep_shared}
+    values = {"external": name, "external_data": LOCAL, "keep_shared": keep_shared, "deployed": engine}
     return plan_asked(folder, "external", f"{EXTERNAL}/{name}", values, settings=settings)
 
 

@@ -5,6 +5,7 @@ given.
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -128,6 +129,9 @@ class Scheduler:
         threading.Thread(target=_heartbeat, args=(self.plans, over), daemon=True).start()
         try:
             self._start_ready()
+            if len(self.plans) == 1 and self.in_progress:
+                place = (self.plans[0].folder / "index.html").resolve().as_uri()
+                print(f"Open {place}: the page fills while the study runs.", file=sys.stderr)
             _write_page(write_studies)
             while self.waiting or self.in_progress:
                 self._start_ready()

@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from xray_helpers.study.cache import RowView, new_rows, read_rows, release
 from xray_helpers.study.files import hash_of
 from xray_helpers.study.machine import cores
+from xray_helpers.study.progress import progress
 
 SIDE = 256  # pictures are compared at this size
 MIN_INLIERS, MIN_CORRELATION = 10, 0.90
@@ -127,7 +127,7 @@ def _fill_local_features(pictures: RowView, new: np.ndarray, store: np.ndarray) 
 
     blocks = [new[start : start + 64] for start in range(0, len(new), 64)]
     with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
-        for _ in tqdm(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
+        for _ in progress(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
             release(store)
             release(pictures.array)
 

@@ -11,8 +11,13 @@ from xray_helpers.settings import InputError, Settings, build_settings, check_na
 from xray_helpers.study.files import read_json
 from xray_helpers.study.folders import LOCAL, study_folder
 
-# parameters of single notebooks, of 02a and 06, that are not settings of a study
-NOTEBOOK_ONLY = ("shard", "shards", "external", "external_data", "keep_shared")
+# parameters of single notebooks, of 02a, 06, 08 and 09, that are not settings of a study
+FEDERATED = ("rounds", "local_epochs", "proximal", "privacy", "clip", "noise", "timeout")
+NOTEBOOK_ONLY = (
+    *("shard", "shards", "external", "external_data", "keep_shared"),
+    *("formats", "int8", "export_margin", "deployed"),
+    *("federated", "sites", "site_column", *FEDERATED),
+)
 _INJECTED = "# Parameters\n"  # how papermill begins its cell
 
 

@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 for checksum, name in (line.split("  ", 1) for line in (HERE / "SHA256SUMS").read_text("utf-8").splitlines()):
     if not (HERE / name).is_file() or hashlib.sha256((HERE / name).read_bytes()).hexdigest() != checksum:
         sys.exit(f"{name} is missing, renamed or not as it was handed over: get the whole folder again.")
-ABOUT = json.loads((HERE / "preprocessing.json").read_text("utf-8"))
+ABOUT, EXPECTED = (json.loads((HERE / f).read_text("utf-8")) for f in ("preprocessing.json", "expected.json"))
 SIZE, THRESHOLD, (LOW, HIGH) = ABOUT["size"], ABOUT["threshold"], ABOUT["abstains_between"]
 RUN = Interpreter(str(HERE / ABOUT["file"])).get_signature_runner()
 
@@ -19,8 +19,8 @@ RUN = Interpreter(str(HERE / ABOUT["file"])).get_signature_runner()
 def weigh(old, new, kind):
     """Return how OpenCV weights the pixels along a side: of the first neighbour, and of the next one."""
     at, x, scale, mixed = np.arange(new)[:, None], np.arange(old), 1 / (new / old), kind == "mixed"
+    shared = np.minimum((at + 1) * scale, x + 1) - np.maximum(at * scale, x)
     if kind == "area":
-        shared = np.minimum((at + 1) * scale, x + 1) - np.maximum(at * scale, x)
         return np.clip(shared, 0, None) / scale, 0
     place = at * scale if mixed else np.float32((at + 0.5) * scale - 0.5)
     part = np.float32(at + 1 - (np.floor(place) + 1) * (new / old) if mixed else place - np.floor(place))
@@ -36,10 +36,10 @@ def read(path):
         sys.exit(f"{path} has more than 8 bits: convert it to 8-bit grey first.")
     if image.mode not in "1L" or "transparency" in image.info:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-    grey = np.asarray(image.convert("L"))
+    grey = np.asarray(image.convert("L"), float)
     scale = min(np.divide(SIZE, grey.shape))
     h, w = [max(1, round(side * scale)) for side in grey.shape] if ABOUT["resize"] == "pad" else SIZE
-    more = grey.shape[0] - h, grey.shape[1] - w
+    more = np.subtract(grey.shape, (h, w))
     kind = "linear" if max(more) <= 0 else "area" if min(more) >= 0 else "mixed"
     (a, b), (c, d) = weigh(grey.shape[0], h, kind), weigh(grey.shape[1], w, kind)
     if kind == "area":
@@ -51,10 +51,9 @@ def read(path):
     return np.pad(grey, edges)[None, ..., None].astype(np.float32)
 
 
-expected = json.loads((HERE / "expected.json").read_text("utf-8"))
-for path in sys.argv[1:] or [HERE / name for name in expected]:
+for path in sys.argv[1:] or [HERE / name for name in EXPECTED]:
     p = float(RUN(**{ABOUT["input"]: read(path)})["probability"][0, ABOUT["positive_outputs"]].sum())
     answer = "abstains" if LOW <= p <= HIGH and LOW < HIGH else ABOUT["classes"][int(p >= THRESHOLD)]
     print(f"{path}: P({ABOUT['classes'][1]}) = {p:.6f}, {answer}. For research only.")
-    if not sys.argv[1:] and abs(p - expected[path.relative_to(HERE).as_posix()]) > 1e-4:
-        sys.exit(f"{path} should have given {expected}: this machine computes otherwise.")
+    if not sys.argv[1:] and abs(p - EXPECTED[path.relative_to(HERE).as_posix()]) > 1e-4:
+        sys.exit(f"{path} should have given {EXPECTED}: this machine computes otherwise.")
