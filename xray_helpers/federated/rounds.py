@@ -33,7 +33,7 @@ class Plan:
     classes : dict
         Fields of `settings.Classes`.
     features : int
-        What the backbone gives of each image.
+        How many numbers the backbone, or its lower part, gives of each image.
     sites : tuple of str
     data : str
         A hash of the sites' images, where one machine has them all, so that other images begin anew.
@@ -48,6 +48,8 @@ class Plan:
     seed : int
     timeout : float
         Seconds after which a site that has not answered is left out of the round.
+    trained : tuple of str
+        The layers of the backbone that are trained with the head.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Plan:
     noise: float = 1.0
     seed: int = 0
     timeout: float = 600.0
+    trained: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
@@ -84,7 +87,8 @@ class Plan:
     @property
     def key(self) -> str:
         """A hash of all that changes the weights of a round."""
-        return hash_of({name: value for name, value in asdict(self).items() if name not in _FREE})
+        free = _FREE if self.trained else (*_FREE, "trained")  # so that runs of heads go on
+        return hash_of({name: value for name, value in asdict(self).items() if name not in free})
 
     def write(self, folder: Path, initial: Weights) -> "Plan":
         """Write the plan and the initial weights; a run of another plan that lies there is removed."""
@@ -104,7 +108,7 @@ class Plan:
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Plan":
         """Return the plan of a dictionary, as it is sent to sites."""
-        return cls(**{**values, "sites": tuple(values["sites"])})
+        return cls(**values | {key: tuple(values.get(key, ())) for key in ("sites", "trained")})
 
 
 def save_weights(path: Path, weights: Weights) -> None:
