@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ ROUNDS = {"rounds": "2", "local_epochs": "1", "timeout": "300"}
 
 
 def load_loopback():
-    path = notebooks_folder().parent / "tests" / "federated" / "loopback.py"
+    path = Path(__file__).parents[1] / "federated" / "loopback.py"
     spec = importlib.util.spec_from_file_location("loopback", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
