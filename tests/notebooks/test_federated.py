@@ -72,7 +72,7 @@ def simulated(study):
 
 def test_every_site_is_compared_and_nothing_of_its_images_left_it(study, simulated):
     scores = read_csv(simulated / "scores.csv")
-    assert scores["site"].unique().tolist() == [*SITES, "all sites"]
+    assert scores["site"].unique().tolist() == [*SITES, "all sites together"]
     assert set(scores["way"]) == {"local", "federated", "pooled", "study's model"}
     predictions = read_csv(simulated / "predictions.csv")
     manifest = read_csv(study / "manifest.csv").set_index("path")

@@ -170,8 +170,8 @@ def test_the_rest_of_a_group_stays_together_whichever_file_is_marked_as_wrong(
     assert len({sources(listing, found)[name] for name in group}) == 1
     table = assign_groups(inspect_files(listing), found.source).assign(label="Fractured")
     browser = _DatasetBrowser(table, found.links, image_folder(folder), str(tmp_path / "c.csv"))
-    assert sorted(browser.wrong.options) == group
-    browser.wrong.value = marked
+    assert sorted(browser.page["path"]) == group
+    browser.marked = set(marked)
     browser.separate.click()
     _, corrected = search(folder, str(tmp_path / "c.csv"))
     pd.testing.assert_series_equal(corrected.uncorrected, found.source)
