@@ -7,8 +7,7 @@ from pathlib import Path
 from xray_helpers.export.bundle import EXPORT, read_bundle
 from xray_helpers.export.formats import KERAS, choose_formats
 from xray_helpers.export.proof import DO_NOT_USE
-from xray_helpers.runner.asked import plan_asked, run_asked, study_settings
-from xray_helpers.runner.external import check_evaluated
+from xray_helpers.runner.asked import check_evaluated, plan_asked, run_asked, study_settings
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
