@@ -50,6 +50,7 @@ def backbone():
 def test_both_parts_give_what_the_whole_gives(backbone, start, at, trained):
     cut = cut_backbone(backbone, start)
     assert (cut.at, cut.trained) == (at, trained)
+    assert sorted(one.name for one in list_layers(cut.upper) if one.trainable_variables) == sorted(trained)
     pictures = np.random.default_rng(0).uniform(0, 255, (5, 16, 16, 1)).astype("float32")
     maps = cut.lower.predict(pictures, verbose=0)
     assert maps.ndim == 2

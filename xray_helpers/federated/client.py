@@ -8,7 +8,7 @@ import numpy as np
 
 from xray_helpers.federated.averaging import Update, Weights
 from xray_helpers.federated.rounds import Plan
-from xray_helpers.models.cutting import build_optimizer, free_layers
+from xray_helpers.models.cutting import build_optimizer
 from xray_helpers.models.graphs import list_layers
 from xray_helpers.models.head import (
     build_batches,
@@ -52,7 +52,7 @@ class Site(NamedTuple):
     upper: Path | None = None
 
     def write(self, folder: Path) -> "Site":
-        """Write ``site.json``, ``features.npz``, which never leave the site, and ``upper.keras``."""
+        """Write ``features.npz``, which never leaves the site, ``upper.keras`` and, last, ``site.json``."""
         with atomic_write(folder / FEATURES) as partial:
             np.savez(
                 partial,
@@ -60,9 +60,11 @@ class Site(NamedTuple):
                 **{f"validation_{key}": value for key, value in zip("xy", self.validation, strict=True)},
             )
         counts = {"images": len(self.train[1]), "validation_images": len(self.validation[1])}
-        (folder / UPPER).unlink(missing_ok=True)
-        if self.upper:
-            shutil.copy(self.upper, folder / UPPER)
+        if self.upper is None:
+            (folder / UPPER).unlink(missing_ok=True)
+        elif self.upper != folder / UPPER:
+            with atomic_write(folder / UPPER) as partial:
+                shutil.copy(self.upper, partial)
         write_json(folder / SITE, {"name": self.name, "backbone": self.backbone, **counts})
         return self
 
@@ -109,7 +111,7 @@ def build_network(plan: Plan, settings: Settings, upper: Path | None = None) -> 
     if upper is None:
         raise InputError(f"There is no {UPPER}, whose layers the plan trains: prepare the site again.")
     rest = keras.models.load_model(upper, compile=False)
-    layers = free_layers(rest, plan.trained)
+    layers = [layer for layer in list_layers(rest) if layer.trainable_variables]
     network = join_model(rest, build_head(rest.output_shape[-1], settings))
     network.compile(build_optimizer(layers, settings), loss=choose_loss(), metrics=["accuracy"])
     return network
@@ -153,7 +155,8 @@ def train_round(site: Site, weights: Weights, plan: Plan, number: int) -> Update
     head = _open_head(plan, settings, weights, site.upper)
     loss = _loss(head, site.validation, settings)
     batches, _ = build_batches(([site.train[0]], site.train[1]), None, settings)
-    head.fit(batches, epochs=plan.local_epochs, verbose=0)
+    # batches come in an order of their own; Keras would draw another where Flower's heartbeat draws too
+    head.fit(batches, epochs=plan.local_epochs, shuffle=False, verbose=0)
     trained = trained_weights(head)
     if not all(np.isfinite(array).all() for array in trained):
         raise InputError("training diverged: its weights are not finite numbers")
@@ -185,7 +188,7 @@ def train_alone(
     batches, _ = build_batches(([train[0]], train[1]), None, settings)
     best, lowest = trained_weights(network), _loss(network, validation, settings)
     for _ in range(plan.rounds * plan.local_epochs):
-        network.fit(batches, verbose=0)
+        network.fit(batches, shuffle=False, verbose=0)
         loss = _loss(network, validation, settings)
         if loss < lowest:
             best, lowest = trained_weights(network), loss
@@ -211,7 +214,7 @@ def _open_head(plan: Plan, settings: Settings, weights: Weights, upper: Path | N
         for variable in optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
         optimizer.learning_rate = rate
-    for number, layer in enumerate(list_layers(head)):  # Keras draws them where Flower's heartbeat draws too
+    for number, layer in enumerate(list_layers(head)):  # nor are these left to be drawn by Keras
         if getattr(layer, "seed_generator", None) is not None:
             state = [derive_seed(settings.seed, "dropout", number), 0]
             layer.seed_generator.state.assign(np.array(state, np.uint32))

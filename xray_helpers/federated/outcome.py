@@ -11,7 +11,7 @@ import pandas as pd
 from xray_helpers.evaluation.calibration import fit_temperature, scale_probabilities
 from xray_helpers.evaluation.class_predictions import positive_probability
 from xray_helpers.evaluation.intervals import describe, unflatten_entry
-from xray_helpers.evaluation.sites import FEDERATED, LOCAL, POOLED, STUDY, WAYS, score_sites
+from xray_helpers.evaluation.site_scores import FEDERATED, LOCAL, POOLED, STUDY, WAYS, score_sites
 from xray_helpers.evaluation.thresholds import choose_threshold
 from xray_helpers.federated.apps import simulate
 from xray_helpers.federated.averaging import Weights, privacy_loss
@@ -47,7 +47,7 @@ def predict_sites(
     chosen : dict
         ``threshold.json`` of the study's model: rule and target_sensitivity.
     ways : tuple of str
-        Of `evaluation.sites.WAYS`, of which federated is always one.
+        Of `evaluation.site_scores.WAYS`, of which federated is always one.
 
     Returns
     -------

@@ -198,7 +198,9 @@ def _identify(model: str, settings: Settings, weights: str, images: ImageFolder,
     """Return a hash of the backbone, of how pictures reach it, and of where it is cut."""
     identity = get_backbone(model, settings).identify_weights(weights)
     how = (settings.img_size, settings.normalization, settings.border, images.how)
-    return hash_of("backbone", model, identity, how, *([cut.at, cut.trained] if cut else []))
+    # not by names, some of which Keras numbers in each process anew
+    where = [[list(one.shape) for one in cut.upper.trainable_variables], len(cut.lower.layers)] if cut else []
+    return hash_of("backbone", model, identity, how, *where)
 
 
 def _extract(

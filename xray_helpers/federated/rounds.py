@@ -15,7 +15,7 @@ from xray_helpers.study.files import atomic_write, hash_of, read_json, write_jso
 
 PLAN, ROUNDS = "plan.json", "rounds.json"
 PRIVACY = ("none", "secure", "noise")
-_FREE = ("rounds", "timeout")  # may change while a run goes on
+_FREE = ("rounds", "timeout", "trained")  # may change while a run goes on; the backbone's hash tells its cut
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Plan:
     timeout : float
         Seconds after which a site that has not answered is left out of the round.
     trained : tuple of str
-        The layers of the backbone that are trained with the head.
+        The layers of the backbone that are trained with the head, as the plan's machine calls them.
     """
 
     model: str
@@ -87,8 +87,7 @@ class Plan:
     @property
     def key(self) -> str:
         """A hash of all that changes the weights of a round."""
-        free = _FREE if self.trained else (*_FREE, "trained")  # so that runs of heads go on
-        return hash_of({name: value for name, value in asdict(self).items() if name not in free})
+        return hash_of({name: value for name, value in asdict(self).items() if name not in _FREE})
 
     def write(self, folder: Path, initial: Weights) -> "Plan":
         """Write the plan and the initial weights; a run of another plan that lies there is removed."""

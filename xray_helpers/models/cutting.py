@@ -1,12 +1,11 @@
 """A backbone cut where fine-tuning begins: a frozen lower part, and upper layers to train on its maps."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from xray_helpers.models.finetuning import trained_layers
 from xray_helpers.models.graphs import list_layers, nested_networks, open_model
-from xray_helpers.models.optimization import group_layers
+from xray_helpers.models.optimization import group_layers, rates_by_layer
 from xray_helpers.settings import InputError, Settings
 
 if TYPE_CHECKING:
@@ -37,6 +36,9 @@ class Cut(NamedTuple):
 
 def cut_backbone(extractor: "keras.Model", start: float | str) -> Cut:
     """Cut a backbone at the last tensor, before the first trained layer, on which all that follows depends.
+
+    The layers of the upper part that are to learn are marked as trainable, and no others: batch normalization
+    never is (`finetuning.trained_layers`), and stays in inference mode. A saved upper part keeps the marks.
 
     Parameters
     ----------
@@ -71,19 +73,10 @@ def cut_backbone(extractor: "keras.Model", start: float | str) -> Cut:
         pixels = keras.Input((flat.shape[-1],), name="maps")
         maps = keras.layers.Reshape(outputs[at].shape[1:], name="laid_out")(pixels)
         upper = keras.Model(pixels, rest(maps), name=extractor.name)
+        for layer in list_layers(extractor):
+            layer.trainable = layer.name in names
         return Cut(keras.Model(extractor.input, flat), upper, at, tuple(names))
     raise InputError(f"{extractor.name} cannot be cut below {names[0]}: give another fine_tune_from.")
-
-
-def free_layers(network: "keras.Model", names: Sequence[str]) -> list["keras.layers.Layer"]:
-    """Let only some layers of an upper part learn; return them, lowest first.
-
-    Batch normalization is never among `finetuning.trained_layers`: frozen, it stays in inference mode.
-    """
-    network.trainable = True
-    for layer in list_layers(network):
-        layer.trainable = layer.name in names
-    return [layer for layer in list_layers(network) if layer.trainable_variables]
 
 
 def build_optimizer(
@@ -101,9 +94,8 @@ def build_optimizer(
 
     if not hasattr(keras.optimizers, "MultiOptimizer"):
         raise InputError("Training upper layers at several sites needs Keras 3.15: pip install -U keras.")
-    rates = keras.optimizers.OptimizerMap(keras.optimizers.Adam(settings.learning_rate))
-    for depth, group in enumerate(group_layers(layers)):
-        paths = {variable.path for layer in group for variable in layer.trainable_variables}
-        rate = settings.fine_tune_learning_rate * settings.layer_decay**depth
-        rates["|".join(map(re.escape, sorted(paths)))] = keras.optimizers.Adam(rate)
-    return keras.optimizers.MultiOptimizer(rates)
+    rate, adam = settings.fine_tune_learning_rate, keras.optimizers.Adam
+    groups = [
+        (group, adam(rate * settings.layer_decay**depth)) for depth, group in enumerate(group_layers(layers))
+    ]
+    return rates_by_layer(adam(settings.learning_rate), groups)

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from xray_helpers.evaluation.intervals import unflatten_entry
-from xray_helpers.evaluation.sites import WAYS
+from xray_helpers.evaluation.site_scores import WAYS
 from xray_helpers.plots.intervals import plot_intervals
 from xray_helpers.plots.style import new_axes, with_alt
 
