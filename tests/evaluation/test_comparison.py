@@ -11,8 +11,8 @@ from xray_helpers.evaluation.comparison import (
 )
 from xray_helpers.evaluation.metrics import evaluate
 from xray_helpers.evaluation.paired import compare_accuracies, compare_pairs, describe_pairs, pairs_table
-from xray_helpers.plots.intervals import plot_ranking
 from xray_helpers.models.localizer_study import choose_localized
+from xray_helpers.plots.intervals import plot_ranking
 from xray_helpers.plots.scores import plot_cost, plot_evaluation_grid
 from xray_helpers.reports.text import headline_table
 from xray_helpers.settings import InputError, Settings

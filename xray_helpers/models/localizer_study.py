@@ -138,7 +138,10 @@ def choose_localized(study: Path, settings: Settings, manifest: pd.DataFrame) ->
     """
     models = evaluated_models(study, settings.models, manifest)
     if settings.localizer == "primary":
-        return [choose_primary(compare_models(study, models), settings.primary_model)]
+        models = [choose_primary(compare_models(study, models), settings.primary_model)]
+        print(
+            f"With localizer = primary a head is trained for {models[0]} alone, the primary endpoint's model."
+        )
     return models
 
 
