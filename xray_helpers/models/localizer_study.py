@@ -139,9 +139,7 @@ def choose_localized(study: Path, settings: Settings, manifest: pd.DataFrame) ->
     models = evaluated_models(study, settings.models, manifest)
     if settings.localizer == "primary":
         models = [choose_primary(compare_models(study, models), settings.primary_model)]
-        print(
-            f"With localizer = primary a head is trained for {models[0]} alone, the primary endpoint's model."
-        )
+        print(f"localizer = primary: a head is trained for {models[0]}, the primary endpoint's model, alone.")
     return models
 
 
