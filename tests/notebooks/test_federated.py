@@ -139,6 +139,7 @@ def test_a_hospital_elsewhere_gets_ready_with_the_plan_alone(study, tmp_path, re
     told = ["--name", "north", "--data", str(own), "--to", str(tmp_path / "ready"), "--weights", "random"]
     done = call(main, ["site", str(folder), *told])
     assert done.exit_code == 0, done.output
+    assert "images for validation" in done.output
     assert "ready is ready" in done.output
     assert "shared between sites" not in done.output
     plan, site, start = (

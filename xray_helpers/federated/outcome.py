@@ -110,9 +110,9 @@ def describe_trained(plan: Plan) -> str:
     count, epochs = len(plan.trained), plan.rounds * plan.local_epochs
     return (
         f"What is trained, and travels, is the head and {count} upper layers of the backbone, from "
-        f"{plan.trained[0]} on; local and pooled train the same for {epochs} epochs. "
-        "Below it, and in its batch normalization, the backbone stays as pretrained, and no picture is "
-        "augmented; the study's own model was trained otherwise."
+        f"{plan.trained[0]} on; the local and the pooled model train the same for {epochs} epochs. Below "
+        "these layers, and in its batch normalization, the backbone stays as pretrained, and no picture is "
+        "augmented. The study's own model was trained by its own recipe."
     )
 
 
@@ -178,7 +178,7 @@ def leaves_table(plan: Plan, record: Record, folder: Path) -> list[dict[str, str
         ("number of training and validation images", "each round", "2 numbers", "the server"),
         ("validation loss", "each round", "1 number", "the server, without noise"),
         ("name of the site, hash of its backbone", "once", "2 words", "the server"),
-        ("images, features, predictions, names of files", "never", "nothing", "nobody"),
+        ("images, features, maps, predictions, names of files", "never", "nothing", "nobody"),
     ]
     return [dict(zip(columns, row, strict=True)) for row in rows]
 

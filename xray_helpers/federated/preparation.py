@@ -20,7 +20,7 @@ from xray_helpers.models.head import prepare_tensorflow
 from xray_helpers.models.inference import ForwardPass, choose_backend, study_backend
 from xray_helpers.settings import SPLITS, InputError, Settings, current_classes
 from xray_helpers.study.files import atomic_write, hash_of, write_csv
-from xray_helpers.study.folders import local_path, resolve_path, shareable, with_local_sources
+from xray_helpers.study.folders import LOCAL, local_path, resolve_path, shareable, with_local_sources
 from xray_helpers.study.tables import MANIFEST
 
 RUN, SITES = "rounds", "sites"  # in the folder of a federation: of the server, and a folder for each site
@@ -170,6 +170,9 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
     if name not in plan.sites:
         raise InputError(f"The plan has no site {name!r}: its sites are {', '.join(plan.sites)}.")
     settings = plan_settings(plan)
+    weights = weights or settings.weights
+    if weights == LOCAL:
+        raise InputError("The plan's backbone has weights of a file: give the same file with --weights.")
     prepare_tensorflow(settings)
     nothing = pd.DataFrame(columns=list(MANIFEST)).astype(MANIFEST)
     sites = read_sites({name: resolve_path("data", data)}, nothing, None, settings=settings)
@@ -177,7 +180,7 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
         raise InputError(f"{name} cannot take part: {sites.left_out[name]}.")
     images = len(sites.tables[name])
     backend = choose_backend(settings.engine, settings.precision, images)
-    parts, backbone, cut = _extract(sites, plan.model, settings, weights or settings.weights, backend)
+    parts, backbone, cut = _extract(sites, plan.model, settings, weights, backend)
     if backbone != plan.backbone:
         raise InputError(
             f"The backbone of {name} is not that of the plan: its weights are of another file, or pictures "
@@ -185,7 +188,9 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
         )
     _write_site(folder, name, backbone, parts[name], _write_upper(folder, cut))
     write_csv(folder / "manifest.csv", sites.tables[name])
-    return " ".join(sites.notes)
+    counts = {split: len(parts[name][split].target) for split in SPLITS}
+    told = ", ".join(f"{count} images for {split}" for split, count in counts.items())
+    return " ".join([*sites.notes, f"{name} has {told}."])
 
 
 def list_images(table: pd.DataFrame) -> list[list[str]]:

@@ -17,7 +17,7 @@ def plot_rounds(losses: pd.DataFrame, kept: int, *, ax: Axes | None = None) -> A
         look = {"color": "black", "linewidth": 2.4} if is_mean else {"marker": "o", "ms": 4}
         ax.plot(rows["round"], rows["loss"], label="mean, by images" if is_mean else site, **look)
     ax.axvline(kept, color="#666666", linestyle=":", label=f"kept: round {kept}")
-    ax.set(xlabel="round", ylabel="loss", title="Validation loss of what is shared, by site")
+    ax.set(xlabel="round", ylabel="loss", title="Validation loss of the shared model, by site")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize="small")
     mean = losses[losses["site"] == "all"]["loss"]
