@@ -1,5 +1,7 @@
 """Upper layers that travel: where a backbone is cut, what is trained and sent, and the average of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -153,3 +155,4 @@ def test_a_proximal_term_holds_upper_layers_too_and_a_site_without_them_is_told(
     with pytest.raises(InputError, match=r"no upper\.keras"):
         build_network(plan, plan_settings(plan))
     assert Plan.parse(read_json(tmp_path / "0.0" / "plan.json")).trained == plan.trained
+    assert replace(plan, trained=("conv2d_94",)).key == plan.key  # Keras numbers layers in each process anew
