@@ -4,10 +4,18 @@ import re
 from pathlib import Path
 
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md"}
 STUDIES = ("demo", "demo-types", "elsewhere")  # as make gallery gathers them
+
+
+def on_page_markdown(markdown: str, page: Page, config: dict, files: Files) -> str:
+    """Return a page whose links to files above this folder lead to their pages on the site."""
+    for source, its_page in PAGES.items():
+        markdown = markdown.replace(f"](../{source})", f"]({its_page})")
+    return markdown
 
 
 def on_files(files: Files, config: dict) -> Files:

@@ -76,7 +76,7 @@ def test_chance_and_ties_are_described(tmp_path):
     write_model(tmp_path, "VGG16", 0.0, seed=1)
     chance = describe_comparison(compare_models(tmp_path, ["VGG16"]), 0.5)
     assert chance.endswith(
-        "The interval of AUROC includes 0.5: these images do not show that it is better than chance."
+        "The interval of AUROC includes 0.5: test alone does not show that it is better than chance."
     )
     write_model(tmp_path, "VGG16", 2.0, seed=1)
     write_model(tmp_path, "ResNet50", 2.1, seed=3)

@@ -129,6 +129,13 @@ def test_three_classes_are_handed_over_with_their_question(converted):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("P(fracture)") == 3
+    (study / "cut.png").write_bytes((folder / "phantoms" / "1.png").read_bytes()[:200])
+    for harmed in ("nowhere.png", "cut.png"):
+        command = [sys.executable, folder / "predict.py", study / harmed]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert f"{harmed} cannot be read: " in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_predict_py_gives_the_same_in_an_environment_that_holds_nothing_else(converted, tmp_path):

@@ -3,7 +3,7 @@ import re
 import cv2
 import ipywidgets
 import numpy as np
-from IPython.display import Image
+from IPython.display import Image, Markdown
 
 from xray_helpers.interactive import components, curves
 from xray_helpers.interactive.components import Pager, describe_frames, draw_curves, draw_radiograph
@@ -98,6 +98,11 @@ def test_in_batch_a_picture_stands_for_the_widget(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
     data, _ = components.show(lambda: ipywidgets.HTML("x"), still)._repr_mimebundle_()
     assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(data)
+    shown = components.show(
+        lambda: ipywidgets.HTML("x"), Markdown("No two files derive from the same picture.")
+    )
+    data, _ = shown._repr_mimebundle_()  # of a set without copies
+    assert {"text/markdown", "application/vnd.jupyter.widget-view+json"} <= set(data)
 
 
 def test_frames_are_drawn_where_the_picture_is_shown():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from xray_helpers.interactive import server
-from xray_helpers.interactive.server import _answers, _free_port, serve_room, write_lab
+from xray_helpers.interactive.server import _answers, _free_port, _write_notebook, serve_room, write_lab
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.folders import open_study
 
@@ -56,6 +56,8 @@ def test_a_notebook_opens_with_what_the_run_gave_and_says_how_to_run_it(study):
     assert [each[0]["text"] for each in outputs] == [["of the run"]]
     assert "what the study's run gave" in "".join(written["02_train_model"][1]["source"])
     assert "".join(written["01_data_exploration"][1]["source"]).startswith("> **Run ▸ Run All Cells**")
+    _write_notebook(study / "05_reading_room.ipynb", {"name": "s"}, menu=False)
+    assert "Run All Cells" not in (study / "05_reading_room.ipynb").read_text()  # a page has no such menu
 
 
 def test_a_slow_server_is_waited_for(tmp_path):

@@ -18,6 +18,9 @@ def test_roc_marks_the_operating_point_and_chance():
     assert list(lines) == ["chance", "VGG16", "threshold 0.35:\nYouden\non validation"]
     assert lines["threshold 0.35:\nYouden\non validation"].get_xydata().tolist() == [[0.5, 0.5]]
     assert ax.get_title(loc="left") == "VGG16: ROC, test, n = 4"
+    rule = "sensitivity of 0.95 on validation, which may not be reached elsewhere: 0.96 (0.82 to 0.99) there"
+    ax = curves.plot_roc(PREDICTIONS, model="VGG16", threshold=0.35, rule=rule)
+    assert legend(ax)[-1] == "threshold 0.35:\nsensitivity of 0.95\non validation"
 
 
 def test_roc_of_one_class_shows_chance_alone():

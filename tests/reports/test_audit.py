@@ -29,7 +29,12 @@ def test_audit_tells_leaks_by_exit_status(root, tmp_path, make_images):
 
 def test_audit_needs_no_classes_but_a_folder(root, tmp_path, make_images):
     make_images(tmp_path / "pile", 5)
-    assert CliRunner().invoke(main, ["audit", "pile", "--weights", "random"]).exit_code == 0
+    (tmp_path / "pile" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    done = CliRunner().invoke(main, ["audit", "pile", "--weights", "random", "--out", "out"])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<h1>Same-source images in pile</h1>" in page
+    assert "<td>broken.png</td>" in page
     missing = CliRunner().invoke(main, ["audit", "nowhere"])
     assert missing.exit_code == 2
     assert "There is no folder" in missing.output

@@ -18,14 +18,14 @@ SCORES |= {"recall": entry(0.9, 0.8, 0.95), "specificity": entry(0.5, 0.3, 0.7)}
 TEXTS = ["It has AUROC 0.80. More of it.", "Seeds differ.", "Border tells: AUROC 0.70.", "Gaps: none."]
 
 
-def find(scores=SCORES, seeds=(0.75, 0.85), states=(RULED_OUT, UNKNOWN), banner="", p=0.5):
+def find(scores=SCORES, seeds=(0.75, 0.85), states=(RULED_OUT, UNKNOWN), banner="", p=0.5, together=None):
     rows = [
         {"source": "this split", "low": 0.7, "high": 0.9},
         {"source": SEEDS, "low": seeds[0], "high": seeds[1]},
     ]
     beside = ShortcutAssessment(pd.DataFrame(), Verdict(states[0], ""), Verdict(states[1], ""), banner)
     gaps = pd.DataFrame({"p_holm": [p], "ci_low": [-0.2], "ci_high": [0.1]})
-    return find_of_model(scores, 0.55, None, pd.DataFrame(rows), beside, gaps, TEXTS)
+    return find_of_model(scores, 0.55, together, pd.DataFrame(rows), beside, gaps, TEXTS)
 
 
 def test_five_cards_hold_verdict_number_and_the_way_to_their_section():
@@ -48,6 +48,10 @@ def test_five_cards_hold_verdict_number_and_the_way_to_their_section():
         ({"states": (RULED_OUT, RULED_OUT)}, "A shortcut is ruled out"),
         ({"states": (SHOWN, RULED_OUT)}, "A shortcut is shown"),
         ({"banner": "It does."}, "Yes: it scores as high"),
+        (
+            {"scores": SCORES | {"auroc": entry(1.0, 0.48, None)}, "together": entry(0.9, 0.8, 0.95)},
+            "Yes: shown, by all images out of fold",
+        ),
         ({"p": 0.01}, "Yes: shown</strong></div><div>Gaps: none."),
     ],
 )

@@ -175,7 +175,7 @@ def describe_comparison(
     if pd.isna(row["auroc_low"]):
         return f"{text}There are too few sources or patients to conclude anything about others."
     if row["auroc_low"] <= 0.5:
-        text += "The interval of AUROC includes 0.5: these images do not show that it is better than chance. "
+        text += "The interval of AUROC includes 0.5: test alone does not show that it is better than chance. "
     if len(table) > 1 and pairs is not None:
         text += describe_pairs(pairs, chosen)
     return text.strip()

@@ -109,7 +109,10 @@ def check_installed(form: Format) -> None:
     for library in (*_NEEDS.get(form.kind, ()), *_NEEDS.get(form.name, ())):
         if importlib.util.find_spec(library) is None:
             how = "make int8" if library == "nncf" else "make export"
-            raise InputError(f"{form.name} needs {library}, which is not installed: run `{how}`.")
+            raise InputError(
+                f"{form.name} needs {library}, which is not installed: run `{how}` (README, Extras, says how "
+                "without make), or choose other formats with --to."
+            )
 
 
 def export_model(study: Path, model: str, kind: str, precision: str, to: Path) -> Path:

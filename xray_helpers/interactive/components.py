@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import ipywidgets as w
 import numpy as np
+from IPython.core.formatters import format_display_data
 from IPython.display import Image
 
 from xray_helpers.explain.maps import scale_map
@@ -41,8 +42,8 @@ def show(build: Callable[[], w.Widget], still: Image) -> Any:
     ----------
     build : callable
         Returns the widget.
-    still : Image
-        Of `style.show`.
+    still : Image or Markdown
+        Whatever Jupyter can display.
     """
     return _WidgetWithPicture(build(), still) if is_live() else still
 
@@ -54,7 +55,7 @@ class _WidgetWithPicture:
         self.widget, self.still = widget, still
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        data, metadata = self.still._repr_mimebundle_(**kwargs)
+        data, metadata = format_display_data(self.still)  # Markdown has no _repr_mimebundle_
         bundle = self.widget._repr_mimebundle_(**kwargs)
         return {**data, **(bundle[0] if isinstance(bundle, tuple) else bundle)}, metadata
 

@@ -76,7 +76,7 @@ def serve_room(
     port, token = _free_port(ip, port), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as it holds the token
         notebook = Path(place) / "05_reading_room.ipynb"
-        _write_notebook(notebook, {"name": name, "model": model, "deployed": engine})
+        _write_notebook(notebook, {"name": name, "model": model, "deployed": engine}, menu=False)
         tornado = {
             "websocket_max_message_size": _MAX_MESSAGE,
             "headers": {"Content-Security-Policy": _POLICY},
@@ -177,7 +177,9 @@ def write_lab(study: str, model: str = "") -> list[Path]:
     return written
 
 
-def _write_notebook(target: Path, values: dict[str, Any], executed: Path | None = None) -> None:
+def _write_notebook(
+    target: Path, values: dict[str, Any], executed: Path | None = None, *, menu: bool = True
+) -> None:
     """Write a numbered notebook with these parameters, and with the outputs of its execution in the study.
 
     A file that is there stays; one with other parameters, or of another version, is renamed first.
@@ -201,7 +203,8 @@ def _write_notebook(target: Path, values: dict[str, Any], executed: Path | None 
         if one.cell_type == "code":
             one.outputs = outputs.get(one.source) or []
     what = "Below stands what the study's run gave. " if outputs else ""
-    nb.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {what}{_HOW}", id="how-to-run"))
+    if menu:  # a page of Voilà has none
+        nb.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {what}{_HOW}", id="how-to-run"))
     nb.metadata["xray_helpers"] = {"made_of": made_of}
     write_text(target, nbformat.writes(nb))
 

@@ -177,6 +177,9 @@ def embedder_weights(weights: str) -> str | None:
     try:
         BACKBONES["MobileNetV2"].locate_weights(weights)
     except InputError as error:
-        print(f"{error} The search for same-source images goes on without them.")
+        print(
+            f"{error} The search for same-source images goes on without them, and may miss combined crops "
+            "and shears; -p weights=FOLDER (audit: --weights FOLDER) names where they are."
+        )
         return None
     return "imagenet" if weights == "auto" else weights

@@ -51,7 +51,8 @@ def plot_roc(
     ax = _new_roc_axes(title, ax, figsize=(4.4, 4.2))
     if predictions["y_true"].nunique() == 2:
         _draw_roc(ax, predictions, color=model_color(model), linewidth=2, label=model)
-        chosen_by = ":\n" + rule.replace(" on ", "\non ") if rule else ""
+        short = rule.partition(",")[0]  # what follows, such as what was reached, is too wide for a legend
+        chosen_by = ":\n" + short.replace(" on ", "\non ") if rule else ""
         look = {"color": model_color(model), "marker": MODEL_MARKERS.get(model, "o"), "ms": 9, "mec": "white"}
         ax.plot(
             *_operating_point(predictions, threshold),

@@ -145,9 +145,9 @@ def plot_metrics(
 ) -> Axes:
     """Draw scores of one model, of ``metrics.json``; `baseline` is the accuracy of the majority class."""
     rows = [{"label": METRIC_TITLES[name]} | metrics[name] for name in names]
-    ax = plot_intervals(rows, title=title, xlabel="value with 95 % interval", ax=ax)
-    ax.axvline(baseline, **REFERENCE, label=f"accuracy of the majority class: {baseline:.2f}")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    marked = f"accuracy of the majority class: {baseline:.2f}"
+    ax = plot_intervals(rows, title=title, xlabel=f"value with 95 % interval\ndotted: {marked}", ax=ax)
+    ax.axvline(baseline, **REFERENCE, label=marked)
     ax.set_xlim(-0.02, 1.02)
     return ax
 

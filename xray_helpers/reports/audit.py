@@ -90,7 +90,11 @@ def audit_folder(
     verdict = describe_leak(leak).replace("The split leaks", "Its own folders leak") if leak["groups"] else ""
     page = render_page(
         "audit.html.j2",
-        title="Same-source images: an audit",
+        title=f"Same-source images in {Path(data).name or data}: an audit",
+        name=Path(data).name or data,
+        unreadable=table.loc[table["status"] == "unreadable", ["path", "reason"]]
+        .head(_MOST_ROWS)
+        .to_dict("records"),
         facts=facts,
         verdict=verdict,
         conflicts=conflicts.head(_MOST_ROWS).to_dict("records"),

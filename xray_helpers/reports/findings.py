@@ -93,7 +93,10 @@ def find_of_model(
     texts : list of str
         Sentences on scores, spread, shortcuts and subgroups.
     """
-    chance = _WORDS[compare_to_bound(together or scores["auroc"], 0.5)]
+    chance, alone = (
+        _WORDS[compare_to_bound(one, 0.5)] for one in (together or scores["auroc"], scores["auroc"])
+    )
+    chance += ", by all images out of fold" if chance != alone else ""  # the number below is of test
     chance = "Inflated by a leak" if scores["leak"] else chance
     rates = (
         f"Accuracy {describe(scores['accuracy'])} where the majority class gives {baseline:.2f}; sensitivity "

@@ -31,7 +31,10 @@ def weigh(old, new, kind):
 
 def read(path):
     """Return a picture as the model takes it, resized as OpenCV does: by the mean of areas, or linearly."""
-    image = ImageOps.exif_transpose(Image.open(path))
+    try:
+        image = ImageOps.exif_transpose(Image.open(path))
+    except (OSError, SyntaxError) as error:  # missing, cut, or no picture
+        sys.exit(f"{path} cannot be read: {error}.")
     if image.mode[0] in "IF":
         sys.exit(f"{path} has more than 8 bits: convert it to 8-bit grey first.")
     if image.mode not in "1L" or "transparency" in image.info:
