@@ -47,6 +47,22 @@ def test_training_learns_repeats_and_keeps_the_best_epoch(separable):
     assert (predict_head(again, x[0]) == predict_head(head, x[0])).all()
 
 
+def test_a_bar_of_training_that_stopped_early_is_closed_and_not_red(separable, monkeypatch):
+    from tqdm.notebook import tqdm
+
+    from xray_helpers.models.head import train_head
+
+    shown = []
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
+    monkeypatch.setattr(tqdm, "display", lambda self, *args, **how: shown.append((self, how)))
+    x, y = separable
+    train_head((x, y), (x[0, :60], 1 - y[:60]), build_settings(epochs=50, patience=1))
+    assert "danger" not in {how.get("bar_style") for _, how in shown}
+    bar, last = shown[-1]
+    assert last.get("close")
+    assert bar.n < 50
+
+
 def test_training_stops_early_and_lowers_the_rate_when_validation_gets_no_better(separable):
     from xray_helpers.models.head import train_head
 

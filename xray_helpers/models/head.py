@@ -253,7 +253,12 @@ def callbacks(
     import keras
     from tqdm.keras import TqdmCallback
 
-    rules = [TqdmCallback(verbose=0, desc="training", leave=False, mininterval=0, tqdm_class=progress)]
+    shown = TqdmCallback(verbose=0, desc="training", leave=False, mininterval=0, tqdm_class=progress)
+    # JupyterLab keeps a bar that ends before its total, in red: to have stopped early is no failure
+    whole = keras.callbacks.LambdaCallback(
+        on_train_end=lambda logs: setattr(shown.epoch_bar, "total", shown.epoch_bar.n)
+    )
+    rules = [whole, shown]
     if on_epoch is not None:
         rules.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(logs)))
     if schedule is not None:
