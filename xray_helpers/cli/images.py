@@ -22,16 +22,27 @@ from xray_helpers.settings import InputError
     help="A CSV of files to join or separate.",
 )
 @click.option("--patient-pattern", default="", help="Regular expression on the path; group 1: the patient.")
-def audit(data: str, out: str | None, weights: str, corrections: str, patient_pattern: str) -> None:
+@click.option("--json", "json", metavar="FILE", help="Also write the findings as JSON.")
+@click.option("--sarif", metavar="FILE", help="Also write them in SARIF 2.1.0, which code hosts show.")
+@click.option("--badge", metavar="FILE.svg", help="Also write a badge.")
+@click.option("--write-split", "split", metavar="FILE.csv", help="Also write a split without the leak.")
+def audit(
+    data: str, out: str | None, weights: str, corrections: str, patient_pattern: str, **files: str | None
+) -> None:
     """Find the copies and leaks in a folder; exit status 1 if its train and test parts share sources."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from xray_helpers.reports.audit import audit_folder
+    from xray_helpers.reports.audit import Outputs, audit_folder
     from xray_helpers.study.folders import from_root
 
     place = from_root(out or f"reports/audit-{Path(data).name or 'data'}")
     try:
         found = audit_folder(
-            data, place, weights=weights, corrections=corrections, patient_pattern=patient_pattern
+            data,
+            place,
+            weights=weights,
+            corrections=corrections,
+            patient_pattern=patient_pattern,
+            outputs=Outputs(**{name: Path(file) for name, file in files.items() if file}),
         )
     except InputError:
         raise
@@ -47,6 +58,8 @@ def audit(data: str, out: str | None, weights: str, corrections: str, patient_pa
     for key, value in found.facts.items():
         click.echo(f"{key:<{width}}  {value}")
     click.echo(os.path.relpath(found.page))
+    if found.letter:
+        click.echo(f"{os.path.relpath(found.letter)}: to send to the owner of the data")
     if found.leaked:
         sys.exit(1)
 

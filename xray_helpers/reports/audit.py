@@ -16,10 +16,11 @@ from xray_helpers.plots.images import plot_groups
 from xray_helpers.plots.style import embed_picture, set_theme
 from xray_helpers.reports.display import build_strips
 from xray_helpers.reports.frame import render_page
+from xray_helpers.reports.gate import list_shared, write_badge, write_findings, write_sarif, write_split
 from xray_helpers.same_source.groups import find_label_conflicts, iterate_groups
 from xray_helpers.same_source.search import Search, find_same_source
 from xray_helpers.settings import build_settings
-from xray_helpers.study.files import write_csv, write_text
+from xray_helpers.study.files import read_csv, write_csv, write_text
 
 _MOST_GROUPS, _MOST_ROWS = 12, 50  # shown on the page: groups as pictures, rows of tables
 
@@ -30,10 +31,26 @@ class Audit(NamedTuple):
     facts: dict[str, str]  # values by name, as text
     leaked: bool  # whether folders that look like parts of a split share sources
     page: Path  # index.html
+    letter: Path | None  # for_the_owner.html: what to send to the owner of a set that leaks
+
+
+class Outputs(NamedTuple):
+    """Further files that `audit_folder` writes."""
+
+    json: Path | None = None
+    sarif: Path | None = None
+    badge: Path | None = None  # SVG
+    split: Path | None = None  # CSV
 
 
 def audit_folder(
-    data: str, out: Path, *, weights: str = "auto", corrections: str = "", patient_pattern: str = ""
+    data: str,
+    out: Path,
+    *,
+    weights: str = "auto",
+    corrections: str = "",
+    patient_pattern: str = "",
+    outputs: Outputs | None = None,
 ) -> Audit:
     """Search a folder or CSV for same-source images and write ``manifest.csv``, ``links.csv`` and a page.
 
@@ -47,6 +64,8 @@ def audit_folder(
         ImageNet weights of MobileNetV2: a path, ``auto``, ``imagenet``, or ``random`` for none.
     corrections, patient_pattern : str
         As in a study.
+    outputs : Outputs, optional
+        Files for machines, a badge, and a split without the leak.
 
     Raises
     ------
@@ -79,7 +98,50 @@ def audit_folder(
         strips=_draw_groups(table, folder),
         notes=listing.notes,
     )
-    return Audit(facts, leak["groups"] > 0, write_text(out / "index.html", page))
+    page = write_text(out / "index.html", page)
+    shared = list_shared(table)
+    _write_outputs(outputs or Outputs(), table, listing.folder, search, conflicts, leak, facts, shared)
+    letter = _write_letter(out, verdict, shared, outputs.split if outputs else None) if len(shared) else None
+    return Audit(facts, leak["groups"] > 0, page, letter)
+
+
+def _write_outputs(
+    outputs: Outputs,
+    table: pd.DataFrame,
+    folder: Path,
+    search: Search,
+    conflicts: pd.DataFrame,
+    leak: dict[str, Any],
+    facts: dict[str, str],
+    shared: pd.DataFrame,
+) -> None:
+    if outputs.json:
+        write_findings(outputs.json, facts, leak, shared, search.links)
+    if outputs.sarif:
+        write_sarif(outputs.sarif, shared, conflicts, search.links)
+    if outputs.badge:
+        write_badge(outputs.badge, leak, table["folder_split"].nunique())
+    if outputs.split:
+        write_split(outputs.split, table, folder)
+
+
+def _write_letter(out: Path, verdict: str, shared: pd.DataFrame, split: Path | None) -> Path:
+    """Write the page to send to the owner of the set: all shared files, by source and part."""
+    new = read_csv(split) if split else None
+    page = render_page(
+        "letter.html.j2",
+        title="Files that the parts of this data set share",
+        verdict=verdict,
+        split=split.name if split else "",
+        moved=int(new["moved_from"].notna().sum()) if new is not None and "moved_from" in new else 0,
+        total=0 if new is None else len(new),
+        files=len(shared),
+        sources=[
+            {part: rows["path"].tolist() for part, rows in files.groupby("folder_split")}
+            for _, files in shared.groupby("source_group")
+        ],
+    )
+    return write_text(out / "for_the_owner.html", page)
 
 
 def _collect_facts(

@@ -39,6 +39,7 @@ LINKS = {
     "inliers": "float64",
     "correlation": "float64",
     "mirrored": "boolean",
+    "negative": "boolean",
     "transform": "string",
     "sha256_a": "string",
     "sha256_b": "string",
