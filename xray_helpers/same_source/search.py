@@ -28,7 +28,7 @@ from xray_helpers.study.cache import RowView, cache_folder, release
 from xray_helpers.study.files import build_table, hash_of, read_json, write_json
 from xray_helpers.study.tables import LINKS
 
-_NEEDED = ((90, 0.40), (60, 0.60), (50, 0.85), (24, 0.97))  # from so many inliers on: correlation
+_NEEDED = ((90, 0.40), (60, 0.60), (45, 0.80), (24, 0.97))  # from so many inliers on: correlation
 _IN_DETAIL = (15, 0.97, 0.65)  # inliers, correlation, and correlation of detail that suffice too
 _DOUBTFUL = ((60, 0.30), (40, 0.75), (20, 0.92), (15, 0.96))  # from here on a pair is for review
 _BLACK = 8  # grey level up to which a corner is black; compression leaves a little
