@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 GPU_STAMP := $(VENV)/.installed-gpu
 READY := $(STAMP) $(if $(filter-out 0,$(GPU)),$(GPU_STAMP))
 
-.PHONY: demo test test-series test-rest thorough benchmarks check lab cluster hub int8 export federated lock clean
+.PHONY: demo test test-series test-rest thorough benchmarks check lab cluster hub int8 export federated docs gallery lock clean
 
 demo: $(READY)  ## with GPU=1 on an NVIDIA GPU
 	$(BIN)/python -m xray_helpers demo
@@ -52,6 +52,17 @@ export: $(STAMP)  ## what `export` needs: LiteRT, ONNX and their quantisers
 federated: $(STAMP)  ## what federated training needs: Flower
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/federated.lock
 
+docs: $(STAMP)  ## the site of docs/, in site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.lock
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+gallery: $(STAMP)  ## the three studies of the site's gallery
+	$(BIN)/python -m xray_helpers demo
+	$(BIN)/python -m xray_helpers demo --classes types --models MobileNetV2
+	$(BIN)/python -m xray_helpers run --profile demo --name elsewhere --models MobileNetV2
+	$(BIN)/python -m xray_helpers external elsewhere --data phantoms:hospital-b
+	for study in demo demo-types elsewhere; do $(BIN)/python -m xray_helpers html $$study; done
+
 $(STAMP): requirements.lock requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11') if sys.version_info < (3, 11) else 0"
 	@echo "Installing what is needed into $(VENV), 3.4 GB: some minutes without a word."
@@ -65,7 +76,7 @@ $(GPU_STAMP): $(STAMP)  ## CUDA's packages for the TensorFlow that is installed
 	touch $(GPU_STAMP)
 
 COMPILE := uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
-EXTRAS := cluster export federated
+EXTRAS := cluster docs export federated
 
 lock:  ## pin requirements/dev.txt and the extras, for every platform and Python from 3.11, so that all fit together
 	cat requirements.lock requirements/*.lock | sort -u > .all.lock

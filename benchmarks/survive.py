@@ -25,17 +25,20 @@ from small import QUICK, STUDY, write_set
 
 VICTIMS = {
     "command": "xray_helpers run",
-    "step": "xray_helpers.runner.worker",
-    "kernel": "ipykernel_launcher",
+    "step": "xray-step",
+    "kernel": "xray-kernel",
+    "what is copied": "xray_helpers.runner.forks",
 }
 
 
 def ours(mark: str, words: str = "") -> list[psutil.Process]:
-    """Return the processes of this benchmark, by a word of their command lines."""
+    """Return the processes of this benchmark, by a word of their names or command lines."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("MARK") == mark and words in " ".join(process.cmdline()):
+            if process.environ().get("MARK") == mark and words in " ".join(
+                [process.name(), *process.cmdline()]
+            ):
                 found.append(process)
         except psutil.Error:
             continue

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -68,3 +69,43 @@ def phantom():
     pixels, _ = render_view(rng, build_patient(rng, "displaced"))
     pixels = pixels.astype(float) - pixels.min()
     return np.round(pixels * (255 / pixels.max())).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a file with no network; complain of whatever it asks, logs or throws."""
+    contexts = []
+
+    def open_(path, width=1280, scheme="light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme
+        )
+        contexts.append(context)
+        page, complaints = context.new_page(), []
+        page.on(
+            "request",
+            lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
+        )
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        page.complaints = complaints
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()

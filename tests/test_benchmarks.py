@@ -14,6 +14,8 @@ TABLES = {  # words of the header, and how many rows at least
     "audits": ("MobileNetV2 cosine", 4),
     "backbones": ("TensorFlow, images a second", 2),
     "class_coverage": ("macro_auroc", 5),
+    "export": ("ms, one thread", 2),
+    "federated": ("seconds a round", 3),
     "finetuning": ("fine-tuned - head", 1),
     "explorer": ("| images | explorer, ms a move |", 1),
     "interval_coverage": ("metric", 1),

@@ -74,6 +74,44 @@ def test_a_study_of_other_settings_is_not_overwritten(root, tmp_path, make_image
     assert not (folder / "ResNet50").exists()  # what a model left that the study no longer has
 
 
+def test_a_parameter_given_as_an_option_is_hinted_at():
+    for args, words in (
+        (["--epochs", "5"], "write -p epochs=5."),
+        (["--img-size=96"], "write -p img_size=96."),
+        (["--step-limit"], "write -p step_limit=VALUE."),
+    ):
+        result = run("run", "--name", "x", *args)
+        assert result.exit_code == 2
+        assert words in result.output
+    assert "No such option" in run("run", "--epoch", "5").output
+    assert "No such option" in run("status", "--epochs", "5").output
+
+
+def test_a_name_alone_goes_on_with_the_study_of_that_name(root, tmp_path, monkeypatch):
+    from xray_helpers.runner import series
+    from xray_helpers.settings import build_settings
+    from xray_helpers.study.folders import open_study
+
+    asked = []
+    monkeypatch.setattr(
+        series, "run_study", lambda settings, **_: asked.append(settings) or open_study(settings)
+    )
+    monkeypatch.setattr("xray_helpers.cli.studies._finish", lambda *_: None)
+    (tmp_path / "mine").mkdir()
+    settings = build_settings(
+        name="first", data=str(tmp_path / "mine"), epochs=7, models=["VGG16"], weights="random"
+    )
+    open_study(settings)
+    for args in (
+        ["--name", "first", "--jobs", "1"],
+        ["--name", "first", "--profile", "full"],
+        ["--name", "new"],
+    ):
+        assert run("run", *args).exit_code == 0
+    assert asked[0] == settings
+    assert [one.epochs for one in asked] == [7, 50, 50]
+
+
 def test_list_without_and_with_studies(root):
     from xray_helpers.settings import build_settings
     from xray_helpers.study.folders import open_study

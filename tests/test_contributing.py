@@ -72,7 +72,7 @@ def test_a_plot():
     from xray_helpers.plots import style
 
     axes = run("plot", style)["plot_ages"](pd.DataFrame({"age": [10.0, 40.0, 70.0]}))
-    assert style.show(axes).alt == "Histogram of 3 ages."
+    assert style.show(axes).metadata["alt"] == "Histogram of 3 ages."
 
 
 def test_a_notebook(monkeypatch, tmp_path):

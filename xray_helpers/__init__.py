@@ -11,6 +11,8 @@ same_source   which files come from one picture
 evaluation    scores and their intervals, calibration, subgroups, and models compared
 models        backbones, features, the head, fine-tuning and prediction
 explain       where a model looked, and what else than the fracture may tell the label
+export        a trained model converted, compared with the original, and in a folder to hand over
+federated     training at several sites that share weights and no images
 plots         a table in, axes out
 reports       text, tables and pages
 runner        notebooks as steps: run, resumed, swept, on this machine or a cluster
@@ -18,8 +20,11 @@ interactive   widgets, the reading room, and JupyterLab
 cli           ``python -m xray_helpers``
 """
 
+import os
+
 import lazy_loader
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -34,6 +39,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation",
         "models",
         "explain",
+        "export",
+        "federated",
         "plots",
         "reports",
         "runner",

@@ -9,7 +9,7 @@ from manifests import plain, table_of, with_copies
 
 from xray_helpers.data.leaks import compare_leaks
 from xray_helpers.data.parts import check_parts, class_balance
-from xray_helpers.data.splits import _hold_out, assign_folds, assign_splits
+from xray_helpers.data.splits import assign_folds, assign_splits, hold_out
 from xray_helpers.settings import NEGATIVE, POSITIVE, SPLITS, InputError, build_settings
 
 
@@ -99,7 +99,7 @@ def test_parts_take_several_sources_of_each_class_where_there_are_enough():
     table = pd.DataFrame({"label": np.repeat(["Fractured", "Non-Fractured"], len(one)), "group": one * 2})
     table["group"] = table["label"] + table["group"].astype(str)
     for seed in range(6):
-        part = table.loc[_hold_out(table, 0.15, seed)].groupby("label")
+        part = table.loc[hold_out(table, 0.15, seed)].groupby("label")
         assert part["group"].nunique().min() >= 5
         assert part.size().between(0.12 * 64, 0.18 * 64).all()
 

@@ -1,5 +1,7 @@
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.interactive.dataset import _DatasetBrowser
@@ -12,6 +14,8 @@ def browser(tmp_path, monkeypatch):
     place.
     """
     monkeypatch.setenv("XRAY_HELPERS_ROOT", str(tmp_path))
+    for name in "abcd":
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(tmp_path / f"{name}.png")
     rows = [(name, "a.png", "train", name.upper()) for name in ("a.png", "b.png", "c.png")]
     rows += [("d.png", "d.png", "test", "D.PNG")]
     manifest = pd.DataFrame(rows, columns=["path", "source_group", "split", "sha256"])
@@ -23,9 +27,16 @@ def browser(tmp_path, monkeypatch):
     return lambda corrections: _DatasetBrowser(manifest, links, ImageFolder(tmp_path), corrections)
 
 
+def mark(shown, *names):
+    """Click on the pictures of files."""
+    for name in names:
+        covers = [card.children[0].children[1] for card in shown.pictures.children]
+        next(cover for cover in covers if cover.tooltip.endswith(f": {name}")).click()
+
+
 def test_the_browser_starts_with_train_and_shows_test_on_demand(browser):
     shown = browser("")
-    assert list(shown.wrong.options) == ["a.png", "b.png", "c.png"]
+    assert list(shown.page["path"]) == ["a.png", "b.png", "c.png"]
     shown.view.value = "images"
     assert list(shown.page["path"]) == ["a.png", "b.png", "c.png"]
     shown.filters["split"].value = "test"
@@ -63,15 +74,15 @@ def test_a_correction_is_saved_or_a_message_says_why_not(browser, tmp_path):
     saved.separate.click()  # none marked: each apart from each
     assert "next run of 01 honours it" in saved.message.value
     assert set(pd.read_csv(tmp_path / "c.csv")["action"]) == {"separate"}
-    saved.wrong.value = ("b.png",)
+    mark(saved, "b.png")
     saved.separate.click()
-    last = {frozenset(row[1:]): row[0] for row in pd.read_csv(tmp_path / "c.csv").itertuples(index=False)}
+    last = {frozenset(row[1:3]): row[0] for row in pd.read_csv(tmp_path / "c.csv").itertuples(index=False)}
     assert last[frozenset(("A.PNG", "C.PNG"))] == "join"
     assert last[frozenset(("A.PNG", "B.PNG"))] == "separate"
 
 
 def actions(place):
-    return {frozenset(row[1:]): row[0] for row in pd.read_csv(place).itertuples(index=False)}
+    return {frozenset(row[1:3]): row[0] for row in pd.read_csv(place).itertuples(index=False)}
 
 
 def test_marking_all_files_is_like_marking_none(browser, tmp_path):
@@ -79,7 +90,7 @@ def test_marking_all_files_is_like_marking_none(browser, tmp_path):
     shown.manifest = shown.manifest.assign(sha256=["A", "A", "C", "D"])  # two are equal in every byte
     shown.sha = shown.manifest.set_index("path")["sha256"]
     for marked in (("a.png", "b.png", "c.png"), ("a.png", "c.png")):  # the copy goes with its equal
-        shown.wrong.value = marked
+        shown.marked = set(marked)
         shown.separate.click()
         assert "equal in every byte" not in shown.message.value
         assert actions(tmp_path / "c.csv") == {frozenset("AC"): "separate"}
@@ -87,13 +98,12 @@ def test_marking_all_files_is_like_marking_none(browser, tmp_path):
 
 
 def offered(shown):
-    controls = (shown.hint, shown.wrong, shown.separate, shown.join, shown.two, shown.back)
-    return [control for control in controls if control.layout.display is None]
+    return [control for control in shown._controls if control.layout.display is None]
 
 
 def test_each_view_offers_what_can_be_done_there(browser):
     shown = browser("c.csv")
-    assert offered(shown) == [shown.hint, shown.wrong, shown.separate]
+    assert offered(shown) == [shown.hint, shown.separate]
     shown.view.value = "doubtful pairs"
     assert offered(shown) == [shown.join, shown.two]
     for view in ("images", "corrections"):  # there is no correction yet
@@ -123,23 +133,22 @@ def test_a_correction_of_a_doubtful_pair_is_announced_until_01_has_run(
     assert not again.waiting.value
 
 
-def test_saved_corrections_are_paged_through_and_taken_back(browser, tmp_path):
+def test_an_action_of_several_pairs_is_paged_through_and_taken_back_at_once(browser, tmp_path):
     shown = browser("c.csv")
+    mark(shown, "b.png")
     shown.separate.click()
-    assert "3 pairs kept apart" in shown.waiting.value
+    assert "Saved</b>: 3 pairs in c.csv" in shown.message.value  # b apart from two, which stay together
+    shown.view.value = "doubtful pairs"
+    shown.join.click()
     shown.view.value = "corrections"
-    assert "1 of 3" in shown.pager.where.value
-    assert len(shown.pictures.children) == 2
-    assert "kept apart" in shown.reasons.value
+    assert "1 of 2" in shown.pager.where.value
+    assert len(shown.pictures.children) == 3
+    assert "2 pairs kept apart, 1 pair kept together" in shown.reasons.value
     assert offered(shown) == [shown.back]
-    shown.pager.turn(1)
-    gone = frozenset(shown.page["sha256"])
     shown.back.click()
     assert "Taken back" in shown.message.value
-    assert "2 of 2" in shown.pager.where.value
-    assert gone not in actions(tmp_path / "c.csv")
-    assert len(actions(tmp_path / "c.csv")) == 2
-    shown.back.click()
+    assert "1 of 1" in shown.pager.where.value
+    assert actions(tmp_path / "c.csv") == {frozenset(("A.PNG", "D.PNG")): "join"}
     shown.back.click()
     assert "Taken back" in shown.message.value
     assert "Nothing is like that" in shown.reasons.value
@@ -148,3 +157,36 @@ def test_saved_corrections_are_paged_through_and_taken_back(browser, tmp_path):
     shown.view.value = "images"
     shown.view.value = "corrections"
     assert "need the columns" in shown.message.value
+
+
+def test_what_was_just_saved_is_undone_where_it_was_done(browser, tmp_path):
+    shown = browser("c.csv")
+    shown.separate.click()
+    before = actions(tmp_path / "c.csv")
+    mark(shown, "b.png")
+    shown.separate.click()
+    assert offered(shown) == [shown.hint, shown.separate, shown.back]
+    assert actions(tmp_path / "c.csv") != before
+    shown.back.click()
+    assert actions(tmp_path / "c.csv") == before  # what it replaced counts again
+    assert offered(shown) == [shown.hint, shown.separate]
+
+
+def test_a_click_on_a_picture_marks_it_and_another_unmarks_it(browser):
+    shown = browser("c.csv")
+    mark(shown, "b.png", "c.png", "b.png")
+    assert shown.marked == {"c.png"}
+    colors = [card.children[0].children[1].style.button_color for card in shown.pictures.children]
+    assert [color == "transparent" for color in colors] == [True, True, False]
+
+
+def test_large_groups_show_the_rest_of_their_pictures_on_demand(browser):
+    shown = browser("c.csv")
+    files = pd.concat([shown.manifest.head(1)] * 15, ignore_index=True)
+    shown.manifest = files.assign(path=[f"{i}.png" for i in range(15)], sha256=[str(i) for i in range(15)])
+    shown._filter()
+    assert len(shown.pictures.children) == 12
+    assert shown.rest.description == "Show the other 3 pictures"
+    shown.rest.click()
+    assert len(shown.pictures.children) == 15
+    assert shown.rest not in offered(shown)

@@ -20,14 +20,17 @@ def study(root):
 
 def parameters(notebook):
     cells = json.loads(notebook.read_text())["cells"]
-    return next("".join(c["source"]) for c in cells if "injected-parameters" in c["metadata"].get("tags", []))
+    assert not [c for c in cells if "injected-parameters" in c["metadata"].get("tags", [])]
+    return next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
 
 
 def test_changes_by_hand_stay_and_another_model_gets_another_notebook(study):
     written = {path.stem: path for path in write_lab("s", "VGG16")}
     assert list(written)[:2] == ["01_data_exploration", "02_train_model"]
     train = written["02_train_model"]
-    assert 'model = "VGG16"' in parameters(train)
+    assert 'model = "VGG16"  # the backbone' in parameters(train)
+    assert 'weights = "random"  # weights of' in parameters(train)
+    assert compile(parameters(train), "cell", "exec")
     assert train.parent == study / "lab"
     book = json.loads(train.read_text())
     book["cells"].append({"cell_type": "markdown", "id": "mine", "metadata": {}, "source": "my own thoughts"})
@@ -40,6 +43,19 @@ def test_changes_by_hand_stay_and_another_model_gets_another_notebook(study):
     assert not (study / "lab" / "01_data_exploration-before-1.ipynb").exists()  # it names no model
     with pytest.raises(InputError, match="no model 'VGG19'"):
         write_lab("s", "VGG19")
+
+
+def test_a_notebook_opens_with_what_the_run_gave_and_says_how_to_run_it(study):
+    book = json.loads((server.notebooks_folder() / "02_train_model.ipynb").read_text())
+    cell = next(c for c in book["cells"] if c["cell_type"] == "code" and "open_run" in "".join(c["source"]))
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["of the run"]}]
+    (study / "VGG16").mkdir()
+    (study / "VGG16" / "02_train_model.ipynb").write_text(json.dumps(book))
+    written = {path.stem: json.loads(path.read_text())["cells"] for path in write_lab("s", "VGG16")}
+    outputs = [c["outputs"] for c in written["02_train_model"] if c["cell_type"] == "code" and c["outputs"]]
+    assert [each[0]["text"] for each in outputs] == [["of the run"]]
+    assert "what the study's run gave" in "".join(written["02_train_model"][1]["source"])
+    assert "".join(written["01_data_exploration"][1]["source"]).startswith("> **Run ▸ Run All Cells**")
 
 
 def test_a_slow_server_is_waited_for(tmp_path):
@@ -70,10 +86,11 @@ def test_tensorflow_is_quiet_in_jupyterlab(study, monkeypatch):
 
     @contextmanager
     def child(command, **options):
-        given.update(options)
+        given.update(options, command=command)
         yield SimpleNamespace(wait=lambda: None, returncode=0)
 
     monkeypatch.setattr(server, "_child", child)
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     server.open_lab("s", "VGG16", arguments=["--allow-root"])
     assert given["env"]["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    assert "--LabApp.default_url=/lab/tree/01_data_exploration.ipynb" in given["command"]  # no launcher

@@ -276,3 +276,14 @@ def test_border_and_corners_are_blanked_or_kept_alone_in_the_graph(root):
     assert (blank[12:-12, 8:-8] == 200).all()
     assert (blank[6:-6, 16:-16] == 200).all()
     assert (shown["only"] == 200 - blank).all()
+
+
+def test_a_network_of_whole_pictures_shown_their_border_gives_what_border_only_gives(root):
+    from xray_helpers.models.preprocessing import keep_border
+
+    pictures = np.random.default_rng(1).integers(0, 256, (2, 60, 80), np.uint8)
+    whole, only = (
+        get_backbone("MobileNetV2").build((60, 80), "random", border=b)[0] for b in ("keep", "only")
+    )
+    shown = np.asarray(whole(keep_border(pictures)[..., None].astype("float32")))
+    np.testing.assert_allclose(shown, np.asarray(only(pictures[..., None].astype("float32"))), atol=1e-5)

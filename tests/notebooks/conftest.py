@@ -12,7 +12,6 @@ import pydicom
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from playwright.sync_api import sync_playwright
 
 SMALL = {
     "img_size": [80, 80],
@@ -31,44 +30,6 @@ PLANTED = (
     "Planted^Patient",
     "planted-secret",
 )  # none of these may get into a study
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Debian's Chromium."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else []
-        )
-
-
-@pytest.fixture
-def open_page(browser):
-    """Open a file with no network; complain of whatever it asks, logs or throws."""
-    contexts = []
-
-    def open_(path, width=1280, scheme="light"):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme
-        )
-        contexts.append(context)
-        page, complaints = context.new_page(), []
-        page.on(
-            "request",
-            lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
-        )
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(path.as_uri())
-        page.complaints = complaints
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture(scope="session")

@@ -184,7 +184,8 @@ def picture(page, box):
 def test_01_browses_the_images_and_saves_a_correction(run_all, root_folder, live):
     page = run_all("01_data_exploration")
     page.wait_for_selector("caption:has-text('Why they are together')")
-    files = page.locator(".widget-select-multiple select option").all_inner_texts()
+    covers = page.locator("button[title^='does not belong: ']").all()
+    files = [cover.get_attribute("title").removeprefix("does not belong: ") for cover in covers]
     assert len(files) >= 2
     page.get_by_role("button", name="This group is wrong").click()
     page.wait_for_selector("text=The next run of 01 honours it")
@@ -192,6 +193,11 @@ def test_01_browses_the_images_and_saves_a_correction(run_all, root_folder, live
     sha = pd.read_csv(live / "manifest.csv").set_index("path")["sha256"]
     assert set(saved["action"]) == {"separate"}
     assert {*saved["sha256_a"], *saved["sha256_b"]} == set(sha[files])
+    covers[0].click()  # on its picture
+    page.wait_for_function("document.querySelector('button .fa-times')")
+    page.get_by_role("button", name="Take this correction back").click()
+    page.wait_for_selector("text=Taken back")
+    assert pd.read_csv(root_folder / "data" / "live-corrections.csv").empty
     dropdown(page, "show").select_option("images")
     dropdown(page, "part").select_option("test")
     page.wait_for_function("!document.querySelector('.widget-html caption')")

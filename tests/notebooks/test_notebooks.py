@@ -28,6 +28,8 @@ def test_the_series_is_there():
         "05_reading_room",
         "06_external_test",
         "07_localize",
+        "08_export",
+        "09_federated",
     ]
 
 

@@ -65,11 +65,13 @@ class Command:
         return process.returncode, told
 
     def processes(self, word=""):
-        """Return what runs in this study's name, by a word of its command line."""
+        """Return what runs in this study's name, by a word of its name or command line."""
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("MARK") == self.mark and word in " ".join(process.cmdline()):
+                if process.environ().get("MARK") == self.mark and word in " ".join(
+                    [process.name(), *process.cmdline()]
+                ):
                     found.append(process)
             except psutil.Error:
                 continue
@@ -108,7 +110,8 @@ def test_killed_at_twenty_moments_the_same_command_ends_the_study(stand_in):
     process = command.start()
     while kills < 20:
         time.sleep(draw.uniform(0.1, 3))
-        word = draw.choice(["xray_helpers run", "xray_helpers.runner.worker", "ipykernel_launcher"])
+        words = ["xray_helpers run", "xray_helpers.runner", "xray-step", "xray-kernel", "ipykernel_launcher"]
+        word = draw.choice(words)
         victims = command.processes(word) or command.processes()
         if process.poll() is None and victims:
             with suppress(psutil.NoSuchProcess):  # it had ended this moment
@@ -166,7 +169,7 @@ def test_interrupted_it_says_how_it_goes_on(stand_in):
     command = stand_in(first={"02_train_model": "time.sleep(60)"})
     process = command.start()
     while (
-        not command.processes("ipykernel_launcher")
+        not command.processes("xray-kernel") + command.processes("ipykernel_launcher")
         or not (command.folder / "01_data_exploration.done.json").exists()
     ):
         assert process.poll() is None

@@ -124,7 +124,8 @@ def test_log_holds_hyperparameters_progress_and_results_with_times(study):
     assert "01_data_exploration done in" in killed
     for words in (
         "02_train_model: ",  # what a step printed
-        "learning_rate      0.001",
+        "weights            random",  # which differs from the defaults
+        '"learning_rate": 0.001',
         "/18] 04_compare_models",
         "04_compare_models done in",
         "07_localize done in",

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from xray_helpers.evaluation.metrics import compute_metrics
-from xray_helpers.plots import scores
+from xray_helpers.plots import data, scores, style
 
 PREDICTIONS = pd.DataFrame(
     {"y_true": [1, 1, 1, 0, 0, 0, 0, 1], "y_prob": [0.9, 0.8, 0.3, 0.1, 0.2, 0.6, 0.4, 0.7]}
@@ -31,6 +32,18 @@ def test_grids_have_a_panel_per_metric_and_a_matrix_per_model():
         "F1",
     ]
     assert sum(ax.has_data() for ax in scores.plot_confusion_grid(table).axes) == 2
+    (alone,) = scores.plot_evaluation_grid(table.head(1), baseline=0.5).axes
+    names = [text.get_text() for text in alone.get_yticklabels()]
+    assert names == ["Accuracy", "Precision (PPV)", "Recall (sensitivity)", "F1"]
+
+
+def test_no_class_hides_the_other_where_sizes_are_the_same():
+    rows = [(224, 224, "Fractured")] * 9 + [(224, 224, "Non-Fractured")] * 3 + [(100, 80, "Fractured")]
+    points = data.plot_sizes(pd.DataFrame(rows, columns=["width", "height", "label"])).collections[0]
+    assert points.get_offsets().tolist() == [[224, 224], [224, 224], [100, 80]]
+    colors = [style.CLASS_COLORS[label] for label in ("Fractured", "Non-Fractured", "Fractured")]
+    assert [to_hex(color) for color in points.get_facecolors()] == colors  # the fewer files, the later drawn
+    assert points.get_sizes()[0] > points.get_sizes()[1] > points.get_sizes()[2]
 
 
 def test_one_model_at_a_glance_has_six_panels_and_one_text():

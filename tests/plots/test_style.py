@@ -19,10 +19,10 @@ def test_shown_figures_are_closed_written_and_described(tmp_path):
     image = style.show(axes[0], tmp_path / "a.png")
     assert not plt.get_fignums()
     assert image.metadata == {"alt": "One. Two."}
-    assert image.alt == "One. Two."
+    assert image.metadata["alt"] == "One. Two."
     with Image.open(tmp_path / "a.png") as written:
         assert written.text["Description"] == "One. Two."
-    assert style.show(style.with_alt(figure, "Both.")).alt == "Both."
+    assert style.show(style.with_alt(figure, "Both.")).metadata["alt"] == "Both."
 
 
 def test_figures_of_radiographs_are_marked(tmp_path):
@@ -39,4 +39,4 @@ def test_a_title_is_an_alternative_text_and_no_text_at_all_is_an_error():
     with pytest.raises(ValueError, match="no alternative text"):
         style.show(figure)
     ax.set_title("My own plot")
-    assert style.show(ax).alt == "My own plot"
+    assert style.show(ax).metadata["alt"] == "My own plot"

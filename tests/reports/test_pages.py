@@ -80,3 +80,12 @@ def test_pdf_without_chromium_says_so(folder, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match="Chromium is needed"):
         write_pdfs(folder)
+
+
+def test_a_page_looks_again_while_its_study_runs_and_when_it_has_ended_no_more(folder):
+    looks, record = '<meta http-equiv="refresh"', read_json(folder / "study.json")
+    for state, shown in (("running", True), ("done", False), ("interrupted", False)):
+        write_json(folder / "study.json", record | {"state": state})
+        assert (looks in write_index(folder).read_text()) == shown
+    write_json(folder / "study.json", record | {"state": "running"})
+    assert looks not in export_study(folder, folder.parent / "sent").read_text()

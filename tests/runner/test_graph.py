@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from xray_helpers.runner.graph import build_steps, read_notebooks
+from xray_helpers.runner.graph import build_asked_steps, build_steps, read_notebooks
 from xray_helpers.settings import InputError
 
 
@@ -87,3 +87,16 @@ def test_what_cannot_be_understood_is_refused(folder, described, parameters, mes
     write(folder, "02_mine", parameters, **described)
     with pytest.raises(InputError, match=message):
         read_notebooks()
+
+
+def test_what_a_person_asks_for_needs_the_steps_of_its_model_and_lies_in_its_place(folder):
+    write(folder, "02_train", 'name = "quick"\nmodel = "VGG16"', per="model")
+    writes = ["{place}/proof.csv", "{model}/one.txt"]
+    parameters = 'name = "quick"\nmodel = "VGG16"'
+    write(folder, "08_mine", parameters, per="export", needs=["02_train"], writes=writes)
+    steps = build_steps(("A", "B"))
+    assert [step.name for step in steps] == ["A/02_train", "B/02_train"]
+    (asked,) = build_asked_steps(steps, "export", "B/export", {"model": "B"})
+    assert (asked.name, asked.needs) == ("B/export/08_mine", ("B/02_train",))
+    assert asked.writes == ("B/export/proof.csv", "B/one.txt")
+    assert build_asked_steps(steps, "federated", "federated/two", {}) == []

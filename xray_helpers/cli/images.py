@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from xray_helpers.cli.base import main
+from xray_helpers.cli.base import ENGINE, main
 from xray_helpers.settings import InputError
 
 
@@ -70,9 +70,13 @@ def audit(
 @click.argument("files", nargs=-1, required=True)
 @click.option("--csv", "csv", metavar="OUT", help="Also write the results to a file.")
 @click.option("--boxes", metavar="OUT.json", help="Write where fractures were found, in COCO's form.")
-def predict(study: str, model: str, files: tuple[str, ...], csv: str | None, boxes: str | None) -> None:
+@ENGINE
+def predict(
+    study: str, model: str, files: tuple[str, ...], csv: str | None, boxes: str | None, engine: str
+) -> None:
     """Classify files, or those of a folder or table, by a trained model. For research only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from xray_helpers.export.engine import open_engine
     from xray_helpers.interactive.reading_room import describe_decision_rule
     from xray_helpers.models.prediction import guard_formulas, predict_and_score
     from xray_helpers.study.files import write_csv
@@ -80,7 +84,8 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None, box
 
     folder = find_study(study)
     positive = read_class_names(folder)[1]
-    table, score = predict_and_score(folder, model, files, Path(boxes) if boxes else None)
+    run, told = open_engine(folder, model, engine)
+    table, score = predict_and_score(folder, model, files, Path(boxes) if boxes else None, run)
     for row in table.itertuples():
         if row.reason:
             click.echo(f"{row.file}: not read: it {row.reason}")
@@ -92,8 +97,8 @@ def predict(study: str, model: str, files: tuple[str, ...], csv: str | None, box
             click.echo(f"{line}. {row.warning}" if row.warning else line)
     if (folder / model / "metrics.json").exists():
         click.echo(describe_decision_rule(folder, model))
-    if score:
-        click.echo(score)
+    for text in filter(None, (score, told)):
+        click.echo(text)
     click.echo("For research. Not a medical device; not for diagnosis.")
     if boxes:
         click.echo(os.path.relpath(boxes))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xray_helpers.cli.base import main
+from xray_helpers.cli.base import ENGINE, main
 from xray_helpers.settings import InputError
 
 
@@ -17,11 +17,12 @@ from xray_helpers.settings import InputError
     "--ip", default="127.0.0.1", show_default=True, help="Address to listen on; by default this machine only."
 )
 @click.option("--port", default=0, help="By default any free one.")
-def app(study: str, model: str, ip: str, port: int) -> None:
+@ENGINE
+def app(study: str, model: str, ip: str, port: int, engine: str) -> None:
     """Open the reading room: a page that classifies files dropped on it, in memory. For research only."""
     from xray_helpers.interactive.server import serve_room
 
-    sys.exit(serve_room(study, model, ip=ip, port=port))
+    sys.exit(serve_room(study, model, ip=ip, port=port, engine=engine))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

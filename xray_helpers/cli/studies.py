@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from xray_helpers.cli.base import FILE, JOBS, ON, OVERWRITE, PAIRS, main
+from xray_helpers.cli.base import ENGINE, FILE, JOBS, ON, OVERWRITE, PAIRS, main
 from xray_helpers.runner.options import build_run_options, split_run_options
 from xray_helpers.settings import PROFILES, InputError, build_settings
-from xray_helpers.study.parameters import parse_assignments, read_settings_file
+from xray_helpers.study.parameters import parse_assignments, read_settings_file, read_settings_of
 
 
 def _run(
-    profile: str,
+    profile: str | None,
     named: dict[str, object],
     pairs: tuple[str, ...],
     file: str | None,
@@ -23,7 +23,9 @@ def _run(
     values = read_settings_file(file) if file else {}
     values |= {key: value for key, value in (named | running).items() if value is not None}
     values, running = split_run_options(values | parse_assignments(pairs))
-    settings, options = build_settings(profile, **values), build_run_options(**running)
+    if not profile and set(values) == {"name"}:
+        values = read_settings_of(str(values["name"]))
+    settings, options = build_settings(profile or "full", **values), build_run_options(**running)
     from xray_helpers.runner.steps import find_complete
 
     index = find_complete(settings)
@@ -51,10 +53,8 @@ def _finish(index: Path, studies: list[Path]) -> None:
 @main.command()
 @click.option(
     "--profile",
-    default="full",
-    show_default=True,
     metavar="|".join(PROFILES),
-    help="The parameters to start from.",
+    help="The parameters to start from; by default full, or with --name alone those of that study.",
 )
 @click.option("--data", metavar="DIR|CSV", help="The radiographs.")
 @click.option(
@@ -68,7 +68,9 @@ def _finish(index: Path, studies: list[Path]) -> None:
 @JOBS
 @ON
 @OVERWRITE
-def run(profile: str, data: str | None, name: str | None, models: str | None, **options: object) -> None:
+def run(
+    profile: str | None, data: str | None, name: str | None, models: str | None, **options: object
+) -> None:
     """Run a study: every notebook, every model, the reports."""
     _run(profile, {"data": data, "name": name, "models": models}, **options)
 
@@ -119,6 +121,7 @@ def demo(classes: str, **options: object) -> None:
 @click.option("--name", metavar="NAME", default="", help="Of the set; by default that of its folder.")
 @click.option("--patient-pattern", default="", help="Regular expression on the path; group 1: the patient.")
 @click.option("--keep-shared", is_flag=True, help="Count images that the study was trained on as well.")
+@ENGINE
 @PAIRS
 @JOBS
 @ON
@@ -142,6 +145,42 @@ def external(study: str, pairs: tuple[str, ...], **options: object) -> None:
 
 @main.command()
 @click.argument("study", metavar="STUDY")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--to",
+    default="keras,litert,openvino,onnx",
+    show_default=True,
+    metavar="A,B",
+    help="Kinds of files, or single formats such as litert-int8.",
+)
+@click.option("--int8", is_flag=True, help="Make formats in int8 as well.")
+@click.option("--margin", default=0.01, show_default=True, help="Accepted loss of AUROC and other scores.")
+@click.option("--page", is_flag=True, help="Also write one HTML page that runs the model in a browser.")
+@click.option("--runtime", metavar="FILE.tgz", help="The page's onnxruntime-web, where there is no network.")
+@ON
+def export(
+    study: str, model: str, to: str, on: str | None, page: bool, runtime: str | None, **options: object
+) -> None:
+    """Export a model to files for phones and other runtimes; exit status 1 if one is not to be used."""
+    from xray_helpers.export.page import PROVEN, write_page
+    from xray_helpers.runner.export import run_export
+    from xray_helpers.study.folders import find_study
+
+    running, forms = build_run_options(**({"on": on} if on else {})), to.split(",")
+    if page and not {"onnx", PROVEN} & set(forms):
+        forms.append(PROVEN)
+    report, error = run_export(study, model, forms, running=running, **options)
+    click.echo(os.path.relpath(report))
+    if error:
+        click.echo(f"Error: {error}", err=True)
+    if page:
+        click.echo(os.path.relpath(write_page(find_study(study), model, Path(runtime) if runtime else None)))
+    if error:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("study", metavar="STUDY")
 def status(study: str) -> None:
     """Show the progress of a study or a sweep, also while another command or a cluster runs it."""
     from xray_helpers.runner.status import describe_status
@@ -154,6 +193,15 @@ def status(study: str) -> None:
     else:
         lines = describe_status(find_study(study))
     click.echo("\n".join(lines))
+
+
+@main.command()
+@click.argument("folder", metavar="DIR")
+def new(folder: str) -> None:
+    """Lay out a folder of one's own: notebooks to edit, data/, reports/, a page that says how to go on."""
+    from xray_helpers.study.layout import lay_out
+
+    click.echo(f"{lay_out(Path(folder))}: read its README.md, then work in that folder.")
 
 
 @main.command("list")

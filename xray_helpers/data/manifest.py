@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from xray_helpers.data.classes import MIN_PER_CLASS, question_of
 from xray_helpers.data.exams import check_exams
@@ -19,6 +18,7 @@ from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_
 from xray_helpers.settings import NEGATIVE, POSITIVE, Settings, current_classes
 from xray_helpers.study.files import build_table, read_json
 from xray_helpers.study.folders import LOCAL, is_phantoms, local_path, study_folder, write_classes
+from xray_helpers.study.progress import progress
 from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 from xray_helpers.synthetic.dataset import demo_phantoms
 
@@ -67,7 +67,7 @@ def inspect_files(listing: Listing, reading: dict[str, Any] | None = None) -> pd
     folder = ImageFolder(listing.folder, places=listing.places, **(reading or {}))
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda path: _inspect(folder, path), listing.table["path"])
-        bar = tqdm(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
+        bar = progress(read, "reading", len(listing.table), mininterval=1, leave=False, unit="file")
         columns = ["sha256", "width", "height", "mode", "status", "reason", "note", "hashed", "hashed_exam"]
         found = build_table(list(bar), {name: MANIFEST.get(name, "string") for name in columns})
     manifest = pd.concat([listing.table.reset_index(drop=True), found], axis=1)

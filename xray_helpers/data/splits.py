@@ -56,10 +56,10 @@ def assign_splits(
     else:
         parts = pd.Series("train", index=used.index, dtype="string")
     if not (parts == "test").any():
-        parts[_hold_out(used[parts == "train"], TEST_SHARE, derive_seed(settings.seed, "test"))] = "test"
+        parts[hold_out(used[parts == "train"], TEST_SHARE, derive_seed(settings.seed, "test"))] = "test"
     if not (parts == "validation").any():
         seed = derive_seed(settings.seed, "validation")
-        parts[_hold_out(used[parts == "train"], VALIDATION_SHARE, seed)] = "validation"
+        parts[hold_out(used[parts == "train"], VALIDATION_SHARE, seed)] = "validation"
     if drawn_by is not None:
         manifest[_DRAWN_BY] = corrected[_DRAWN_BY]
     if settings.split == "grouped" and drawn_by is not None:
@@ -129,7 +129,7 @@ def _sample(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
     return pool["group"].isin(counts.index[taken]).to_numpy()
 
 
-def _hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
+def hold_out(table: pd.DataFrame, share: float, seed: int) -> pd.Index:
     """Return the rows of randomly drawn groups that come nearest to `share` of the sources of each class.
 
     Parts with fewer than `MIN_GROUPS` groups of a class are avoided if there are enough groups for more.

@@ -20,6 +20,7 @@ from xray_helpers.evaluation.intervals import (
 )
 from xray_helpers.evaluation.paired import ALPHA, holm
 from xray_helpers.evaluation.subgroups import name_subgroups
+from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN
 from xray_helpers.study.files import build_table
 
 MARGIN = 0.05  # subgroups whose gap is smaller count as treated alike
@@ -116,6 +117,14 @@ def gaps_table(gaps: pd.DataFrame) -> list[dict[str, str]]:
         }
         for row in gaps.sort_values("p", na_position="last", kind="stable").to_dict("records")
     ]
+
+
+def judge_gaps(gaps: pd.DataFrame) -> str:
+    """Return whether a gap between subgroups is shown, all are ruled out within the margin, or not known."""
+    if (gaps["p_holm"] < ALPHA).any():
+        return SHOWN
+    alike = (gaps["ci_low"] > -MARGIN) & (gaps["ci_high"] < MARGIN)
+    return RULED_OUT if len(gaps) and alike.all() else UNKNOWN
 
 
 def describe_gaps(gaps: pd.DataFrame) -> str:

@@ -170,6 +170,15 @@ def _score(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) ->
     return roc_auc_score(y[test], p), accuracy_score(y[test], p >= 0.5)
 
 
+def recognises_sources(inflation: pd.DataFrame) -> bool | None:
+    """Return whether labels without meaning score beyond chance on random files; None where not tested."""
+    rows = inflation[inflation["labels"] == "shuffled"].set_index("split")
+    auroc, p = rows["auroc"], rows.get("p", pd.Series(dtype=float)).get(RANDOM_FILES, np.nan)
+    if not {RANDOM_FILES, BY_GROUP} <= set(rows.index) or not np.isfinite(p):
+        return None
+    return bool(p <= ALPHA and auroc[RANDOM_FILES] > auroc[BY_GROUP])
+
+
 def describe_leakage(inflation: pd.DataFrame) -> str:
     """Return what a leak is worth, and whether sources are recognised, in a few sentences."""
     if not len(inflation):
@@ -188,13 +197,13 @@ def describe_leakage(inflation: pd.DataFrame) -> str:
         f"random {files:.2f}{'' if own is None else f', and on the folders of the set itself {own:.2f}'}. "
     )
     control, apart = (auroc.get((split, "shuffled")) for split in (RANDOM_FILES, BY_GROUP))
-    p = rows["p"].get((RANDOM_FILES, "shuffled"), np.nan) if "p" in rows else np.nan
-    if control is None or apart is None or not np.isfinite(p):
+    if recognises_sources(inflation) is None:
         return text + "Whether sources are recognised was not tested."
+    p = rows["p"][RANDOM_FILES, "shuffled"]
     text += (
         f"With shuffled labels, random files reach {control:.2f} (kept apart: {apart:.2f}; permutation p "
         f"{'' if p < 0.001 else '= '}{describe_p(p)}): "
     )
-    if p <= ALPHA and control > apart:
+    if recognises_sources(inflation):
         return text + "what is learned there is the source."
     return text + "it is not shown that sources are recognised."

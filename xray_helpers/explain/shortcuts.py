@@ -24,9 +24,10 @@ from xray_helpers.data.parts import used_part
 from xray_helpers.evaluation.metrics import compute_metrics
 from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder, find_file, image_folder
-from xray_helpers.models.features import extract_features, open_extractor
-from xray_helpers.models.inference import InferenceBackend
-from xray_helpers.models.preprocessing import CORNER
+from xray_helpers.models.backbones import get_backbone
+from xray_helpers.models.features import extract_features, extractor_key, open_extractor
+from xray_helpers.models.inference import ForwardPass, InferenceBackend
+from xray_helpers.models.preprocessing import CORNER, keep_border
 from xray_helpers.models.resampling import cross_validate
 from xray_helpers.settings import SPLITS, Settings
 from xray_helpers.study.seeds import derive_seed
@@ -274,6 +275,19 @@ def list_views(settings: Settings) -> list[Settings]:
     return [settings, settings.model_copy(update={"border": "only"})] if wanted else [settings]
 
 
+class _BorderOnly:
+    """A forward pass that is shown border and corners alone."""
+
+    def __init__(self, forward: ForwardPass) -> None:
+        self._forward = forward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._forward, name)
+
+    def submit(self, pictures: np.ndarray, *where: np.ndarray) -> None:
+        self._forward.submit(keep_border(pictures), *where)
+
+
 def predict_border(
     model: str,
     settings: Settings,
@@ -283,6 +297,7 @@ def predict_border(
     table: pd.DataFrame,
     schedule: Sequence[float] | None = None,
     head: "keras.Model | None" = None,
+    forward: ForwardPass | None = None,
 ) -> pd.DataFrame:
     """Predict every image out of fold by heads that were trained on border and corners alone.
 
@@ -297,6 +312,8 @@ def predict_border(
     schedule, head : optional
         The learning rates and the head of whole pictures, so that both are comparable; see
         `resampling.cross_validate`.
+    forward : ForwardPass, optional
+        Of whole pictures by the same backbone, which then need not be built and converted again.
 
     Returns
     -------
@@ -307,6 +324,10 @@ def predict_border(
     *_, view = list_views(settings)
     if view is settings:
         return table[["path", "group", "y_true"]].head(0).assign(y_prob=np.empty(0), fold=np.empty(0, int))
-    _, forward, key = open_extractor(model, view, weights, engine, folder)
+    if forward is None:
+        _, forward, key = open_extractor(model, view, weights, engine, folder)
+    else:
+        own = (settings.img_size, weights, settings.normalization, engine, "only", folder)
+        forward, key = _BorderOnly(forward), extractor_key(get_backbone(model, settings), *own)
     features = extract_features(table, folder, forward, key)[0]
     return cross_validate([features], table, view, schedule, head)

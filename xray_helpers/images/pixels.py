@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from xray_helpers.images.radiographs import ImageFolder, image_folder
 from xray_helpers.settings import InputError
 from xray_helpers.study.cache import RowView, new_rows, read_rows, release
 from xray_helpers.study.files import hash_of
 from xray_helpers.study.machine import cores
+from xray_helpers.study.progress import progress
 
 VERSION = 4  # of the cached pixels: raise it when they are read or resized differently
 _CHUNK, _AHEAD = 64, 4  # pictures per chunk, and chunks that are decoded ahead
@@ -118,7 +118,7 @@ def load_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[int,
         contents = unique_contents(part)
         chunks = stream_pixels(contents, folder, size)
         total = -(-len(contents) // _CHUNK)
-        deque(tqdm(chunks, "decoding", total, mininterval=1, leave=False, unit="chunk"), maxlen=0)
+        deque(progress(chunks, "decoding", total, mininterval=1, leave=False, unit="chunk"), maxlen=0)
     return cached
 
 

@@ -14,7 +14,12 @@ from IPython.display import Image
 
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError
 from xray_helpers.interactive.components import FLOW, SMALL, Pager, draw_radiograph, show, table
-from xray_helpers.same_source.corrections import read_corrections, remove_correction, write_corrections
+from xray_helpers.same_source.corrections import (
+    list_corrections,
+    read_corrections,
+    remove_corrections,
+    write_corrections,
+)
 from xray_helpers.settings import InputError, Settings
 
 _PER_PAGE = 12  # images
@@ -97,10 +102,9 @@ class _DatasetBrowser:
     def _build_actions(self) -> w.Widget:
         """Build the controls that correct what is shown."""
         self.hint = w.HTML(
-            "Mark what does not belong, the others stay together; with none marked, or all, each is kept "
-            "apart from each."
+            "Click on the pictures that do not belong, the others stay together; with none marked, or all, "
+            "each is kept apart from each."
         )
-        self.wrong = w.SelectMultiple(description="apart", rows=5, layout=w.Layout(width="460px"))
 
         def button(description: str, act: Callable[[], None]) -> w.Button:
             built = w.Button(description=description, layout=w.Layout(width="320px"))
@@ -111,13 +115,14 @@ class _DatasetBrowser:
         self.join = button("This is one source: keep together", lambda: self._save("join"))
         self.two = button("These are two sources: keep apart", lambda: self._save("separate"))
         self.back = button("Take this correction back", self._take_back)
+        self.rest = button("Show all pictures", lambda: self._show_pictures(len(self.page)))
         self._offered = {
-            "groups of one source": (self.hint, self.wrong, self.separate),
+            "groups of one source": (self.hint, self.separate),
             "doubtful pairs": (self.join, self.two),
             "corrections": (self.back,),
         }
-        buttons = w.HBox([self.separate, self.join, self.two, self.back], layout=w.Layout(**FLOW))
-        return w.VBox([self.hint, self.wrong, buttons])
+        self._controls = [self.hint, self.rest, self.separate, self.join, self.two, self.back]
+        return w.VBox([self.hint, w.HBox(self._controls[1:], layout=w.Layout(**FLOW))])
 
     def _filter(self, _: Any = None) -> None:
         rows = self.manifest
@@ -148,25 +153,29 @@ class _DatasetBrowser:
         return [by_path.loc[[row.path_a, row.path_b]] for row in doubtful[either].itertuples()]
 
     def _corrections(self, rows: pd.DataFrame) -> list[pd.DataFrame]:
-        by_sha = self.manifest.drop_duplicates("sha256").set_index("sha256", drop=False)
-        return [
-            by_sha.loc[[row.sha256_a, row.sha256_b]].assign(action=row.action)
-            for row in self._read_saved().itertuples()
-            if rows["sha256"].isin([row.sha256_a, row.sha256_b]).any()
-        ]
+        by_sha, self._saved = self.manifest.drop_duplicates("sha256").set_index("sha256", drop=False), []
+        pages = []
+        for saved in self._read_saved(list_corrections):
+            files = pd.unique(saved[["sha256_a", "sha256_b"]].to_numpy().ravel())
+            if rows["sha256"].isin(files).any():
+                self._saved.append(saved)
+                pages.append(by_sha.loc[files])
+        return pages
 
-    def _read_saved(self) -> pd.DataFrame:
+    def _read_saved(self, read: Callable[[str, set[str]], Any] = read_corrections) -> Any:
         """Return the saved corrections of files of this study; none, and a message, where that fails."""
         try:
-            return read_corrections(self.corrections, set(self.sha.dropna()))
+            return read(self.corrections, set(self.sha.dropna()))
         except (InputError, OSError) as error:
             self.message.value = escape(str(error))
-            return pd.DataFrame(columns=["action", "sha256_a", "sha256_b"])
+            return (
+                pd.DataFrame(columns=["action", "sha256_a", "sha256_b"]) if read is read_corrections else []
+            )
 
     def _show_page(self, page: pd.DataFrame | None) -> None:
         self.page, self.message.value, self.waiting.value = page, "", ""
         offered = () if page is None else self._offered.get(self.view.value, ())
-        for control in (self.hint, self.wrong, self.separate, self.join, self.two, self.back):
+        for control in self._controls:
             control.layout.display = None if control in offered else "none"
         if page is None:
             filters = [
@@ -177,11 +186,15 @@ class _DatasetBrowser:
             self.reasons.value = escape(", ".join(["Nothing is like that", *filters]) + ".")
             self._read_saved()  # shows a message where the corrections cannot be read
             return
-        self.pictures.children = [self._card(row) for row in page.head(_PER_PAGE).itertuples()]
-        more = f"<p>… and {len(page) - _PER_PAGE} more.</p>" if len(page) > _PER_PAGE else ""
-        self.wrong.options = list(page["path"])
-        self.reasons.value = more + ("" if self.view.value == "images" else self._explain(page))
+        self.marked: set[str] = set()
+        self._show_pictures(_PER_PAGE)
+        self.reasons.value = "" if self.view.value == "images" else self._explain(page)
         self._show_waiting()
+
+    def _show_pictures(self, count: int) -> None:
+        self.pictures.children = [self._card(row) for row in self.page.head(count).itertuples()]
+        self.rest.description = f"Show the other {len(self.page) - count} pictures"
+        self.rest.layout.display = None if len(self.page) > count else "none"
 
     def _show_waiting(self) -> None:
         """Name the corrections of what is shown that were saved after 01 ran."""
@@ -209,12 +222,37 @@ class _DatasetBrowser:
             data = draw_radiograph(self.folder.read(row.path).pixels, side=SMALL)
         except UnreadableError as error:
             return w.HTML(f"<small>{caption}<br>no picture: it {escape(str(error))}</small>", layout=layout)
-        return w.VBox([w.Image(value=data, format="png"), w.HTML(f"<small>{caption}</small>", layout=layout)])
+        picture = w.Image(value=data, format="png", layout=w.Layout(grid_area="a"))
+        if self.separate.layout.display is None:
+            picture = w.GridBox([picture, self._marker(row.path)], layout=w.Layout(grid_template_areas='"a"'))
+        return w.VBox([picture, w.HTML(f"<small>{caption}</small>", layout=layout)])
+
+    def _marker(self, path: str) -> w.Button:
+        """Return a button that covers the picture of a file: a click marks it, another unmarks it."""
+        cover = w.Button(
+            tooltip=f"does not belong: {path}", layout=w.Layout(grid_area="a", width="100%", height="100%")
+        )
+
+        def draw() -> None:
+            marked = path in self.marked
+            cover.style.button_color = "#b2432f66" if marked else "transparent"
+            cover.layout.border = "4px solid #b2432f" if marked else "0"
+            cover.icon = "times" if marked else ""
+
+        def mark(_: w.Button) -> None:
+            self.marked ^= {path}
+            draw()
+
+        draw()
+        cover.on_click(mark)
+        return cover
 
     def _explain(self, page: pd.DataFrame) -> str:
         """Return why these files are shown together, as HTML."""
         if self.view.value == "corrections":
-            return f"<p>The correction: these two are <b>{_EFFECTS[page['action'].iloc[0]]}</b>.</p>"
+            counts = self._saved[self.pager.at]["action"].value_counts()
+            listed = ", ".join(f"{_pairs(count)} {_EFFECTS[name]}" for name, count in counts.items())
+            return f"<p>The correction: <b>{listed}</b>.</p>"
         inside = self.links[self.links["path_a"].isin(page["path"]) & self.links["path_b"].isin(page["path"])]
         rows = [
             (
@@ -232,8 +270,7 @@ class _DatasetBrowser:
         return table(title, ("one", "other", "why", "decision", "correlation", "points"), rows)
 
     def _save(self, action: str) -> None:
-        marked = {self.sha[path] for path in self.wrong.value}
-        files = {self.sha[path] for path in self.wrong.options}
+        marked, files = (set(self.sha[list(paths)]) for paths in (self.marked, self.page["path"]))
         others = sorted(files - marked) if marked else []
         one_side, other_side = (marked, others) if others else (files, files)
         pairs = {tuple(sorted((a, b))) for a in one_side for b in other_side if a != b}
@@ -242,21 +279,25 @@ class _DatasetBrowser:
             return
         rows = [(action, *pair) for pair in sorted(pairs)]
         rows += [("join", *pair) for pair in pairwise(others)]  # a marked file may have been their only link
-        if path := self._try(lambda: write_corrections(self.corrections, rows)):
+        saved = self._try(lambda: write_corrections(self.corrections, rows))
+        if saved is not None:
+            self._just_saved, self.back.layout.display = saved, None
             self._show_waiting()
-            saved = f"{_pairs(len(rows))} in {escape(path.name)}"
-            self.message.value = f"<b>Saved</b>: {saved}. The next run of 01 honours it."
+            text = f"{_pairs(len(rows))} in {escape(Path(self.corrections).name)}"
+            self.message.value = f"<b>Saved</b>: {text}. The next run of 01 honours it."
 
     def _take_back(self) -> None:
-        pair, at = self.page["sha256"].tolist(), self.pager.at
-        if path := self._try(lambda: remove_correction(self.corrections, *pair)):
-            self._filter()
-            self.pager.turn(at)
+        at, is_listed = self.pager.at, self.view.value == "corrections"
+        rows = self._saved[at] if is_listed else self._just_saved
+        if path := self._try(lambda: remove_corrections(self.corrections, rows)):
+            if is_listed:
+                self._filter()
+            self.pager.turn(at if is_listed else 0)
             left = f"{escape(path.name)} is without it"
             self.message.value = f"<b>Taken back</b>: {left}. The next run of 01 honours it."
 
-    def _try(self, write: Callable[[], Path]) -> Path | None:
-        """Return the file written; None, and a message, where that fails."""
+    def _try(self, write: Callable[[], Any]) -> Any:
+        """Return what was written; None, and a message, where that fails."""
         try:
             return write()
         except InputError as error:

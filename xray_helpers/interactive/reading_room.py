@@ -14,6 +14,7 @@ from xray_helpers.data.manifest import reading_of
 from xray_helpers.evaluation.intervals import describe
 from xray_helpers.explain.gradcam import GradCam
 from xray_helpers.explain.maps import fit_map
+from xray_helpers.export.engine import open_engine
 from xray_helpers.images.dicom import without_patient_id
 from xray_helpers.images.radiographs import (
     MAX_BYTES,
@@ -202,12 +203,12 @@ def build_csv(answers: Sequence[dict[str, Any]], study: str, model: str) -> str:
     return rows.assign(file=guard_formulas(rows["file"])).to_csv(index=False, lineterminator="\n")
 
 
-def open_room(study: Path, model: str, still: Image) -> Any:
-    """Show the reading room; `still` is shown in batch."""
+def open_room(study: Path, model: str, still: Image, engine: str = "") -> Any:
+    """Show the reading room; `still` is shown in batch. With an engine an exported file answers."""
 
     def build() -> w.Widget:
         display(Javascript(_DROP.replace("PAGE", str(is_page()).lower()).replace("ACCEPTED", _ACCEPTED)))
-        return ReadingRoom(study, model).box
+        return ReadingRoom(study, model, engine).box
 
     return show(build, still)
 
@@ -215,9 +216,12 @@ def open_room(study: Path, model: str, still: Image) -> Any:
 class ReadingRoom:
     """An upload, the answers one by one with their maps, a table of all, and a CSV to download."""
 
-    def __init__(self, study: Path, model: str) -> None:
+    def __init__(self, study: Path, model: str, engine: str = "") -> None:
         self.study, self.model, self.batches = study.name, model, 0
         self.reader = Reader(study, model)
+        run, told = open_engine(study, model, engine)
+        if run is not None:
+            self.reader.answer_by(run)
         self.cam = GradCam(self.reader.model)
         self.answers: list[dict[str, Any]] = []
         layout = w.Layout(width="180px")
@@ -234,7 +238,8 @@ class ReadingRoom:
         style, sticky = (_NOTICE_STYLE + _AT_BOTTOM, "") if is_page() else (_NOTICE_STYLE, _STICKY)
         notice = w.HTML(f"{sticky}<div role='note' class='research-only' style='{style}'>{NOTICE}</div>")
         notice.add_class("research-only-bar")
-        rule = w.HTML(f"<p style='line-height:1.5'>{escape(describe_decision_rule(study, model))}</p>")
+        rule = " ".join(filter(None, (describe_decision_rule(study, model), told)))
+        rule = w.HTML(f"<p style='line-height:1.5'>{escape(rule)}</p>")
         bar = w.HBox([self.upload, self.forget, self.status, self.csv], layout=w.Layout(**FLOW))
         self.box = w.VBox([notice, rule, bar, self.pager.box, self.answer, self.view.box, self.table])
         self.box.layout = w.Layout(padding="0 0 60px 0", min_height="300px")

@@ -2,8 +2,8 @@
 
 import itertools
 import json
-import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -18,6 +18,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from xray_helpers.export.engine import find_export
 from xray_helpers.interactive.reading_room import choose_model, describe_decision_rule
 from xray_helpers.runner.graph import build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
@@ -32,10 +33,13 @@ _POLICY = (  # the page asks no other host for anything
 )
 _NO_NEWS = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # and no updates
 _CULLING = {"cull_idle_timeout": 30, "cull_interval": 10}  # seconds; only kernels whose page is closed
+_HOW = "**Run ▸ Run All Cells** computes it again, with what you change in the cell of parameters."
 _MAX_MESSAGE = 600_000_000  # bytes of a message: an encoded file of radiographs.MAX_BYTES
 
 
-def serve_room(study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: int = 0) -> int:
+def serve_room(
+    study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: int = 0, engine: str = ""
+) -> int:
     """Serve the reading room until interrupted; return the exit status of Voilà.
 
     The address, with the token that opens it, is printed once the page can be opened.
@@ -48,6 +52,8 @@ def serve_room(study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: in
         The address to listen on; by default this machine only.
     port : int
         0: any free one.
+    engine : str
+        The exported format that answers, as for `engine.find_export`; empty: ``model.keras``.
 
     Raises
     ------
@@ -65,10 +71,12 @@ def serve_room(study: str, model: str = "", *, ip: str = LOCAL_ADDRESS, port: in
         raise InputError(
             f"{folder.name} has no model {model!r} that was trained and evaluated: it has {known}."
         )
+    if engine:
+        find_export(folder, model, engine)
     port, token = _free_port(ip, port), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as place:  # readable by this user alone, as it holds the token
         notebook = Path(place) / "05_reading_room.ipynb"
-        _write_notebook(notebook, {"name": name, "model": model})
+        _write_notebook(notebook, {"name": name, "model": model, "deployed": engine})
         tornado = {
             "websocket_max_message_size": _MAX_MESSAGE,
             "headers": {"Content-Security-Policy": _POLICY},
@@ -104,7 +112,8 @@ def open_lab(study: str, model: str = "", *, arguments: Sequence[str] = ()) -> i
         )
     first, *_ = write_lab(study, model)
     large = f"--ServerApp.tornado_settings={json.dumps({'websocket_max_message_size': _MAX_MESSAGE})}"
-    command = [sys.executable, "-m", "jupyterlab", str(first), large, *arguments]
+    place = [f"--ServerApp.root_dir={first.parent}", f"--LabApp.default_url=/lab/tree/{first.name}"]
+    command = [sys.executable, "-m", "jupyterlab", *place, large, *arguments]
     with tempfile.TemporaryDirectory() as place:
         write_json(Path(place) / "labconfig" / "page_config.json", _NO_NEWS)
         path = os.pathsep.join(filter(None, (place, os.environ.get("JUPYTER_CONFIG_PATH"))))
@@ -154,7 +163,8 @@ def write_lab(study: str, model: str = "") -> list[Path]:
     if model and model not in settings.models:
         raise InputError(f"{folder.name} has no model {model!r}: it has {', '.join(settings.models)}.")
     model = choose_model(folder, model)
-    parameters = {step.notebook: notebook_parameters(step, settings) for step in build_steps((model,))}
+    steps = {step.notebook: step for step in build_steps((model,))}
+    parameters = {name: notebook_parameters(step, settings) for name, step in steps.items()}
     parameters["05_reading_room"] = {"name": settings.name, "model": model}
     for name in sorted(read_json(folder / "local.json", default={}).get(EXTERNAL, {}))[:1]:
         parameters[NOTEBOOK] = {"name": settings.name, "external": name, "external_data": LOCAL}
@@ -162,20 +172,18 @@ def write_lab(study: str, model: str = "") -> list[Path]:
     (folder / LAB).mkdir(exist_ok=True)
     for notebook, values in parameters.items():
         written.append(folder / LAB / f"{notebook}.ipynb")
-        _write_notebook(written[-1], values)
+        run = folder / f"{steps[notebook].name}.ipynb" if notebook in steps else None
+        _write_notebook(written[-1], values, run)
     return written
 
 
-def _write_notebook(target: Path, values: dict[str, Any]) -> None:
-    """Write a numbered notebook with its parameters set by papermill.
+def _write_notebook(target: Path, values: dict[str, Any], executed: Path | None = None) -> None:
+    """Write a numbered notebook with these parameters, and with the outputs of its execution in the study.
 
     A file that is there stays; one with other parameters, or of another version, is renamed first.
     """
     import nbformat
-    from papermill.iorw import load_notebook_node
-    from papermill.parameterize import parameterize_notebook
 
-    logging.getLogger("papermill").setLevel(logging.WARNING)
     source = notebooks_folder() / target.name
     made_of = hash_of(source.read_text(encoding="utf-8"), values)
     if target.exists():
@@ -183,9 +191,30 @@ def _write_notebook(target: Path, values: dict[str, Any]) -> None:
             return
         earlier = (target.with_stem(f"{target.stem}-before-{number}") for number in itertools.count(1))
         target.rename(next(path for path in earlier if not path.exists()))
-    nb = parameterize_notebook(load_notebook_node(str(source)), values)
+    nb = nbformat.read(source, as_version=4)
+    cell = next(one for one in nb.cells if "parameters" in one.metadata.get("tags", []))
+    cell.source = _assign(cell.source, values)
+    outputs = {}
+    if executed is not None and executed.exists():
+        outputs = {one.source: one.get("outputs") for one in nbformat.read(executed, as_version=4).cells}
+    for one in nb.cells:
+        if one.cell_type == "code":
+            one.outputs = outputs.get(one.source) or []
+    what = "Below stands what the study's run gave. " if outputs else ""
+    nb.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {what}{_HOW}", id="how-to-run"))
     nb.metadata["xray_helpers"] = {"made_of": made_of}
     write_text(target, nbformat.writes(nb))
+
+
+def _assign(source: str, values: dict[str, Any]) -> str:
+    """Return a cell of parameters with other values, each line's comment kept."""
+    from papermill.translators import PythonTranslator
+
+    def replace(line: re.Match) -> str:
+        name, comment = line.groups()
+        return f"{name} = {PythonTranslator.translate(values[name])}{comment}" if name in values else line[0]
+
+    return re.sub(r"^(\w+) = .*?(  # .*)?$", replace, source, flags=re.MULTILINE)
 
 
 def _free_port(ip: str, port: int) -> int:

@@ -124,7 +124,9 @@ class Application:
         network = _fix_normalization(network)
         features = keras.Model(network.inputs[0], pool(network.output), name=self.name)
         if weights == "random":
-            features = calibrate(features, f"{preprocessing}, border {border}")
+            if border != "keep":  # one network, whatever part of a picture it is shown
+                self.build(img_size, weights, normalization)
+            features = calibrate(features, preprocessing)
         features.trainable = False
         return features, last_spatial_layer(features)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from xray_helpers.data.manifest import data_folder
 from xray_helpers.data.parts import used_part
@@ -22,6 +21,7 @@ from xray_helpers.settings import SPLITS, InputError, Settings
 from xray_helpers.study.cache import RowView, cache_folder, compute_lock, new_rows, read_rows
 from xray_helpers.study.files import hash_of, read_json, write_json
 from xray_helpers.study.folders import local_path, with_local_sources
+from xray_helpers.study.progress import progress
 from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _compute(
         lacking = [np.isin(np.arange(len(hashes)), missing) for _, missing in arrays]
         rows = np.flatnonzero(np.any(lacking, axis=0))
         total = int(np.sum(lacking))
-        bar = tqdm(total=total, desc="features", mininterval=1, leave=False, unit="image")
+        bar = progress(total=total, desc="features", mininterval=1, leave=False, unit="image")
         stack.enter_context(bar)
         done = 0
         for pictures in stream_pixels(contents.iloc[rows], folder, forward.shape):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from xray_helpers.data.parts import training_target
 from xray_helpers.evaluation.intervals import describe, grouped_mean
@@ -22,6 +21,7 @@ from xray_helpers.models.preprocessing import POOLED
 from xray_helpers.settings import InputError, Settings, current_classes, nearest
 from xray_helpers.study.cache import RowView, compute_lock
 from xray_helpers.study.files import hash_of
+from xray_helpers.study.progress import progress
 from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def fine_tune(
         total, done = settings.tuning_epochs, len(rows)
         if done < total and not (devices or _list_gpus()):
             _tell_time(copy, train, validation, total - done, settings)
-        with tqdm(total=total, initial=done, desc="fine-tuning", unit="epoch", leave=False) as bar:
+        with progress(total=total, initial=done, desc="fine-tuning", unit="epoch", leave=False) as bar:
             while len(rows) < total:
                 row, averaged = _train_epoch(copy, len(rows), train, validation, settings)
                 rows.append(row)

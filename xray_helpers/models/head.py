@@ -5,18 +5,20 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from xray_helpers.evaluation.class_predictions import add_probabilities
 from xray_helpers.settings import Settings, current_classes
+from xray_helpers.study.progress import progress
 
 if TYPE_CHECKING:
     import keras
 Views = Sequence[np.ndarray]  # features (n, d) of the images as they are, then of each augmented view
 _EVALUATION_BATCH = 1024
+_copies: "WeakKeyDictionary[keras.Model, tuple]" = WeakKeyDictionary()  # of heads, and of which optimizer
 
 
 def prepare_tensorflow(settings: Settings) -> None:
@@ -90,9 +92,15 @@ def keep_random_state() -> Iterator[None]:
 
 
 def copy_head(head: "keras.Model") -> "keras.Model":
-    """Return a head with the same layers, loss and optimizer, for `train_head` to train."""
-    copy = type(head).from_config(head.get_config())
-    copy.compile_from_config(head.get_compile_config())
+    """Return a head with the same layers, loss and optimizer, for `train_head` to train.
+
+    It is the same one each time, as TensorFlow takes a second to trace another.
+    """
+    copy, compiled = _copies.get(head, (None, None))
+    if copy is None or compiled is not head.optimizer:
+        copy = type(head).from_config(head.get_config())
+        copy.compile_from_config(head.get_compile_config())
+        _copies[head] = copy, head.optimizer
     return copy
 
 
@@ -150,7 +158,7 @@ def train_head(
     if head is None:
         head = build_head(train[0][0].shape[-1], settings)
     else:
-        _reset_head(head, settings)
+        reset_head(head, settings)
     batches, watched = build_batches(train, validation, settings)
     epochs = settings.epochs if schedule is None else len(schedule)
     rules = callbacks(settings, on_epoch, schedule)
@@ -158,7 +166,7 @@ def train_head(
     return head, build_history(head, schedule)
 
 
-def _reset_head(head: "keras.Model", settings: Settings) -> None:
+def reset_head(head: "keras.Model", settings: Settings) -> None:
     """Give a head new initial weights and random states, and its optimizer the state of the first step."""
     import keras
 
@@ -245,17 +253,17 @@ def callbacks(
     import keras
     from tqdm.keras import TqdmCallback
 
-    progress = [TqdmCallback(verbose=0, desc="training", leave=False, mininterval=0, tqdm_class=tqdm)]
+    rules = [TqdmCallback(verbose=0, desc="training", leave=False, mininterval=0, tqdm_class=progress)]
     if on_epoch is not None:
-        progress.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(logs)))
+        rules.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(logs)))
     if schedule is not None:
-        return [keras.callbacks.LearningRateScheduler(lambda epoch: float(schedule[epoch])), *progress]
+        return [keras.callbacks.LearningRateScheduler(lambda epoch: float(schedule[epoch])), *rules]
     patience = max(1, settings.patience)
     stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
     plateau = keras.callbacks.ReduceLROnPlateau(
         "val_loss", factor=settings.lr_factor, patience=max(1, settings.patience // 2), min_lr=settings.min_lr
     )
-    return [stop, plateau, *progress]
+    return [stop, plateau, *rules]
 
 
 def build_history(head: "keras.Model", schedule: Sequence[float] | None = None) -> pd.DataFrame:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xray_helpers.settings import Settings
+from xray_helpers.settings import InputError, Settings
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +39,17 @@ def build_schedule(
     if not rising:
         return cosine(rate, steps)
     return cosine(0.0, max(1, steps - rising), warmup_target=rate, warmup_steps=rising)
+
+
+def check_keras(settings: Settings) -> None:
+    """Raise `InputError` if fine-tuning is to have learning rates by layer, which came with Keras 3.15."""
+    version = metadata.version("keras")
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    if settings.tuning_epochs and settings.layer_decay != 1 and numbers < [3, 15]:
+        raise InputError(
+            f"Learning rates by layer need Keras 3.15, and {version} is installed: pip install -U keras, or "
+            "give -p layer_decay=1."
+        )
 
 
 def build_optimizer(

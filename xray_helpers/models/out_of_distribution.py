@@ -11,7 +11,8 @@ from xray_helpers.study.files import atomic_write
 
 if TYPE_CHECKING:
     import keras
-_KEPT, _NEAREST = 250, 5  # training images that are kept, and how many of them an image is compared with
+_KEPT = 250  # training images that are kept
+NEAREST = 5  # of them: what an image is compared with
 
 
 class OODDetector(NamedTuple):
@@ -70,7 +71,7 @@ def feature_distance(features: np.ndarray, known: np.ndarray) -> np.ndarray:
         ``OODDetector.features``.
     """
     cosine = _unit(np.asarray(features, np.float32)) @ known.T
-    count = min(_NEAREST, len(known))
+    count = min(NEAREST, len(known))
     return 1 - np.sort(cosine, axis=1)[:, -count:].mean(axis=1)
 
 

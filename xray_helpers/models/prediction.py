@@ -1,7 +1,7 @@
 """A trained model on new files: probability, decision, and a warning for images unlike those of training."""
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from xray_helpers.study.folders import read_classes
 from xray_helpers.study.tables import CLASS_PREFIX
 
 _BATCH = 32
+Runtime = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
 def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame:
@@ -34,7 +35,7 @@ def predict_files(study: Path, model: str, files: Sequence[str]) -> pd.DataFrame
 
 
 def predict_and_score(
-    study: Path, model: str, files: Sequence[str], boxes: Path | None = None
+    study: Path, model: str, files: Sequence[str], boxes: Path | None = None, run: Runtime | None = None
 ) -> tuple[pd.DataFrame, str]:
     """Predict files by a model of a study, at the threshold that the study chose.
 
@@ -46,6 +47,8 @@ def predict_and_score(
         Files, folders whose files are all listed, or tables with the column path.
     boxes : Path, optional
         Where the boxes that the model's localizer finds are written, in COCO's form.
+    run : callable, optional
+        As for `Reader.answer_by`.
 
     Returns
     -------
@@ -65,6 +68,8 @@ def predict_and_score(
     if not all(files):
         raise InputError("A name of a file is empty: name files or folders.")
     reader = Reader(study, model)
+    if run is not None:
+        reader.answer_by(run)
     if boxes is not None and reader.localizer is None:
         raise InputError(
             f"{model} of {study.name} has no localizer: give the study boxes of fractures (see the README) "
@@ -153,8 +158,13 @@ class Reader:
         self.known = KnownImages(study)
         self.model = load_model(place / "model.keras")
         outputs = [self.model.output, build_feature_model(self.model).output]
-        self._run = keras.Model(self.model.input, outputs)
+        joint = keras.Model(self.model.input, outputs)
+        self._run: Runtime = lambda pixels: joint(pixels[..., None].astype(np.float32))
         self._place = place
+
+    def answer_by(self, run: Runtime) -> None:
+        """Let another copy answer: from pictures (n, height, width), uint8, to outputs and features."""
+        self._run = run
 
     @functools.cached_property
     def localizer(self) -> Localizer | DetectorLocalizer | None:
@@ -178,8 +188,7 @@ class Reader:
         `radiographs.check_picture`.
         """
         pixels = np.stack([self.resize(picture.pixels) for picture in pictures])
-        outputs = self._run(pixels[..., None].astype(np.float32))
-        probabilities, features = (np.asarray(part) for part in outputs)
+        probabilities, features = (np.asarray(part) for part in self._run(pixels))
         asked = positive_probability(as_probabilities(probabilities), self.classes)
         unlike = feature_distance(features, self._detector.features) > self._detector.limit
         low, high = self.uncertain

@@ -75,6 +75,15 @@ def prepare_pixels(
     return inputs, keras.layers.Rescaling(list(scale), list(offset), name="preprocessing")(grey)
 
 
+def keep_border(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures (n, height, width) that are black but for border and corners, as ``border = only``."""
+    middle = np.zeros(pictures.shape[1:], bool)
+    for top, left in ((BORDER, CORNER), (CORNER, BORDER)):
+        down, across = (round(share * side) for share, side in zip((top, left), middle.shape, strict=True))
+        middle[down : len(middle) - down, across : middle.shape[1] - across] = True
+    return np.where(middle, 0, pictures).astype(pictures.dtype)
+
+
 def _mask_border(pixels: "keras.KerasTensor", border: str) -> "keras.KerasTensor":
     """Make the border and the corners black, or everything else, in the graph, so that it is saved."""
     import keras

@@ -4,6 +4,7 @@ Frozen random weights as Keras builds them give features at chance, because the 
 have mean 0 and variance 1. With the statistics of synthetic radiographs they separate fractures.
 """
 
+import functools
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ from xray_helpers.synthetic.dataset import calibration_phantoms
 if TYPE_CHECKING:
     import keras
 INIT_SEED = 20
-_VERSION = 3  # raise it when random weights are calibrated differently
+_VERSION = 4  # raise it when random weights are calibrated differently
+_LARGE = 48 * 128 * 128  # pixels from which a graph is worth tracing, which takes less memory
 STANDARDISED = "standardised"  # the last layer of a calibrated network
 
 
@@ -80,8 +82,10 @@ def _measure_statistics(model: "keras.Model", pictures: np.ndarray) -> list[np.n
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
-    run = tf.function(lambda pixels: model(pixels, training=True), autograph=False)  # takes less memory
-    pooled = run(pictures[..., None].astype("float32")).numpy()
+    run = tf.function(lambda pixels: model(pixels, training=True), autograph=False)
+    if pictures.size < _LARGE:
+        run = functools.partial(model, training=True)
+    pooled = np.asarray(run(pictures[..., None].astype("float32")))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     moving = [np.asarray(value) for layer in layers for value in (layer.moving_mean, layer.moving_variance)]

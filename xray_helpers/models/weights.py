@@ -94,7 +94,8 @@ def choose_file(published: PublishedWeights, place: Path, weight_set: str = "") 
         return place
     if not place.is_dir():
         raise InputError(
-            f"There are no weights at {place}: it should be a file or a folder that holds {wanted}."
+            f"There are no weights at {place}: it should be a file or a folder that holds {wanted}"
+            f"{'' if weight_set == RADIMAGENET else f', which can be had at {BASE_URL}{published.address}'}."
         )
     files = [file for file in sorted(place.iterdir()) if _is_named_after(file, published.model)]
     files = [file for file in files if not weight_set or is_radimagenet(file) == (weight_set == RADIMAGENET)]
@@ -257,7 +258,7 @@ def fetch_file(published: PublishedWeights) -> Path:
             state = f"in Keras's folder cannot be used ({problem})" if exists else "is missing"
             raise InputError(
                 f"The ImageNet weights of {published.model} cannot be had: {published.file} {state}, and its "
-                f"download failed ({_reason(error)})."
+                f"download failed ({_reason(error)}). It can be had at {BASE_URL}{published.address}."
             ) from None
     return path
 

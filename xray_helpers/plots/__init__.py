@@ -11,8 +11,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "external": ["plot_external_scores", "plot_gain", "plot_local_curve", "plot_probabilities"],
         "data": ["plot_class_balance", "plot_intensities", "plot_sizes"],
         "detection": ["plot_froc", "plot_marks"],
+        "federated": ["plot_rounds", "plot_sites"],
         "images": ["plot_groups", "plot_radiographs", "plot_sample_predictions"],
-        "intervals": ["plot_forest", "plot_ranking", "plot_spread"],
+        "intervals": ["plot_forest", "plot_intervals", "plot_ranking", "plot_spread"],
         "scores": [
             "plot_confusion",
             "plot_confusion_grid",

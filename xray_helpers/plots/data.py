@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from xray_helpers.plots.style import CLASS_COLORS, draw_histograms, new_axes, with_alt
-from xray_helpers.settings import CLASS_NAMES, POSITIVE, class_names
+from xray_helpers.settings import CLASS_NAMES, class_names
 
 
 def plot_class_balance(balance: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -29,16 +29,22 @@ def plot_class_balance(balance: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
 
 def plot_sizes(manifest: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw width against height of the readable files; columns width, height, label."""
+    """Draw width against height of the readable files, larger circles for more files; columns width, height,
+    label.
+    """
     ax = new_axes(ax, figsize=(5.2, 3.8))
     table = manifest.dropna(subset=["width", "height", "label"])
+    sizes = table.groupby(["width", "height", "label"]).size().rename("files").reset_index()
+    sizes = sizes.sort_values("files", ascending=False)  # the smaller of two circles lies above the larger
+    area = 20 + 900 * sizes["files"] / max(sizes["files"].max(), 50)
+    look = {"c": sizes["label"].map(CLASS_COLORS), "alpha": 0.7, "edgecolor": "white"}
+    ax.scatter(sizes["width"].astype(float), sizes["height"].astype(float), s=area, **look)
     for label, name in zip(CLASS_NAMES, class_names(), strict=True):
-        width, height = table.loc[table["label"] == label, ["width", "height"]].to_numpy(float).T
-        marker = "o" if label == POSITIVE else "x"
-        ax.scatter(width, height, s=22, alpha=0.5, label=name, color=CLASS_COLORS[label], marker=marker)
+        ax.scatter([], [], color=CLASS_COLORS[label], label=f"{name}, n = {(table['label'] == label).sum()}")
     ax.set(xlabel="width (pixels)", ylabel="height (pixels)", title=f"Sizes of the files, n = {len(table)}")
     ax.legend()
-    return with_alt(ax, f"Scatter plot of width against height of {len(table)} images by class.")
+    text = f"Scatter plot of width against height of {len(table)} images by class, circles by number."
+    return with_alt(ax, text)
 
 
 def plot_intensities(intensities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:

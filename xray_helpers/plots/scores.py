@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xray_helpers.evaluation.intervals import describe
+from xray_helpers.evaluation.intervals import describe, unflatten_entry
 from xray_helpers.evaluation.leakage import describe_leakage
 from xray_helpers.plots.curves import plot_history, plot_roc
 from xray_helpers.plots.intervals import list_scores, plot_metrics, plot_model_metric
@@ -66,9 +66,17 @@ def plot_confusion_grid(comparison: pd.DataFrame, *, columns: int = 3) -> Figure
 
 
 def plot_evaluation_grid(comparison: pd.DataFrame, *, baseline: float | None = None) -> Figure:
-    """Draw accuracy, precision, recall and F1 of all models, in four panels."""
+    """Draw accuracy, precision, recall and F1 of all models, in four panels; of one model in one."""
+    names = ("accuracy", "precision", "recall", "f1")
+    if len(comparison) == 1:
+        row = comparison.to_dict("records")[0]
+        ax = new_axes(None, figsize=(8, 3))
+        title = f"{row['model']}, test, n = {row['n']}; positive class: {class_names()[1]}"
+        scores = {name: unflatten_entry(row, name) for name in names}
+        plot_metrics(scores, names, title=title, baseline=baseline, ax=ax)
+        return with_alt(ax.figure, ax.get_label())
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
-    for ax, metric in zip(axes.flat, ("accuracy", "precision", "recall", "f1"), strict=True):
+    for ax, metric in zip(axes.flat, names, strict=True):
         plot_model_metric(comparison, metric, baseline=baseline if metric == "accuracy" else None, ax=ax)
     figure.suptitle(f"Positive class: {class_names()[1]}; lines are 95 % intervals", fontsize=10)
     accuracies = list_scores(comparison, "accuracy")

@@ -105,7 +105,7 @@ def show(plot: Figure | Axes, path: Path | None = None) -> Image:
         with atomic_write(path) as partial:
             partial.write_bytes(data)
     metadata = {"alt": alt} | ({"radiographs": True} if radiographs else {})
-    return Image(data=data, format="png", alt=alt, metadata=metadata)
+    return Image(data=data, format="png", metadata=metadata)
 
 
 def _encode_png(figure: Figure, texts: dict[str, str] | None = None) -> bytes:

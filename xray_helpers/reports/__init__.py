@@ -19,11 +19,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "history_table",
             "lock_table",
         ],
+        "findings": ["Findings", "find_of_model"],
         "pages": ["refresh_index"],
         "text": [
             "describe_backbone",
             "describe_data",
             "describe_engine",
+            "describe_parts",
             "describe_scores",
             "describe_search",
             "describe_training",

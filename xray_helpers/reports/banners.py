@@ -1,8 +1,10 @@
 """The warnings that a reader must see first, as pairs of kind (``bad`` or ``warn``) and sentence."""
 
 import re
+import shlex
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xray_helpers.data.leaks import describe_leak, measure_leak
@@ -10,7 +12,8 @@ from xray_helpers.data.parts import class_balance, used_part
 from xray_helpers.evaluation.intervals import effective_groups
 from xray_helpers.evaluation.planning import find_uneven_parts
 from xray_helpers.explain.shortcut_verdicts import describe_controls
-from xray_helpers.settings import CLASS_NAMES, MIN_GROUPS, class_names
+from xray_helpers.settings import CLASS_NAMES, MIN_GROUPS, PROFILES, Settings, class_names
+from xray_helpers.study.folders import LOCAL
 from xray_helpers.study.records import STALE
 
 Banner = tuple[str, str]
@@ -21,12 +24,16 @@ _RANDOM = (
 _FEW = 100  # test images below which their number is a warning
 
 
-def notebook_banners(weights: tuple[str, ...], manifest: pd.DataFrame | None, control: str) -> list[Banner]:
+def notebook_banners(
+    weights: tuple[str, ...], manifest: pd.DataFrame | None, control: str, settings: dict[str, Any]
+) -> list[Banner]:
     """Return the warnings of a notebook; see `display.show_banner`."""
     banners = [("warn", control)] if control else []
     if manifest is not None:
         if (leak := measure_leak(manifest, manifest["split"]))["groups"]:
             banners.append(("bad", describe_leak(leak)))
+        if settings and (sampling := describe_sampling(settings, manifest)):
+            banners.append(("warn", sampling))
         banners += [("warn", text) for text in find_uneven_parts(manifest)]
     return banners + ([("warn", _RANDOM)] if "random" in weights else [])
 
@@ -54,8 +61,39 @@ def study_banners(
     if study["settings"]["weights"] == "random":
         banners.append(("warn", _RANDOM))
     if manifest is not None:
-        banners += [("warn", text) for text in _describe_limits(manifest)]
+        texts = [describe_sampling(study["settings"], manifest), *_describe_limits(manifest)]
+        banners += [("warn", text) for text in texts if text]
     return banners
+
+
+def describe_sampling(settings: dict[str, Any], manifest: pd.DataFrame) -> str:
+    """Return that a study used a part of the images, or few epochs, and what to run next; else nothing."""
+    counts, limits = manifest["status"].value_counts(), []
+    if rest := counts.get("not sampled", 0):
+        limits.append(f"{counts['used']:,} of {counts['used'] + rest:,} images")
+    if settings.get("epochs", np.inf) <= Settings().epochs:
+        limits.append(f"at most {settings['epochs']} epochs")
+    if not limits:
+        return ""
+    return f"A first look: {' and '.join(limits)} were used. For a result: {full_command(settings)}"
+
+
+def full_command(settings: dict[str, Any], more: str = "-full") -> str:
+    """Return the command that runs a study with the profile ``full`` under another name."""
+    usual = Settings().model_dump(mode="json")
+    named = {"name": settings["name"].replace("/", "-") + more, "data": settings["data"]}
+    named |= {"models": settings["models"]} if list(settings["models"]) != usual["models"] else {}
+    left = {*named, *PROFILES["full"], "models", "sources"}
+    own = {key: value for key, value in settings.items() if key not in left and value != usual.get(key)}
+    words = [word for key, value in named.items() for word in (f"--{key}", _write_value(value))]
+    words += [word for key, value in own.items() for word in ("-p", f"{key}={_write_value(value)}")]
+    return " ".join(["python -m xray_helpers run", *map(shlex.quote, words)])
+
+
+def _write_value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "FOLDER" if value == LOCAL else str(value)
 
 
 def describe_incomplete_steps(study: dict[str, Any]) -> list[str]:

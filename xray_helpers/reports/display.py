@@ -33,7 +33,12 @@ def show_text(text: str) -> Markdown:
     return Markdown(text)
 
 
-def show_banner(*weights: str, manifest: pd.DataFrame | None = None, control: str = "") -> HTML | None:
+def show_banner(
+    *weights: str,
+    manifest: pd.DataFrame | None = None,
+    control: str = "",
+    settings: dict[str, Any] | None = None,
+) -> HTML | None:
     """Return the warnings at the top of a notebook; None if there are none.
 
     Parameters
@@ -44,10 +49,12 @@ def show_banner(*weights: str, manifest: pd.DataFrame | None = None, control: st
         Leaks between its parts, and uneven parts, give warnings.
     control : str
         Of `shortcut_verdicts.describe_controls`.
+    settings : dict, optional
+        Of ``study.json``: a part of the images, or few epochs, give a warning.
     """
     divs = [
         f'<div class="banner {kind}" style="{_STYLE}{_COLORS[kind]}">{html.escape(text)}</div>'
-        for kind, text in notebook_banners(weights, manifest, control)
+        for kind, text in notebook_banners(weights, manifest, control, settings or {})
     ]
     return HTML("".join(divs)) if divs else None
 

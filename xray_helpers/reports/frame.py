@@ -5,12 +5,14 @@ import hashlib
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import bleach
 import jinja2
 from bleach.sanitizer import ALLOWED_TAGS
 from markupsafe import Markup
 
+from xray_helpers.study.files import write_text
 from xray_helpers.study.machine import now
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,6 +52,16 @@ def page_frame(more_css: str = "") -> dict[str, Markup]:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def write_links(page: Path, links: list[tuple[str, str]]) -> None:
+    """Write addresses and words into the line of a report that leads to other pages, if it has one."""
+    pattern = re.compile(r'(<nav [^>]*class="series"[^>]*>).*?(?=</nav>)', re.DOTALL)
+    text = page.read_text(encoding="utf-8")
+    line = Markup(" ").join(Markup('<a href="{}">{}</a>').format(quote(to), words) for to, words in links)
+    changed = pattern.sub(lambda found: found[1] + str(line), text, count=1)
+    if changed != text:
+        write_text(page, changed)
 
 
 def markdown_to_html(text: str) -> Markup:

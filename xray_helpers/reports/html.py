@@ -52,7 +52,9 @@ def write_html(notebook: Path, target: Path | None = None, *, error: str = "", i
     clean_notebook(nb, study)
     contents = _render_markdown(nb)
     report = _title_block(nb, notebook, study)
-    report |= {"error": redact(error, study), "contents": contents, "images": images}
+    up = "../" * len(notebook.relative_to(study).parent.parts) if study is not None else ""
+    index = f"{up}index.html" if study is not None else ""
+    report |= {"error": redact(error, study), "contents": contents, "images": images, "index": index}
     light, dark = (
         HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark")
     )

@@ -66,9 +66,7 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
     empty_export(out)
     study = mark_stale(read_json(folder / "study.json"), folder)
     errors = {step["report"]: step.get("error", "") for step in study.get("steps", [])}
-    for notebook in list_complete_files(
-        folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb", f"{EXTERNAL}/*/[0-9]*.ipynb"
-    ):
+    for notebook in list_complete_files(folder, "[0-9]*.ipynb", "*/[0-9]*.ipynb", "*/*/[0-9]*.ipynb"):
         name = notebook.relative_to(folder).with_suffix("")
         if name.parts[0] != LAB:  # a person's own notebooks
             error = errors.get(name.as_posix(), "")
@@ -88,7 +86,7 @@ def export_study(folder: Path, out: Path, *, images: bool = True, anonymous: boo
     if anonymous:
         tables = [folder / "manifest.csv", *list_complete_files(folder, f"{EXTERNAL}/*/manifest.csv")]
         names = _FileNames(pd.concat([read_csv(path)[["sha256", "path"]] for path in tables]))
-        for path in list_complete_files(out, *_FILES, "*.html", "*/*.html", f"{EXTERNAL}/*/*.html"):
+        for path in list_complete_files(out, *_FILES, "*.html", "*/*.html", "*/*/*.html"):
             names.replace(path)
     return index
 

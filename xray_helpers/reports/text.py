@@ -267,7 +267,8 @@ def headline_table(comparison: pd.DataFrame) -> list[dict[str, str]]:
     """Return the rows of the index page's table, with texts such as ``0.83 (0.75 to 0.89)``."""
     rows = []
     for row in comparison.to_dict("records"):
-        text = {"rank": row["rank"], "model": row["model"]}
+        text = {"rank": row["rank"]} if len(comparison) > 1 else {}
+        text["model"] = row["model"]
         for name in _HEADLINE:
             entry = unflatten_entry(row, name)
             if entry["value"] is None:

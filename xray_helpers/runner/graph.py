@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xray_helpers.settings import InputError, Settings
-from xray_helpers.study.folders import EXTERNAL, notebooks_folder, shareable
+from xray_helpers.study.folders import notebooks_folder, shareable
 from xray_helpers.study.parameters import NOTEBOOK_ONLY
 
 EXPLORE, EXTRACT, TRAIN = "01_data_exploration", "02a_extract_features", "02_train_model"
 EVALUATE = "03_evaluate_model"
-_PER = ("study", "model", "shard", "external", "visit")
-_ASKED = ("external", "visit")  # what runs only when a person asks for it
+_ASKED = ("external", "export", "federated", "visit")  # what runs only when a person asks for it
+_PER = ("study", "model", "shard", *_ASKED)
 _OWN_PARAMETERS = ("model", *NOTEBOOK_ONLY)  # of a notebook, not of its study
 
 
@@ -26,16 +26,17 @@ class Notebook(NamedTuple):
     ----------
     name : str
         Without its ending.
-    per : {'study', 'model', 'shard', 'external', 'visit'}
-        How often it runs: once per study, once per model, once per model and part of a large data set, once
-        per set from elsewhere when a person asks for it, or only when a person opens it.
+    per : {'study', 'model', 'shard', 'external', 'export', 'federated', 'visit'}
+        How often it runs: once per study, once per model, once per model and part of a large data set; when a
+        person asks for it, once per set from elsewhere, per model that is exported, or per federation; or
+        only when a person opens it.
     needs : tuple of str
         Notebooks that run before it.
     any_need : bool
         Whether one successful step of those notebooks is enough.
     writes : tuple of str
-        Files it writes, relative to the study; ``{model}``, ``{part}``, ``{parts}`` and ``{external}`` are
-        filled in.
+        Files it writes, relative to the study; ``{model}``, ``{part}``, ``{parts}``, ``{external}`` and
+        ``{place}`` (of what was asked for) are filled in.
     parameters : tuple of str
         The names that its cell tagged ``parameters`` assigns.
     """
@@ -158,31 +159,37 @@ def build_steps(models: tuple[str, ...], shards: Mapping[str, int] | None = None
     return steps
 
 
-def build_external_steps(steps: list[Step], name: str, values: Mapping[str, Any]) -> list[Step]:
-    """Return the steps that test a study on a set from elsewhere.
+def build_asked_steps(steps: list[Step], per: str, place: str, values: Mapping[str, Any]) -> list[Step]:
+    """Return the steps of a study that a person asks for.
 
     Parameters
     ----------
     steps : list of Step
         Of the study.
-    name : str
-        Of the set.
+    per : str
+        Which notebooks, by their metadata.
+    place : str
+        The folder of the steps, relative to the study.
     values : mapping
-        Parameters of these notebooks that the study does not have.
+        Parameters of these notebooks that the study does not have; ``model`` is the one they are about.
     """
     found = []
     for notebook in read_notebooks():
-        if notebook.per == "external":
-            needs = tuple(step.name for step in steps if step.notebook in notebook.needs)
-            writes = tuple(file.format(external=name) for file in notebook.writes)
-            step = f"{EXTERNAL}/{name}/{notebook.name}"
+        if notebook.per == per:
+            needs = _find_needs(notebook, values.get("model"), steps)
+            writes = tuple(file.format(place=place, **values) for file in notebook.writes)
+            step = f"{place}/{notebook.name}"
             found.append(Step(step, notebook.name, dict(values), needs, writes, notebook.any_need))
     return found
 
 
-def _build_steps_of(notebook: Notebook, model: str | None, shards: int, earlier: list[Step]) -> list[Step]:
+def _find_needs(notebook: Notebook, model: str | None, earlier: list[Step]) -> tuple[str, ...]:
     own = [other for other in earlier if model is None or other.parameters.get("model", model) == model]
-    needs = tuple(other.name for other in own if other.notebook in notebook.needs)
+    return tuple(other.name for other in own if other.notebook in notebook.needs)
+
+
+def _build_steps_of(notebook: Notebook, model: str | None, shards: int, earlier: list[Step]) -> list[Step]:
+    needs = _find_needs(notebook, model, earlier)
     if notebook.per == "study":
         return [Step(notebook.name, notebook.name, {}, needs, notebook.writes, notebook.any_need)]
     values = {"model": model}

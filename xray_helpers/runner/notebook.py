@@ -16,8 +16,9 @@ from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models.backbones import resolve_weights
 from xray_helpers.plots.style import set_theme, show
 from xray_helpers.reports.display import show_banner, show_table, show_text
-from xray_helpers.settings import Settings
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.external import external_folder
+from xray_helpers.study.federations import federation_folder
 from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
 from xray_helpers.study.folders import local_path, open_study, with_local_sources
 from xray_helpers.study.parameters import read_notebook_settings
@@ -41,7 +42,7 @@ class Run:
     external : str
         The set from elsewhere that the study is tested on, where the notebook runs once per such set.
     folder : Path
-        Where it writes: the folder of the model or of the external set, else that of the study.
+        Where it writes: that of the model, of the external set or of the federation, else that of the study.
     seed : int
     """
 
@@ -54,6 +55,8 @@ class Run:
         self.external: str = str(namespace.get("external", "")) if "external_data" in namespace else ""
         if self.external:
             self.folder = external_folder(self.study, self.external)
+        if "federated" in namespace and "site_column" in namespace:
+            self.folder = federation_folder(self.study, str(namespace["federated"]))
         self.seed: int = self.settings.seed
         self._declared = self.settings.model_fields_set
 
@@ -167,16 +170,34 @@ def open_run(namespace: Mapping[str, Any]) -> Run:
     InputError
         For a parameter that cannot be used, or a study whose parts share sources or patients.
     """
+    _explain_errors()
     run = Run(namespace)
     set_theme()
     banner = show_banner(
         *_weights_of(run),
         manifest=_known_manifest(run),
         control="" if "weights" in run._declared else run.control,
+        settings=read_json(run.study / "study.json")["settings"],
     )
     if banner is not None:
         display(banner)
     return run
+
+
+def _explain_errors() -> None:
+    """Let this kernel show an error that a user can mend as a sentence, not as a traceback.
+
+    The error is still one to papermill, which ends the notebook there.
+    """
+    from IPython import get_ipython
+
+    def show_sentence(shell: Any, kind: type, error: InputError, trace: Any, **_: Any) -> list[str]:
+        sentence = [error.for_notebook()]
+        shell._showtraceback(kind, error, sentence)
+        return sentence
+
+    if (shell := get_ipython()) is not None:
+        shell.set_custom_exc((InputError,), show_sentence)
 
 
 def _weights_of(run: Run) -> list[str]:

@@ -6,6 +6,7 @@ from xray_helpers.data.classes import question_of
 from xray_helpers.data.listing import list_data
 from xray_helpers.evaluation.readers import load_reads
 from xray_helpers.models.backbones import OWN, get_backbone, resolve_weights
+from xray_helpers.models.optimization import check_keras
 from xray_helpers.models.quantization import check_installed
 from xray_helpers.runner.steps import resolve_settings
 from xray_helpers.settings import TUNING, InputError, Settings
@@ -36,6 +37,7 @@ def prepare(settings: Settings, *, overwrite: bool = False) -> Settings:
     backbones = [get_backbone(name, settings) for name in settings.models]
     for backbone in backbones:
         backbone.check_size(settings.img_size)
+    check_keras(settings)
     if settings.precision == "int8":
         check_installed()
     settled = resolve_settings(settings) or settings

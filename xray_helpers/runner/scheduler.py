@@ -5,6 +5,7 @@ given.
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,15 @@ log = logging.getLogger("xray_helpers")
 _TICK, _LIFE = 0.3, 5.0  # seconds between looks at the steps that run, and between signs of life
 _PATIENCE = 600  # seconds without a worker before that is reported
 _LONG = (EXPLORE, EXTRACT, TRAIN)  # notebooks whose steps start before all others
+# how long a step usually takes, relative to the training of a model
+_USUAL = {
+    EXPLORE: 0.5,
+    EXTRACT: 0.5,
+    EVALUATE: 0.25,
+    "03a_where_it_looked": 0.15,
+    "04_compare_models": 0.7,
+    "07_localize": 0.3,
+}
 _FINISHED = ("done", "failed", "not run")
 
 
@@ -119,6 +129,9 @@ class Scheduler:
         threading.Thread(target=_heartbeat, args=(self.plans, over), daemon=True).start()
         try:
             self._start_ready()
+            if len(self.plans) == 1 and self.in_progress:
+                place = (self.plans[0].folder / "index.html").resolve().as_uri()
+                print(f"Open {place}: the page fills while the study runs.", file=sys.stderr)
             _write_page(write_studies)
             while self.waiting or self.in_progress:
                 self._start_ready()
@@ -302,7 +315,9 @@ class Scheduler:
         log.info("%s %s%s", plan.label(step), words, self._left())
 
     def _left(self) -> str:
-        """Return how long the rest may take, judged by the steps of the same kind that are done."""
+        """Return how long the rest may take, from the first model on: by the steps of a kind that are done,
+        or by how long that kind usually takes beside those.
+        """
         took: dict[str, list[float]] = {}
         for entry, step in ((plan.record(step), step) for plan in self.plans for step in plan.steps):
             if entry["state"] == "done" and entry.get("seconds"):
@@ -310,10 +325,10 @@ class Scheduler:
         means = {notebook: sum(times) / len(times) for notebook, times in took.items()}
         rest = [*self.waiting, *((running.plan, running.step) for running in self.in_progress.values())]
         rest = [step.notebook for plan, step in rest if plan.record(step)["state"] in ("waiting", "running")]
-        known = [means[notebook] for notebook in rest if notebook in means]
-        if not known:
+        if TRAIN not in means or not rest:
             return ""
-        seconds = sum(means.get(notebook, sum(known) / len(known)) for notebook in rest)
+        scale = sum(means.values()) / sum(_USUAL.get(notebook, 1.0) for notebook in means)
+        seconds = sum(means.get(notebook, scale * _USUAL.get(notebook, 1.0)) for notebook in rest)
         seconds -= sum(
             min(time.monotonic() - running.started, means.get(running.step.notebook, 0.0))
             for running in self.in_progress.values()

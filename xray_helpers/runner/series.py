@@ -1,8 +1,10 @@
 """Whole studies: checked, locked, run by the engine, and resumed where they were left."""
 
+import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,9 @@ from filelock import FileLock, Timeout
 
 from xray_helpers.data.classes import question_of
 from xray_helpers.data.listing import list_data
+from xray_helpers.reports.html import changed_parameters
 from xray_helpers.runner.executors import count_jobs, open_executor
+from xray_helpers.runner.forks import copying
 from xray_helpers.runner.graph import EVALUATE, TRAIN, build_steps
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.preparation import prepare
@@ -62,9 +66,11 @@ def run_study(settings: Settings, *, running: RunOptions | None = None, overwrit
         held.enter_context(locking(folder))
         held.enter_context(logging_to(folder))
         plan = build_plan(settings, running or RunOptions(), asked)
-        log.info("Study %s: %d steps, %d models", settings.name, len(plan.steps), len(settings.models))
-        for key, value in shareable(settings).items():
+        count = f"{len(settings.models)} model{'s' if len(settings.models) > 1 else ''}"
+        log.info("Study %s: %d steps, %s", settings.name, len(plan.steps), count)
+        for key, value in changed_parameters(shareable(settings)).items():
             log.info("  %-18s %s", key, value)
+        log.debug("All parameters: %s", json.dumps(shareable(settings)))
         if settings.weights == "random":
             log.warning("Random weights: the scores say nothing about what trained networks reach.")
         started = time.monotonic()
@@ -170,7 +176,8 @@ def run_plans(
         write_json(plan.folder / RUN, {"run": run, "process": os.getpid(), "on": running.on, "since": since})
     try:
         on_study_end()
-        with _stoppable(), open_executor(running, plans[0].folder / ".cluster") as executor:
+        steps = sum(len(plan.steps) for plan in plans) if running.on == "here" else 0
+        with _stoppable(), copying(steps), open_executor(running, plans[0].folder / ".cluster") as executor:
             engine = Scheduler(plans, running, executor, run, on_study_end)
             try:
                 engine.run()
@@ -307,11 +314,13 @@ def logging_to(folder: Path) -> Iterator[None]:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
     handlers = [_LogFile(folder / f"log-{stamp}.log", encoding="utf-8"), logging.StreamHandler()]
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
+    handlers[1].setLevel(logging.INFO)  # the file holds all parameters, the console those that differ
     for handler in handlers:
         handler.setFormatter(form)
         handler.addFilter(lambda record: _redact(record, folder))
         log.addHandler(handler)
+    handlers[1].addFilter(lambda record: not (hasattr(record, "progress") and sys.stderr.isatty()))
     try:
         yield
     finally:

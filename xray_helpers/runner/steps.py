@@ -14,6 +14,7 @@ from xray_helpers.runner.fingerprints import (
 from xray_helpers.runner.graph import Step, build_steps, notebook_parameters
 from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.external import external_place
+from xray_helpers.study.federations import federation_places
 from xray_helpers.study.files import hash_of, read_json, write_json
 from xray_helpers.study.folders import notebooks_folder, shareable, study_folder
 from xray_helpers.study.records import is_as_written, read_done, sha256_of
@@ -55,6 +56,9 @@ def step_inputs(step: Step, steps: list[Step], settings: Settings, folder: Path)
     if parameters.get("external"):
         place = external_place(folder, parameters["external"])
         outside["external_data"] = fingerprint_source("data", place, folder)
+    if parameters.get("federated"):
+        for site, place in federation_places(folder, parameters["federated"]).items():
+            outside[f"site {site}"] = fingerprint_source("data", place, folder)
     if parameters.get("model") and "weights" in outside:
         outside["weights"] += fingerprint_weight_set(parameters["model"], parameters["weights"], folder)
     return {

@@ -6,6 +6,7 @@ and ends as soon as the input is closed: no step outlives what started it, and n
 
 import ctypes
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -15,8 +16,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from xray_helpers.runner.forks import HeldKernel, start_copy
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json, temporary_path, write_text
 from xray_helpers.study.folders import RUN, redact, root
@@ -66,22 +68,21 @@ def run_step(spec: dict[str, Any]) -> dict[str, Any]:
     if spec["threads"]:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
         env |= dict.fromkeys(names, str(spec["threads"]))
-    command = [sys.executable, "-m", "xray_helpers.runner.worker"]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=env,
-        cwd=spec["root"],
-        start_new_session=True,
-    ) as process:
-        try:
-            process.stdin.write(json.dumps(spec).encode() + b"\n")
-            process.stdin.flush()  # it stays open: when this process ends, the step sees it close
-            answer = process.stdout.read()
-        except BrokenPipeError:
-            answer = b""
+    copy = start_copy(env)
+    if copy is not None:
+        with copy[0] as asked, copy[1] as answered:
+            answer = _ask(spec, asked, answered)
+    else:
+        with subprocess.Popen(
+            [sys.executable, "-m", "xray_helpers.runner.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            cwd=spec["root"],
+            start_new_session=True,
+        ) as process:
+            answer = _ask(spec, process.stdin, process.stdout)
     try:
         return json.loads(answer)
     except ValueError:
@@ -89,8 +90,17 @@ def run_step(spec: dict[str, Any]) -> dict[str, Any]:
         return {"error": "", "lost": DEAD}
 
 
-def main() -> None:
-    """Be the process of a step."""
+def _ask(spec: dict[str, Any], asked: BinaryIO, answered: BinaryIO) -> bytes:
+    try:
+        asked.write(json.dumps(spec).encode() + b"\n")
+        asked.flush()  # it stays open: when this process ends, the step sees it close
+        return answered.read()
+    except BrokenPipeError:
+        return b""
+
+
+def main(*, copied: bool = False) -> None:
+    """Be the process of a step, which may be a copy of one that has imported all it needs."""
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(0, 65536)
@@ -108,6 +118,9 @@ def main() -> None:
     sys.modules.setdefault(
         "rfc3987_syntax", None
     )  # a grammar of addresses that takes a second to build, for nothing here
+    if copied:  # before there are threads, which a copy would lose
+        local_provisioner = importlib.import_module("jupyter_client.provisioning.local_provisioner")
+        local_provisioner.launch_kernel = HeldKernel(answer).launch
     outcome = _execute(spec, _Watch(spec))
     os.write(answer, json.dumps(outcome).encode())
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from scipy import fft, sparse
-from tqdm import tqdm
 
 from xray_helpers.study.cache import RowView, new_rows, read_rows, release
 from xray_helpers.study.files import hash_of
+from xray_helpers.study.progress import progress
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
 NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposed per picture and signature; more in small sets
@@ -48,7 +48,9 @@ def _cached(
     kind = f"signature-{hash_of(_VERSION, name)}"
     while (cached := read_rows(kind, shas)) is None:
         with new_rows(kind, shas, lambda: compute(pictures[:1]).shape[1:], np.float16) as (store, new):
-            for start in tqdm(range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch"):
+            for start in progress(
+                range(0, len(new), 64), "signatures", mininterval=1, leave=False, unit="batch"
+            ):
                 rows = new[start : start + 64]
                 store[rows] = compute(pictures[rows])
                 release(pictures.array)

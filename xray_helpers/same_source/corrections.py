@@ -1,6 +1,7 @@
 """Corrections: pairs of files that a user joined or separated."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ def read_corrections(path: str, known: set[str]) -> pd.DataFrame:
     """
     table = _read(from_root(path)) if path else build_table([], CORRECTIONS)
     both = table["sha256_a"].isin(known) & table["sha256_b"].isin(known)
-    return table.loc[both, [*CORRECTIONS]].reset_index(drop=True)
+    last = ~pd.Series([key[:2] for key in _list_keys(table)], table.index, object).duplicated(keep="last")
+    return table.loc[both & last, [*CORRECTIONS]].reset_index(drop=True)
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -43,10 +45,10 @@ def _read(file: Path) -> pd.DataFrame:
     return table
 
 
-def write_corrections(path: str, rows: Iterable[tuple[str, str, str]]) -> Path:
-    """Add rows (action, sha256_a, sha256_b) to the corrections and return their file.
+def write_corrections(path: str, rows: Iterable[tuple[str, str, str]]) -> pd.DataFrame:
+    """Add rows (action, sha256_a, sha256_b) to the corrections, as one action, and return what was added.
 
-    Of several corrections of a pair the last is kept.
+    The column ``saved`` holds their time. Of several corrections of a pair the last counts.
 
     Raises
     ------
@@ -55,12 +57,27 @@ def write_corrections(path: str, rows: Iterable[tuple[str, str, str]]) -> Path:
     """
     file = _corrections_file(path)
     kept, new = _read(file), pd.DataFrame(list(rows), columns=[*CORRECTIONS])
-    table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
-    return write_csv(file, table[~pd.Series(_sorted_pairs(table)).duplicated(keep="last")])
+    new["saved"] = datetime.now().isoformat()
+    write_csv(file, pd.concat([kept, new], ignore_index=True) if len(kept) else new)
+    return new
 
 
-def remove_correction(path: str, sha256_a: str, sha256_b: str) -> Path:
-    """Remove the corrections of a pair, whichever of its files is named first, and return their file.
+def list_corrections(path: str, known: set[str]) -> list[pd.DataFrame]:
+    """Return the corrections of `known` files, those that were saved together in one table."""
+    table = _read(from_root(path)) if path else build_table([], CORRECTIONS)
+    table = table[table["sha256_a"].isin(known) & table["sha256_b"].isin(known)]
+    by_hand = pd.Series(table.index.astype(str), table.index)
+    return [rows for _, rows in table.groupby(table.get("saved", by_hand).fillna(by_hand), sort=False)]
+
+
+def remove_corrections(path: str, rows: pd.DataFrame) -> Path:
+    """Remove corrections, and return their file; what they replaced counts again.
+
+    Parameters
+    ----------
+    path : str
+    rows : DataFrame
+        action, sha256_a, sha256_b and, where they have one, ``saved``; whichever file of a pair is first.
 
     Raises
     ------
@@ -68,8 +85,8 @@ def remove_correction(path: str, sha256_a: str, sha256_b: str) -> Path:
         As `write_corrections`.
     """
     file = _corrections_file(path)
-    table, pair = _read(file), tuple(sorted((sha256_a, sha256_b)))
-    return write_csv(file, table[np.array([other != pair for other in _sorted_pairs(table)], bool)])
+    table, gone = _read(file), set(_list_keys(rows))
+    return write_csv(file, table[np.array([key not in gone for key in _list_keys(table)], bool)])
 
 
 def _corrections_file(path: str) -> Path:
@@ -81,7 +98,7 @@ def _corrections_file(path: str) -> Path:
     return from_root(path)
 
 
-def _sorted_pairs(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return the two hashes of each correction, in alphabetical order."""
-    ends = table[["sha256_a", "sha256_b"]].fillna("")
-    return [tuple(sorted(pair)) for pair in ends.itertuples(index=False)]
+def _list_keys(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return the two hashes of each correction, in alphabetical order, and when it was saved."""
+    ends = table.reindex(columns=["sha256_a", "sha256_b", "saved"]).astype(object).fillna("")
+    return [(*sorted(row[:2]), row[2]) for row in ends.itertuples(index=False)]

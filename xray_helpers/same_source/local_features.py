@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from xray_helpers.study.cache import RowView, new_rows, read_rows, release
 from xray_helpers.study.files import hash_of
 from xray_helpers.study.machine import cores
+from xray_helpers.study.progress import progress
 
 SIDE = 256  # pictures are compared at this size
 SETS = (slice(0, 250), slice(250, 400), slice(400, 500))  # rows of points: stretched, unstretched, small
@@ -95,7 +95,7 @@ def _fill(pictures: RowView, shapes: np.ndarray, new: np.ndarray, store: np.ndar
 
     blocks = [new[start : start + 64] for start in range(0, len(new), 64)]
     with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
-        for _ in tqdm(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
+        for _ in progress(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
             release(store)
             release(pictures.array)
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import DisjointSet
-from tqdm import tqdm
 
 from xray_helpers.data.manifest import connected_components
 from xray_helpers.images.pixels import load_pixels
@@ -26,6 +25,7 @@ from xray_helpers.same_source.verification import VERSION, Aligner
 from xray_helpers.same_source.words import Vocabulary
 from xray_helpers.study.cache import RowView, cache_folder, release
 from xray_helpers.study.files import build_table, hash_of, read_json, write_json
+from xray_helpers.study.progress import progress
 from xray_helpers.study.tables import LINKS
 
 _NEEDED = ((90, 0.40), (60, 0.60), (45, 0.80), (24, 0.97))  # from so many inliers on: correlation
@@ -190,7 +190,7 @@ def _compare_all(
     """Compare the pairs, most alike first; pairs that are already joined are skipped."""
     groups = DisjointSet(range(count))
     found = []
-    for start in tqdm(range(0, len(pairs), 256), "comparing", mininterval=1, leave=False, unit="block"):
+    for start in progress(range(0, len(pairs), 256), "comparing", mininterval=1, leave=False, unit="block"):
         block = pairs[start : start + 256]
         is_open = [not groups.connected(i, j) for i, j in block.tolist()]
         for evidence in aligner.compare(block[is_open]):

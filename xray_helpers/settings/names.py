@@ -10,7 +10,15 @@ SPLITS = ("train", "validation", "test")
 VALIDATION = "validation"  # as `primary_model`: the model with the best score on validation
 MAX_CLASSES = 50  # more are rather patients or series than classes
 MIN_GROUPS = 8  # effective groups (Kish) of a class that a threshold or an interval needs
-TAKEN = (VALIDATION, "lab", "figures", "models", "local", "external")  # names in a study that are no models
+TAKEN = (
+    VALIDATION,
+    "lab",
+    "figures",
+    "models",
+    "local",
+    "external",
+    "federated",
+)  # names in a study that are no models
 
 
 class Classes(NamedTuple):
@@ -63,6 +71,21 @@ def set_classes(classes: Classes) -> None:
 
 class InputError(Exception):
     """An error that the user can fix: one sentence that says what is wrong, where, and what to do."""
+
+    def for_notebook(self) -> str:
+        """Return the sentence with parameters as a notebook's parameters cell has them, not as options."""
+
+        def assign(found: re.Match) -> str:
+            name, value = found.groups()
+            value = value.capitalize() if value in ("true", "false") else value
+            is_plain = re.fullmatch(r"True|False|[\d.]+|\[.*", value)
+            return f"{name} = {value}" if is_plain else f'{name} = "{value}"'
+
+        text = re.sub(r"(?<![\w-])-p ([a-z_]+)=([^\s,;:.)]+)", assign, str(self))
+        text = re.sub(r"(?<![\w-])--(data|name|models)\b", r"\1", text)
+        if text != str(self) or re.search(r"There is no parameter|cannot be used: ", text):
+            text += " Change it in the cell of parameters, the first with code, and run all cells again."
+        return text
 
 
 def read_list(value: Any) -> Any:

@@ -15,12 +15,13 @@ PROFILES: dict[str, dict[str, Any]] = {
     "eager": {"eager": True},
     "demo": {
         "data": "phantoms",
-        "img_size": (128, 128),
+        "img_size": (96, 96),
         "use_subset": 1.0,
         "epochs": 20,
         "patience": 5,
+        "folds": 3,
         "repeats": 1,
-        "maps": 60,
+        "maps": 30,
         "weights": "auto",
     },
 }

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "external": ["append_history", "external_place", "lock_models", "read_history"],
+        "federations": ["federation_places"],
         "folders": ["weights_word"],
     },
 )

@@ -12,7 +12,10 @@ from xray_helpers.study.files import read_json, write_json
 from xray_helpers.study.machine import provenance
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_INSTALLED = Path(__file__).resolve().parents[1] / "notebooks"  # there is one unless this is a checkout
+MARK = ".xray-helpers"  # in a folder that `xray-helpers new` has laid out
 PHANTOMS = "phantoms"  # the value of `data` that means the embedded synthetic radiographs
+FEDERATED = "federated"  # in a study: a folder for each federation of sites
 EXTERNAL = "external"  # in a study: a folder for each set from elsewhere that it was tested on
 ANSWERS = "study.yaml"  # what a user states about a study
 RUN = ".run.json"  # in a study while a command runs it: which process; touched as its heartbeat
@@ -23,13 +26,27 @@ LOCAL = "local"  # the value of `data` or `weights` that means: the path in loca
 
 
 def root() -> Path:
-    """Return the folder that paths are relative to: the repository, or ``$XRAY_HELPERS_ROOT``."""
-    return Path(os.environ.get("XRAY_HELPERS_ROOT") or _PACKAGE_ROOT)
+    """Return the folder that paths are relative to.
+
+    ``$XRAY_HELPERS_ROOT``; else the nearest folder above the working folder, or that itself, which
+    ``xray-helpers new`` has laid out; else the repository, or where the package is installed without it, the
+    working folder.
+    """
+    if os.environ.get("XRAY_HELPERS_ROOT"):
+        return Path(os.environ["XRAY_HELPERS_ROOT"])
+    here = Path.cwd()
+    own = next((folder for folder in (here, *here.parents) if (folder / MARK).exists()), None)
+    return own or (here if _INSTALLED.is_dir() else _PACKAGE_ROOT)
 
 
 def notebooks_folder() -> Path:
-    """Return the folder of the numbered notebooks, or ``$XRAY_HELPERS_NOTEBOOKS``."""
-    return Path(os.environ.get("XRAY_HELPERS_NOTEBOOKS") or _PACKAGE_ROOT / "notebooks")
+    """Return the folder of the numbered notebooks: ``$XRAY_HELPERS_NOTEBOOKS``, one's own, or those given."""
+    if os.environ.get("XRAY_HELPERS_NOTEBOOKS"):
+        return Path(os.environ["XRAY_HELPERS_NOTEBOOKS"])
+    own = root() / "notebooks"
+    if (root() / MARK).exists() and own.is_dir():
+        return own
+    return _INSTALLED if _INSTALLED.is_dir() else _PACKAGE_ROOT / "notebooks"
 
 
 def from_root(path: str | Path) -> Path:
@@ -211,6 +228,8 @@ def redact(text: str, study: Path | None = None) -> str:
         f"source of {name}": resolve_source(place)[0] for name, place in local.get("sources", {}).items()
     }
     elsewhere = {f"external {name}": place for name, place in local.get(EXTERNAL, {}).items()}
+    for places in local.get(FEDERATED, {}).values():
+        elsewhere |= {f"site {name}": place for name, place in places.items()}
     texts = {key: path for key, path in local.items() if isinstance(path, str)}
     places = {key: path.removeprefix("hub:") for key, path in texts.items()} | sources | elsewhere
     names = {path: f"[{key}]" for key, path in places.items() if os.path.isabs(path)}

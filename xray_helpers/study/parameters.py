@@ -8,9 +8,16 @@ from typing import Any
 import yaml
 
 from xray_helpers.settings import InputError, Settings, build_settings, check_names
+from xray_helpers.study.files import read_json
+from xray_helpers.study.folders import LOCAL, study_folder
 
-# parameters of single notebooks, of 02a and 06, that are not settings of a study
-NOTEBOOK_ONLY = ("shard", "shards", "external", "external_data", "keep_shared")
+# parameters of single notebooks, of 02a, 06, 08 and 09, that are not settings of a study
+FEDERATED = ("rounds", "local_epochs", "proximal", "privacy", "clip", "noise", "timeout")
+NOTEBOOK_ONLY = (
+    *("shard", "shards", "external", "external_data", "keep_shared"),
+    *("formats", "int8", "export_margin", "deployed"),
+    *("federated", "sites", "site_column", *FEDERATED),
+)
 _INJECTED = "# Parameters\n"  # how papermill begins its cell
 
 
@@ -44,6 +51,18 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"The settings file {path} must hold lines of the form 'epochs: 5'.")
     return {key: value for key, value in values.items() if value not in ("null", "~")}
+
+
+def read_settings_of(name: str) -> dict[str, Any]:
+    """Return the parameters of the study of this name, to go on with it; its name alone if there is none."""
+    folder = study_folder(name)
+    if not (folder / "study.json").exists():
+        return {"name": name}
+    values, places = (
+        read_json(folder / "study.json")["settings"],
+        read_json(folder / "local.json", default={}),
+    )
+    return {key: places.get(key, value) if value == LOCAL else value for key, value in values.items()}
 
 
 def parse_assignments(pairs: Any) -> dict[str, str]:

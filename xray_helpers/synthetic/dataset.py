@@ -23,6 +23,8 @@ DEMO_MIX = (0.03, 0.05, 0.06, 0.43, 0.43)  # of `FRACTURE_TYPES`: many that rand
 VIEW_COUNTS, VIEW_SHARES = (1, 2, 3, 4), (0.3, 0.4, 0.2, 0.1)
 # harder rays, fewer of them, more scatter and blur, a brighter display, tight collimation
 DEVICE_B = Device(0.7, 0.42, (1.1, 1.7), (0.3, 0.5), (2.7, 3.2), (0.55, 0.75), 0.12, (0.6, 0.85))
+# softer rays, more of them, little scatter, a darker display
+DEVICE_C = Device(1.35, 0.25, (0.6, 0.9), (0.05, 0.15), (2.2, 2.6), (0.9, 1.1), 0.03, (0.8, 1.0))
 _BOX = ("box_left", "box_top", "box_right", "box_bottom")
 
 
@@ -47,7 +49,10 @@ HOME = Hospital()
 HOSPITALS = {
     "types": Hospital(prevalence=0.75, mix=(0, 0, 1 / 3, 1 / 3, 1 / 3), images=720, planted=20, types=True),
     "hospital-b": Hospital(DEVICE_B, 0.22, (0.16, 0.24, 0.2, 0.2, 0.2), (320, 240), "b", 420, 0, 11),
+    "hospital-c": Hospital(DEVICE_C, 0.6, (0.05, 0.05, 0.1, 0.4, 0.4), (224, 224), "c", 90, 0, 13),
 }
+SEVERAL = "hospitals"  # the name of three of them as one set, with the column hospital; the last is small
+_TOGETHER = {"hospital-a": HOME, "hospital-b": HOSPITALS["hospital-b"], "hospital-c": HOSPITALS["hospital-c"]}
 
 
 def write_phantoms(
@@ -90,6 +95,33 @@ def write_phantoms(
     rows += [_write_copy(rng, folder, rows[int(i)]) for i in rng.choice(len(rows), planted, replace=False)]
     table = pd.DataFrame(rows).sort_values("path", ignore_index=True)
     return write_csv(folder / "phantoms.csv", table)
+
+
+def write_hospitals(folder: Path, share: float = 1.0) -> Path:
+    """Write the phantoms of three hospitals as one set, a folder each; return its table.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced if it exists.
+    share : float
+        Of the images of each.
+
+    Returns
+    -------
+    Path
+        ``phantoms.csv``: the columns of `write_phantoms`, and hospital.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    tables = []
+    for name, hospital in _TOGETHER.items():
+        options = {"images": int(share * hospital.images), "planted": int(share * hospital.planted)}
+        csv = write_phantoms(folder / name, **options, seed=hospital.seed, hospital=hospital)
+        table = pd.read_csv(csv)
+        csv.unlink()
+        joined = {column: f"{name}/" + table[column].astype("string") for column in ("path", "copy_of")}
+        tables.append(table.assign(**joined, hospital=name))
+    return write_csv(folder / "phantoms.csv", pd.concat(tables, ignore_index=True))
 
 
 def _write_patient(job: tuple[int, int, int], folder: Path, hospital: Hospital) -> list[dict]:
@@ -152,8 +184,8 @@ def demo_phantoms(data: str = PHANTOMS) -> Path:
     Parameters
     ----------
     data : str
-        ``phantoms``, with types of fractures as classes ``phantoms:types``, or those of another hospital:
-        ``phantoms:hospital-b``.
+        ``phantoms``, with types of fractures as classes ``phantoms:types``, those of another hospital:
+        ``phantoms:hospital-b`` or ``-c``, or of three: ``phantoms:hospitals``.
 
     Raises
     ------
@@ -161,19 +193,21 @@ def demo_phantoms(data: str = PHANTOMS) -> Path:
         For a hospital that there is not.
     """
     name = data.partition(":")[2]
-    if name and name not in HOSPITALS:
-        known = ", ".join(f"{PHANTOMS}:{hospital}" for hospital in HOSPITALS)
-        raise InputError(
-            f"There are no phantoms of {name!r}{nearest(name, HOSPITALS) or '.'} Known: {known}."
-        )
+    known = [*HOSPITALS, SEVERAL]
+    if name and name not in known:
+        every = ", ".join(f"{PHANTOMS}:{hospital}" for hospital in known)
+        raise InputError(f"There are no phantoms of {name!r}{nearest(name, known) or '.'} Known: {every}.")
     hospital = HOSPITALS.get(name, HOME)
-    kind = [hospital] if name else []
+    kind = [_TOGETHER] if name == SEVERAL else [hospital] if name else []
     folder = cache_folder() / f"phantoms-{hash_of(VERSION, 'with exams', np.__version__, *kind)[:8]}"
     if not (folder / "phantoms.csv").exists():
         partial = temporary_path(folder)
         try:
             options = {key: getattr(hospital, key) for key in ("images", "planted", "seed")}
-            write_phantoms(partial, **options, hospital=hospital)
+            if name == SEVERAL:
+                write_hospitals(partial)
+            else:
+                write_phantoms(partial, **options, hospital=hospital)
             with suppress(OSError):  # another process was faster
                 partial.rename(folder)
             if not (folder / "phantoms.csv").exists():  # the folder is left from an incomplete deletion

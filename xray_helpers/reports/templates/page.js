@@ -1,5 +1,11 @@
 "use strict";
 // Tables sort by a click on a heading, and can be copied; without scripts they are plain tables.
+// What is folded opens where a link leads to it, and on paper.
+const unfold = (at) => document.querySelectorAll(at).forEach((fold) => (fold.open = true));
+const follow = () => location.hash.length > 1 && unfold(`details#${CSS.escape(decodeURIComponent(location.hash.slice(1)))}`);
+addEventListener("hashchange", follow);
+addEventListener("beforeprint", () => unfold("details.fold"));
+follow();
 const keyOf = (cell) => {
   const text = cell.textContent.trim();
   const number = text.match(/^[-+]?[\d,]*\.?\d+(e[-+]?\d+)?/i);

@@ -1,0 +1,200 @@
+"""What is done once before the first round: the features of each site, its folder, and the plan."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from xray_helpers.data.manifest import reading_of
+from xray_helpers.data.parts import training_target
+from xray_helpers.federated.client import Site, initial_weights, plan_settings
+from xray_helpers.federated.rounds import Plan
+from xray_helpers.federated.sites import Sites, read_sites
+from xray_helpers.images.radiographs import ImageFolder
+from xray_helpers.models.backbones import get_backbone
+from xray_helpers.models.features import extract_features, open_extractor
+from xray_helpers.models.head import prepare_tensorflow
+from xray_helpers.models.inference import choose_backend, study_backend
+from xray_helpers.settings import SPLITS, InputError, Settings, current_classes
+from xray_helpers.study.files import hash_of, write_csv
+from xray_helpers.study.folders import local_path, resolve_path, shareable, with_local_sources
+from xray_helpers.study.tables import MANIFEST
+
+RUN, SITES = "rounds", "sites"  # in the folder of a federation: of the server, and a folder for each site
+
+
+class Part(NamedTuple):
+    """The images of a part of a site, as rows of `parts.used_part`, and their features (n, d)."""
+
+    rows: pd.DataFrame
+    x: np.ndarray
+
+    @property
+    def target(self) -> np.ndarray:
+        """What is learnt of them."""
+        return training_target(self.rows)
+
+
+class Prepared(NamedTuple):
+    """All sites, ready.
+
+    Attributes
+    ----------
+    plan : Plan
+    parts : dict
+        By site and split a `Part`; in train with the copies of each source.
+    places : list of Path
+        The folder of each site, in the order of the plan's sites.
+    """
+
+    plan: Plan
+    parts: dict[str, dict[str, Part]]
+    places: list[Path]
+
+
+def prepare_study(
+    study: Path, folder: Path, sites: Sites, model: str, settings: Settings, **options: Any
+) -> Prepared:
+    """Compute the features of all sites on this machine, and write the plan and the folder of each site.
+
+    Parameters
+    ----------
+    study : Path
+    folder : Path
+        Of the federation.
+    sites : Sites
+    model : str
+        The backbone.
+    settings : Settings
+        Of the study.
+    **options
+        Fields of `Plan`.
+    """
+    settings = with_local_sources(study, settings)
+    weights = local_path(study, "weights", settings.weights)
+    images = sum(map(len, sites.tables.values()))
+    backend = study_backend(study, settings, images)
+    parts, backbone = _extract(sites, model, settings, weights, backend)
+    names = tuple(sorted(parts))
+    data = hash_of({site: list_images(sites.tables[site]) for site in names})
+    plan = _build_plan(model, backbone, settings, _width(parts), names, data=data, **options)
+    plan.write(folder / RUN, initial_weights(plan))
+    return Prepared(
+        plan, parts, [_write_site(folder / SITES / name, name, backbone, parts[name]) for name in names]
+    )
+
+
+def prepare_plan(
+    study: Path, folder: Path, names: Sequence[str], model: str, settings: Settings, **options: Any
+) -> Plan:
+    """Write the plan for sites whose images lie on other machines.
+
+    Parameters
+    ----------
+    study, folder, model, settings, **options
+        As for `prepare_study`.
+    names : sequence of str
+        Of the sites.
+    """
+    settings = with_local_sources(study, settings)
+    weights = local_path(study, "weights", settings.weights)
+    images = ImageFolder(study, **reading_of(settings.model_dump()))
+    extractor, *_ = open_extractor(model, settings, weights, choose_backend("tensorflow"), images)
+    backbone = _identify(model, settings, weights, images)
+    plan = _build_plan(model, backbone, settings, extractor.output_shape[-1], sorted(names), **options)
+    return plan.write(folder / RUN, initial_weights(plan))
+
+
+def _build_plan(
+    model: str, backbone: str, settings: Settings, features: int, names: Sequence[str], **options: Any
+) -> Plan:
+    values = {key: value for key, value in shareable(settings).items() if key not in ("name", "data")}
+    facts = {"settings": values, "classes": dict(current_classes()._asdict()), "features": features}
+    return Plan(model=model, backbone=backbone, seed=settings.seed, sites=tuple(names), **facts, **options)
+
+
+def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = "") -> str:
+    """Read the images of one site on its own machine, draw its parts, and write its folder.
+
+    Parameters
+    ----------
+    plan : Plan
+    name : str
+        One of the plan's sites.
+    data : str
+        A folder or CSV.
+    folder : Path
+    weights : str
+        Of the backbone on this machine, where they are not published ones.
+
+    Returns
+    -------
+    str
+        What was found, in sentences.
+
+    Raises
+    ------
+    InputError
+        When the site is none of the plan's, cannot take part, or has another backbone.
+    """
+    if name not in plan.sites:
+        raise InputError(f"The plan has no site {name!r}: its sites are {', '.join(plan.sites)}.")
+    settings = plan_settings(plan)
+    prepare_tensorflow(settings)
+    nothing = pd.DataFrame(columns=list(MANIFEST)).astype(MANIFEST)
+    sites = read_sites({name: resolve_path("data", data)}, nothing, None, settings=settings)
+    if name in sites.left_out:
+        raise InputError(f"{name} cannot take part: {sites.left_out[name]}.")
+    images = len(sites.tables[name])
+    backend = choose_backend(settings.engine, settings.precision, images)
+    parts, backbone = _extract(sites, plan.model, settings, weights or settings.weights, backend)
+    if backbone != plan.backbone:
+        raise InputError(
+            f"The backbone of {name} is not that of the plan: its weights are of another file, or pictures "
+            "are read in another way; give the same file with --weights."
+        )
+    _write_site(folder, name, backbone, parts[name])
+    write_csv(folder / "manifest.csv", sites.tables[name])
+    return " ".join(sites.notes)
+
+
+def list_images(table: pd.DataFrame) -> list[list[str]]:
+    """Return what decides the weights of a site: content, label and part of each image."""
+    columns = table[["sha256", "label", "split"]].astype("string").fillna("")
+    return sorted(columns.to_numpy().tolist())
+
+
+def _identify(model: str, settings: Settings, weights: str, images: ImageFolder) -> str:
+    """Return a hash of the backbone and of how pictures reach it."""
+    identity = get_backbone(model, settings).identify_weights(weights)
+    how = (settings.img_size, settings.normalization, settings.border, images.how)
+    return hash_of("backbone", model, identity, how)
+
+
+def _extract(
+    sites: Sites, model: str, settings: Settings, weights: str, backend: Any
+) -> tuple[dict[str, dict[str, Part]], str]:
+    """Return the features of each part of each site, and the hash of the backbone."""
+    first: ImageFolder = next(iter(sites.images.values()))
+    _, forward, key = open_extractor(model, settings, weights, backend, first)
+    found: dict[str, dict[str, Part]] = {}
+    for site in sorted(sites.tables):
+        found[site] = {}
+        for split in SPLITS:
+            rows = sites.part(site, split, copies=split == "train")
+            at = rows.assign(path=rows["file"])
+            x = extract_features(at, sites.images[site], forward, key)[0]
+            found[site][split] = Part(rows, np.asarray(x[:], np.float32))
+    return found, _identify(model, settings, weights, first)
+
+
+def _width(parts: dict[str, dict[str, Part]]) -> int:
+    return int(next(iter(parts.values()))["train"].x.shape[1])
+
+
+def _write_site(folder: Path, name: str, backbone: str, parts: dict[str, Part]) -> Path:
+    train, validation = ((parts[split].x, parts[split].target) for split in ("train", "validation"))
+    Site(name, backbone, train, validation).write(folder)
+    return folder
