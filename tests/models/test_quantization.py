@@ -60,7 +60,7 @@ def test_one_image_a_source_calibrates_and_test_images_never():
             "group": np.resize(np.arange(40), rows).astype(str),
             "path": [f"{number}.png" for number in range(rows)],
             "sha256": [f"{number:064x}" for number in range(rows)],
-            "y_true": np.arange(rows) % 2,
+            "label": np.where(np.arange(rows) % 2, "Fractured", "Non-Fractured"),
         }
     )
     chosen = pd.DataFrame(choose_images(manifest, 1), columns=["split", "path", "sha256", "y_true"])

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from xray_helpers.data.manifest import data_folder
 from xray_helpers.models.prediction import predict_files
 from xray_helpers.reports.sharing import export_study
 from xray_helpers.runner.export import run_export
@@ -94,9 +95,8 @@ def why(plan):
 def test_the_exported_file_answers_in_the_place_of_the_model(exported, tmp_path):
     study, _ = exported
     predicted = read_csv(study / MODEL / "export" / "proof.csv")
-    place = read_json(study / "local.json")["data"]
     test = read_csv(study / MODEL / "predictions_test.csv").head(2)
-    files = [os.path.join(os.path.dirname(place), path) for path in test["path"]]
+    files = [str(data_folder(study).path / path) for path in test["path"]]
     command = [sys.executable, "-m", "xray_helpers", "predict", study.name, MODEL, *files]
     if predicted.set_index("format").loc[FORMAT, "verdict"] == "do not use":
         refused = subprocess.run(

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import ImageFolder
-from xray_helpers.settings import InputError
+from xray_helpers.settings import POSITIVE, InputError
 
 if TYPE_CHECKING:
     import openvino
@@ -56,12 +56,13 @@ def choose_images(manifest: pd.DataFrame, seed: int) -> tuple[tuple[str, str, st
     Parameters
     ----------
     manifest : DataFrame
-        Columns status, split, group, path, sha256, y_true.
+        Columns status, split, group, path, sha256, label (of ``manifest.csv``).
     seed : int
     """
     used = manifest[manifest["status"] == "used"].sample(frac=1, random_state=seed).drop_duplicates("group")
     parts = [used[used["split"] == split].head(_JUDGING) for split in ("train", "validation")]
-    rows = pd.concat(parts)[["split", "path", "sha256", "y_true"]]
+    found = pd.concat(parts)
+    rows = found.assign(y_true=found["label"] == POSITIVE)[["split", "path", "sha256", "y_true"]]
     return tuple((str(split), str(path), str(sha), int(y)) for split, path, sha, y in rows.to_numpy())
 
 

@@ -123,8 +123,8 @@ def plot_leakage(inflation: pd.DataFrame, *, model: str, ax: Axes | None = None)
         places = [splits.index(name) + offset for name in rows["split"]]
         ax.errorbar(rows["auroc"], places, xerr=rows["auroc_sd"].fillna(0), ms=9, capsize=3, **look)
         for place, auroc in zip(places, rows["auroc"], strict=True):
-            above = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
-            ax.annotate(f"{auroc:.2f}", (auroc, place), fontsize=9, **above)
+            beside = {"xytext": (0, 9 if offset < 0 else -17), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(f"{auroc:.2f}", (auroc, place), fontsize=9, **beside)
     ax.axvline(0.5, **REFERENCE, label="chance")
     ax.set_yticks(range(len(splits)), splits)
     ax.set(xlim=(0.2, 1.03), ylim=(len(splits) - 0.5, -0.6))
