@@ -28,8 +28,9 @@ from xray_helpers.study.files import build_table, hash_of, read_json, write_json
 from xray_helpers.study.progress import progress
 from xray_helpers.study.tables import LINKS
 
-_NEEDED = ((90, 0.40), (60, 0.60), (45, 0.80), (24, 0.97))  # from so many inliers on: correlation
+_NEEDED = ((90, 0.40), (65, 0.60), (24, 0.98))  # from so many inliers on: correlation
 _IN_DETAIL = (15, 0.97, 0.65)  # inliers, correlation, and correlation of detail that suffice too
+_RIGID = ((24, 0.90, 1.3), (24, 0.97, 1.9))  # inliers, correlation, and spread in pixels that suffice too
 _DOUBTFUL = ((60, 0.30), (40, 0.75), (20, 0.92), (15, 0.96))  # from here on a pair is for review
 _BLACK = 8  # grey level up to which a corner is black; compression leaves a little
 _FOUND = ("equal bytes", "equal pixels", "same source")  # kinds of links of which the search itself is sure
@@ -175,10 +176,8 @@ def _search_similar(
     separate = decided.loc[decided["action"] == "separate", ["sha256_a", "sha256_b"]]
     separated = [pictures.picture[pictures.rows_of(pair)].tolist() for pair in separate.to_numpy()]
     proposed = hashlib.sha256(pairs.tobytes()).hexdigest()
-    path = (
-        cache_folder()
-        / f"pairs-{hash_of(VERSION, _NEEDED, _IN_DETAIL, _DOUBTFUL, shas.tolist(), proposed, separated)}.json"
-    )
+    rules = (VERSION, _NEEDED, _IN_DETAIL, _RIGID, _DOUBTFUL)
+    path = cache_folder() / f"pairs-{hash_of(rules, shas.tolist(), proposed, separated)}.json"
     if not path.exists():
         write_json(path, _compare_all(aligner, len(view), pairs, separated))
     return read_json(path)
@@ -215,14 +214,18 @@ def _join(groups: DisjointSet, i: int, j: int, separated: list[list[int]]) -> bo
 def is_sure(evidence: dict[str, Any]) -> bool:
     """Return whether the correlation is high enough for the number of inliers.
 
-    Measured on pairs of two sources: radiographs of hands of two people share up to 40 inliers and then
-    correlate up to .956, phantoms up to 22 and .95; equal frames with text share up to 54, and correlate
-    below .4. Plain pictures have few points: there fine detail has to agree, which in phantoms of two
-    patients with 15 inliers or more correlates up to .5.
+    Measured on pairs of two sources: radiographs of hands of two people, and two exposures of one hand, share
+    up to 51 inliers and then correlate up to .967; phantoms up to 22 and .95; equal frames with text share up
+    to 54, and correlate below .4. Joints of two hands do not lie alike: where they correlate above .9, their
+    matches are 1.87 pixels and more from one map, those of a blurred or noisy copy mostly below 1.3. Plain
+    pictures have few points: there fine detail has to agree, which in two sources correlates up to .58.
     """
-    values = (evidence["inliers"], evidence["correlation"], evidence["detail"])
-    agrees = all(value >= least for value, least in zip(values, _IN_DETAIL, strict=True))
-    return agrees or _reaches(_NEEDED, evidence)
+    points, alike = evidence["inliers"], evidence["correlation"]
+    in_detail = all(
+        value >= least for value, least in zip((points, alike, evidence["detail"]), _IN_DETAIL, strict=True)
+    )
+    rigid = any(points >= n and alike >= least and evidence["spread"] <= most for n, least, most in _RIGID)
+    return in_detail or rigid or _reaches(_NEEDED, evidence)
 
 
 def _reaches(steps: tuple[tuple[int, float], ...], evidence: dict[str, Any]) -> bool:

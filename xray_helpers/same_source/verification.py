@@ -23,7 +23,7 @@ from xray_helpers.same_source.local_features import (
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 10  # of the cached pairs
+VERSION = 11  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
 _STRONGEST, _PROMISING = 128, 7  # points of each set compared first; matches from which all are compared
@@ -45,6 +45,7 @@ class _Fit(NamedTuple):
     whole: np.ndarray | None = None  # (3, 3), a to b
     points: tuple[np.ndarray, np.ndarray] | None = None  # matches (n, 2) in a and b that it nearly explains
     form: int = 0  # of a
+    spread: float = np.inf  # pixels of the larger of the two: median distance of these matches from the map
 
 
 class Aligner:
@@ -68,8 +69,8 @@ class Aligner:
         """Return the evidence on those pairs (n, 2) that have any.
 
         Its keys are i, j, inliers, correlation (-1 to 1), detail (that of fine detail, of pairs with few
-        inliers that correlate), mirrored, negative and transform: the 2 x 3 affine map of i (mirrored first,
-        if mirrored) onto j, or None.
+        inliers that correlate), spread (pixels, the median distance of matches from the map), mirrored,
+        negative and transform: the 2 x 3 affine map of i (mirrored first, if mirrored) onto j, or None.
         """
         with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
             parts = [pairs[start : start + 32] for start in range(0, len(pairs), 32)]
@@ -148,7 +149,7 @@ def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """Return inliers, correlation, detail, mirrored, negative and transform of x onto y."""
+    """Return inliers, correlation, detail, spread, mirrored, negative and transform of x onto y."""
     fit = _fit(a, b)
     mirrored, negative, transform = fit.form in (1, 3), fit.form in (2, 3), None
     correlation = detail = 0.0
@@ -163,6 +164,7 @@ def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict
         "inliers": fit.inliers,
         "correlation": correlation,
         "detail": detail,
+        "spread": min(fit.spread, SIDE),
         "mirrored": mirrored,
         "negative": negative,
         "transform": transform,
@@ -229,20 +231,26 @@ def _refine(p: np.ndarray, q: np.ndarray, kept: np.ndarray) -> _Fit:
         return _Fit()
     whole = np.vstack([np.column_stack([linear, solution[2]]), [0, 0, 1]])
     near = squares < (_WIDE * 0.75) ** 2
-    kept |= _explain_by_perspective(p, q, near)
+    seen = _measure_by_perspective(p, q, near)
+    kept |= seen < _NARROW**2
     distinct = min(len(np.unique(np.round(side[kept] / 3), axis=0)) for side in (p, q))
-    return _Fit(distinct, whole, (p[near | kept], q[near | kept]))
+    chosen = near | kept
+    spread = np.sqrt(min(np.median(squares[chosen]), np.median(seen[chosen])))
+    smaller = min(1, np.sqrt(large * small))
+    return _Fit(distinct, whole, (p[chosen], q[chosen]), spread=float(spread / smaller))
 
 
-def _explain_by_perspective(p: np.ndarray, q: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Return which matches a perspective map explains that is fitted to those kept; none if they are few."""
+def _measure_by_perspective(p: np.ndarray, q: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the squared distance of matches from a perspective map that is fitted to those kept; infinite if
+    these are few.
+    """
     x, y = (p / SIDE - 0.5).T
     one, zero = np.ones(len(p)), np.zeros((len(p), 3))
     u, v = (q / SIDE - 0.5).T
     plane = np.column_stack([x, y, one])
     for limit in (_WIDE * 0.75, _WIDE / 2, _NARROW):
         if kept.sum() < _FEWEST_FOR_PERSPECTIVE:
-            return np.zeros(len(p), bool)
+            return np.full(len(p), np.inf)
         rows = np.concatenate(
             [
                 np.column_stack([plane, zero, -u * x, -u * y])[kept],
@@ -252,8 +260,9 @@ def _explain_by_perspective(p: np.ndarray, q: np.ndarray, kept: np.ndarray) -> n
         h = np.linalg.lstsq(rows, np.concatenate([u[kept], v[kept]]), rcond=None)[0]
         depth = 1 + h[6] * x + h[7] * y
         seen = np.column_stack([plane @ h[:3], plane @ h[3:6]]) / np.maximum(depth, 0.2)[:, None]
-        kept = (((seen - np.column_stack([u, v])) * SIDE) ** 2).sum(axis=1) < limit**2
-    return kept
+        squares = (((seen - np.column_stack([u, v])) * SIDE) ** 2).sum(axis=1)
+        kept = squares < limit**2
+    return squares
 
 
 def _find_origins(fit: _Fit, side: int) -> np.ndarray:
