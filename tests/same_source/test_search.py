@@ -172,8 +172,8 @@ def test_the_rest_of_a_group_stays_together_whichever_file_is_marked_as_wrong(
     assert len({sources(listing, found)[name] for name in group}) == 1
     table = assign_groups(inspect_files(listing), found.source).assign(label="Fractured")
     browser = _DatasetBrowser(table, found.links, image_folder(folder), str(tmp_path / "c.csv"))
-    assert sorted(browser.wrong.options) == group
-    browser.wrong.value = marked
+    assert sorted(browser.page["path"]) == group
+    browser.marked = set(marked)
     browser.separate.click()
     _, corrected = search(folder, str(tmp_path / "c.csv"))
     pd.testing.assert_series_equal(corrected.uncorrected, found.source)
@@ -255,9 +255,8 @@ def test_the_real_sample_is_grouped_as_in_its_sources_file(root, shared):
     truth = pd.read_csv(shared / "data" / "fracture-multi-region-sample-sources.csv").set_index("path")[
         "source"
     ]
-    truth = truth.replace(
-        191, 222
-    )  # one picture, seen by looking: 191 shows the hand of 222, with a watermark
+    # One picture, seen by laying one on the other: 191 is that of 222 with a longer forearm, uncropped.
+    truth = truth.replace(191, 222)
     listing = list_data(str(folder))
     table = inspect_files(listing)
     found = find_same_source(table, folder, *build_embedder(str(shared / "weights"), choose_backend()))
