@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import hypothesis
@@ -76,7 +75,9 @@ def browser():
     """Debian's Chromium."""
     from playwright.sync_api import sync_playwright
 
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    from xray_helpers.reports.pdf import find_browser
+
+    found = find_browser()
     if found is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     with sync_playwright() as playwright:

@@ -103,6 +103,8 @@ class Loopback:
                 kill = ""
             if len(record["losses"]) > wanted:
                 break
+            if process.poll() is not None:
+                raise RuntimeError((self.folder / "run.log").read_text()[-3000:])
             time.sleep(0.2)
         else:
             end(process)

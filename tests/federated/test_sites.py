@@ -67,8 +67,8 @@ def test_one_site_is_no_federation_and_a_column_has_to_be_there():
 
 
 def test_sites_of_folders_share_no_source_between_train_and_test(tmp_path):
-    a = write_phantoms(tmp_path / "a", images=34, planted=0, seed=1).parent
-    b = write_phantoms(tmp_path / "b", images=34, planted=0, seed=2, hospital=HOSPITALS["hospital-b"]).parent
+    a = write_phantoms(tmp_path / "a", images=80, planted=0, seed=1).parent
+    b = write_phantoms(tmp_path / "b", images=80, planted=0, seed=2, hospital=HOSPITALS["hospital-b"]).parent
     (tmp_path / "c" / "Fractured").mkdir(parents=True)
     own = sorted(a.rglob("*.png"))
     for number, path in enumerate(own[::9]):

@@ -100,6 +100,8 @@ def test_what_was_recorded_is_compared_with_what_is_given_now():
     recorded = pd.DataFrame({"path": ["a", "b"], "y_prob": [0.2, 0.7]})
     assert "as recorded, within 0.004" in check_unchanged(recorded, recorded.assign(y_prob=[0.204, 0.7]))
     assert "NOT as recorded" in check_unchanged(recorded, recorded.assign(y_prob=[0.4, 0.7]))
+    told = check_unchanged(recorded, recorded.assign(y_prob=[0.4, 0.7]), exported=True)
+    assert told.startswith("2 of") and told.endswith("by at most 0.2.")
     assert "not on this machine" in check_unchanged(recorded, recorded.head(0))
 
 

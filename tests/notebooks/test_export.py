@@ -8,12 +8,15 @@ import sys
 import pytest
 
 from xray_helpers.data.manifest import data_folder
+from xray_helpers.export.bundle import identify_training
+from xray_helpers.export.page import drop_outdated_page
 from xray_helpers.models.prediction import predict_files
+from xray_helpers.reports.pages import write_index
 from xray_helpers.reports.sharing import export_study
 from xray_helpers.runner.export import run_export
 from xray_helpers.runner.steps import why_rerun
 from xray_helpers.settings import InputError
-from xray_helpers.study.files import read_csv, read_json
+from xray_helpers.study.files import read_csv, read_json, write_json, write_text
 
 for library in ("ai_edge_litert", "litert_quantizer"):
     pytest.importorskip(library, reason="make export")
@@ -65,6 +68,22 @@ def test_the_index_lists_it_and_it_is_shared(exported, tmp_path):
     assert link in index.read_text()
     assert (index.parent / MODEL / "export" / "08_export.html").exists()
     assert not list(index.parent.rglob("*.tflite"))
+    shared = read_csv(index.parent / MODEL / "export" / "proof.csv")
+    assert shared.equals(read_csv(exported[0] / MODEL / "export" / "proof.csv"))
+
+
+def test_a_page_that_runs_the_model_is_linked_until_the_model_is_another(exported):
+    study, _ = exported
+    place = study / MODEL / "export" / "page"
+    link = f'href="{MODEL}/export/page/page.html"'
+    write_text(place / "page.html", "")
+    write_json(place / "page.json", identify_training(study, MODEL))
+    drop_outdated_page(study, MODEL)
+    assert link in write_index(study).read_text()
+    write_json(place / "page.json", identify_training(study, MODEL) | {"source": "another"})
+    drop_outdated_page(study, MODEL)
+    assert not place.exists()
+    assert link not in write_index(study).read_text()
 
 
 def test_again_there_is_nothing_to_do_until_a_file_was_damaged(exported, monkeypatch):

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ ROUNDS = {"rounds": "2", "local_epochs": "1", "timeout": "300"}
 
 
 def load_loopback():
-    path = notebooks_folder().parent / "tests" / "federated" / "loopback.py"
+    path = Path(__file__).parents[1] / "federated" / "loopback.py"
     spec = importlib.util.spec_from_file_location("loopback", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -71,7 +72,7 @@ def simulated(study):
 
 def test_every_site_is_compared_and_nothing_of_its_images_left_it(study, simulated):
     scores = read_csv(simulated / "scores.csv")
-    assert scores["site"].unique().tolist() == [*SITES, "all sites"]
+    assert scores["site"].unique().tolist() == [*SITES, "all sites together"]
     assert set(scores["way"]) == {"local", "federated", "pooled", "study's model"}
     predictions = read_csv(simulated / "predictions.csv")
     manifest = read_csv(study / "manifest.csv").set_index("path")

@@ -163,6 +163,7 @@ def export(
 ) -> None:
     """Export a model to files for phones and other runtimes; exit status 1 if one is not to be used."""
     from xray_helpers.export.page import PROVEN, write_page
+    from xray_helpers.reports.pages import write_index
     from xray_helpers.runner.export import run_export
     from xray_helpers.study.folders import find_study
 
@@ -174,7 +175,9 @@ def export(
     if error:
         click.echo(f"Error: {error}", err=True)
     if page:
-        click.echo(os.path.relpath(write_page(find_study(study), model, Path(runtime) if runtime else None)))
+        folder = find_study(study)
+        click.echo(os.path.relpath(write_page(folder, model, Path(runtime) if runtime else None)))
+        write_index(folder)  # which links the page
     if error:
         sys.exit(1)
 

@@ -24,7 +24,7 @@ from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, compare_t
 
 LOCAL, FEDERATED, POOLED, STUDY = "local", "federated", "pooled", "study's model"
 WAYS = (LOCAL, FEDERATED, POOLED, STUDY)
-ALL = "all sites"
+ALL = "all sites together"
 PAIRS = ((FEDERATED, LOCAL), (FEDERATED, POOLED), (FEDERATED, STUDY))
 _CHANGE = f"gain or loss of {MARGIN:g} or more"
 _SCORES = ("auroc", "recall", "specificity", "brier")

@@ -108,11 +108,17 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, form, about, read_json(folder / PROOF), read_json(folder / EXPECTED))
 
 
+def identify_training(study: Path, model: str) -> dict[str, Any]:
+    """Return source (SHA-256 of ``model.keras``) and threshold, by which an outdated export is known."""
+    threshold = float(read_json(study / model / "threshold.json")["threshold"])
+    return {"source": sha256_of(study / model / "model.keras"), "threshold": threshold}
+
+
 def describe_model(study: Path, model: str, form: Format) -> dict[str, Any]:
     """Return the content of ``preprocessing.json``, see `Bundle`, but for the name of the input."""
     settings, classes = read_json(study / "study.json")["settings"], read_classes(study)
     chosen = read_json(study / model / "threshold.json")
-    threshold = float(chosen["threshold"])
+    training = identify_training(study, model)
     columns = np.flatnonzero(classes.are_positive).tolist() if classes.names else [0]
     return {
         "format": form.name,
@@ -122,15 +128,14 @@ def describe_model(study: Path, model: str, form: Format) -> dict[str, Any]:
         "range": [0, 255],
         "resize": reading_of(settings).get("resize", "stretch"),
         "flips": bool(settings.get("flips", False)),
-        "threshold": threshold,
-        "abstains_between": list(chosen.get("uncertain", (threshold, threshold))),
+        "abstains_between": list(chosen.get("uncertain", [training["threshold"]] * 2)),
         "classes": [classes.negative, classes.positive],
         "names": list(classes.names),
         "positive_outputs": columns,
         "study": study.name,
         "model": model,
-        "source": sha256_of(study / model / "model.keras"),
         "created": now(),
+        **training,
     }
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from xray_helpers.export.bundle import EXPORT, SUMS, Bundle, read_bundle
+from xray_helpers.export.bundle import EXPORT, SUMS, Bundle, identify_training, read_bundle
 from xray_helpers.export.formats import FORMATS
 from xray_helpers.export.proof import DO_NOT_USE
 from xray_helpers.export.runtimes import Runtime, open_runtime
 from xray_helpers.models.external import Opened, open_models
 from xray_helpers.settings import InputError
-from xray_helpers.study.files import hash_of, read_json
+from xray_helpers.study.files import hash_of
 from xray_helpers.study.records import sha256_of
 
 
@@ -43,9 +43,7 @@ def find_export(study: Path, model: str, engine: str) -> Bundle:
             f"{study.name} {model} --to {names[0]}` first."
         )
     bundle = read_bundle(study / model / EXPORT / found[0])
-    threshold = float(read_json(study / model / "threshold.json")["threshold"])
-    source = sha256_of(study / model / "model.keras")
-    if (bundle.about["source"], bundle.about["threshold"]) != (source, threshold):
+    if not identify_training(study, model).items() <= bundle.about.items():
         raise InputError(f"{found[0]} of {model} is of an earlier training: export the model again.")
     if bundle.proof["verdict"] == DO_NOT_USE:
         raise InputError(f'{found[0]} of {model} is marked "do not use": {bundle.proof["why"]}')

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from xray_helpers.data.manifest import reading_of
 from xray_helpers.evaluation.intervals import describe, describe_count
 from xray_helpers.export.alone import run_alone
 from xray_helpers.export.browser_runtime import NAME, VERSION, BrowserRuntime, load_browser_runtime
-from xray_helpers.export.bundle import EXPORT
+from xray_helpers.export.bundle import EXPORT, identify_training
 from xray_helpers.export.engine import find_export
 from xray_helpers.export.page_model import PIXELS, write_page_model
 from xray_helpers.models.out_of_distribution import OODDetector
-from xray_helpers.study.files import read_json, write_text
+from xray_helpers.study.files import read_json, write_json, write_text
 from xray_helpers.study.folders import read_classes
 from xray_helpers.study.machine import now
 
 PROVEN = "onnx-float16"  # the format whose weights a page has
+FACTS = "page.json"  # beside the page: what it says of the model and decides by
 _TEMPLATES = Path(__file__).parent / "templates"
 _FILES = ("page.css", "picture.js", "page.js")
 
@@ -61,22 +63,31 @@ def build_page(study: Path, model: str, proof: dict[str, Any], runtime: BrowserR
     run_alone(write_page_model, study=study, model=model, to=to / "page.onnx")
     facts, data = collect_facts(study, model, proof), (to / "page.onnx").read_bytes()
     facts["expected"] = compute_expected(data, facts["size"])
-    return write_text(to / "page.html", render(facts, data, runtime))
+    page = write_text(to / "page.html", render(facts, data, runtime))
+    write_json(to / FACTS, facts)
+    return page
+
+
+def drop_outdated_page(study: Path, model: str) -> None:
+    """Delete the page of an earlier training or threshold, which would be taken for the present one."""
+    place = study / model / EXPORT / "page"
+    known = read_json(place / FACTS, default={})
+    if place.exists() and not identify_training(study, model).items() <= known.items():
+        shutil.rmtree(place)
 
 
 def collect_facts(study: Path, model: str, proof: dict[str, Any]) -> dict[str, Any]:
     """Return what a page says of a model and decides by, as plain values."""
     place, classes = study / model, read_classes(study)
     settings, chosen = read_json(study / "study.json")["settings"], read_json(place / "threshold.json")
-    scores, threshold = read_json(place / "metrics.json", default=None), float(chosen["threshold"])
+    scores, training = read_json(place / "metrics.json", default=None), identify_training(study, model)
     return {
         "study": study.name,
         "model": model,
         "date": now()[:10],
         "size": list(settings["img_size"]),
         "resize": reading_of(settings).get("resize", "stretch"),
-        "threshold": threshold,
-        "uncertain": list(chosen.get("uncertain", (threshold, threshold))),
+        "uncertain": list(chosen.get("uncertain", [training["threshold"]] * 2)),
         "unlike": OODDetector.load(place / "familiarity.npz").limit,
         "negative": classes.negative,
         "positive": classes.positive,
@@ -91,6 +102,7 @@ def collect_facts(study: Path, model: str, proof: dict[str, Any]) -> dict[str, A
         ),
         "maps": read_json(place / "maps_verdict.json", default={}).get("verdict", ""),
         "runtime": f"{NAME} {VERSION}",
+        **training,
     }
 
 

@@ -40,8 +40,8 @@ def change_table(scores: pd.DataFrame) -> list[dict[str, str]]:
     return [
         {
             "format": _name(row["format"]),
-            "largest difference": f"{row['largest']:.1g}",
-            "mean difference": f"{row['mean']:.1g}",
+            "largest difference": f"{row['largest']:.2g}",
+            "mean difference": f"{row['mean']:.2g}",
             "decisions that flip": f"{row['flips']} of {row['n']}",
             "warnings that differ": f"{row['unlike']} of {row['n']}",
             "calibration error": f"{row['calibration_error']:.3f}",

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid, ServerApp
 PLACE = "site"  # of a SuperNode's --node-config: the folder of its site
 MASKED_ONLY = "masked-only"  # of the same: true where the site answers under secure aggregation alone
+# so that sums are of one order, and a round gives the same weights in every process
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+_LONGEST = 30  # letters of the temporary folder, as a path of a socket below it has at most 107
 _SHARED_MEMORY = 200 * 2**20  # bytes that Ray keeps for what its processes exchange
 FOLDER = "folder"  # of the run's configuration: where the server keeps plan and rounds
 log = logging.getLogger("xray_helpers")
@@ -199,22 +203,15 @@ def start_ray(workers: int, tries: int = 3) -> None:
     path = {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))}
     options = {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False}
     options |= {"logging_level": logging.ERROR, "object_store_memory": _SHARED_MEMORY}
+    if os.name == "posix" and len(tempfile.gettempdir()) > _LONGEST:
+        options["_temp_dir"] = f"/tmp/ray-{os.getuid()}"
     for left in reversed(range(tries)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                ray.init(runtime_env={"env_vars": path}, ignore_reinit_error=True, **options)
+                ray.init(runtime_env={"env_vars": path | ONE_THREAD}, ignore_reinit_error=True, **options)
             return
         except Exception:  # Ray raises no type of its own when it is late
             ray.shutdown()
             if not left:
                 raise
-
-
-def __getattr__(name: str) -> object:
-    """Build the apps that ``flwr run`` names, when they are asked for."""
-    if name == "client":
-        return build_client()
-    if name == "server":
-        return build_server()
-    raise AttributeError(name)

@@ -132,6 +132,10 @@ def _open_head(plan: Plan, settings: Settings, weights: Weights) -> "keras.Model
         _heads[plan.key] = _add_proximal(head, start, plan.proximal) if plan.proximal else head, start
     head, start = _heads[plan.key]
     reset_head(head, settings)
+    for number, layer in enumerate(head.layers):  # Keras draws them where Flower's heartbeat draws too
+        if getattr(layer, "seed_generator", None) is not None:
+            state = [derive_seed(settings.seed, "dropout", number), 0]
+            layer.seed_generator.state.assign(np.array(state, np.uint32))
     head.set_weights(weights)
     for origin, value in zip(start, head.trainable_variables, strict=False):
         origin.assign(value)

@@ -122,8 +122,7 @@ class GridExchange:
         found = list(self.grid.send_and_receive(messages, timeout=self.plan.timeout))
         late = f"no answer within {self.plan.timeout:g} s"
         replies: dict[int, RecordDict | str] = dict.fromkeys(contents, late)
-        for reply in found:
-            node = reply.metadata.src_node_id
+        for node, reply in match_replies(messages, found):
             replies[node] = _reason(reply.error.reason) if reply.has_error() else reply.content
         return replies, sent, sum(map(count_bytes, found))
 
@@ -264,10 +263,11 @@ class _CountingGrid:
         self.sent += sum(map(count_bytes, messages))
         replies = list(self.grid.send_and_receive(messages, timeout=timeout))
         self.received += sum(map(count_bytes, replies))
-        answered = {reply.metadata.src_node_id for reply in replies}
-        late = [m.metadata.dst_node_id for m in messages if m.metadata.dst_node_id not in answered]
-        self.reasons |= dict.fromkeys(late, f"no answer within {timeout:g} s")
-        self.reasons |= {r.metadata.src_node_id: _reason(r.error.reason) for r in replies if r.has_error()}
+        late = f"no answer within {timeout:g} s"
+        matched = dict(match_replies(messages, replies))
+        for node in (message.metadata.dst_node_id for message in messages):
+            if node not in matched or matched[node].has_error():
+                self.reasons[node] = _reason(matched[node].error.reason) if node in matched else late
         return replies
 
 
@@ -279,6 +279,12 @@ def _set_round(context: Any, number: int, fit: Any) -> None:
 
     context.state.config_records[MAIN_CONFIGS_RECORD] = ConfigRecord({Key.CURRENT_ROUND: number})
     context.state.array_records[MAIN_PARAMS_RECORD] = parameters_to_arrayrecord(fit.parameters, True)
+
+
+def match_replies(messages: list["Message"], replies: list["Message"]) -> list[tuple[int, "Message"]]:
+    """Return each reply with the node that was asked; the SuperLink answers for a node that is gone."""
+    asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+    return [(asked.get(r.metadata.reply_to_message_id, r.metadata.src_node_id), r) for r in replies]
 
 
 def count_bytes(message: "Message") -> int:

@@ -118,7 +118,8 @@ def load_pixels(part: pd.DataFrame, folder: ImageFolder | Path, size: tuple[int,
         contents = unique_contents(part)
         chunks = stream_pixels(contents, folder, size)
         total = -(-len(contents) // _CHUNK)
-        deque(progress(chunks, "decoding", total, mininterval=1, leave=False, unit="chunk"), maxlen=0)
+        options = {"mininterval": 1, "leave": False, "unit": "chunk", "disable": not total}
+        deque(progress(chunks, "decoding", total, **options), maxlen=0)
     return cached
 
 

@@ -121,7 +121,7 @@ def join_predictions(tested: dict[str, Tested], *, labelled: bool = True) -> pd.
     return table if labelled else table.drop(columns="y_true")
 
 
-def check_unchanged(recorded: pd.DataFrame, again: pd.DataFrame) -> str:
+def check_unchanged(recorded: pd.DataFrame, again: pd.DataFrame, *, exported: bool = False) -> str:
     """Return in a sentence whether a model gives what the study recorded of its own test images.
 
     Parameters
@@ -130,6 +130,8 @@ def check_unchanged(recorded: pd.DataFrame, again: pd.DataFrame) -> str:
         ``predictions_test.csv``.
     again : DataFrame
         Predictions of the same images now.
+    exported : bool
+        Whether an exported file gave these, which answers by other arithmetic.
     """
     both = recorded[["path", "y_prob"]].merge(again[["path", "y_prob"]], on="path")
     if both.empty:
@@ -137,5 +139,10 @@ def check_unchanged(recorded: pd.DataFrame, again: pd.DataFrame) -> str:
             "The study's own test images are not on this machine, so that what it recorded was not repeated."
         )
     difference = float((both["y_prob_x"] - both["y_prob_y"]).abs().max())
+    if exported:
+        return (
+            f"{len(both)} of the study's test images predicted by the exported file: probabilities differ "
+            f"from those of model.keras by at most {difference:.2g}."
+        )
     same = "as recorded" if difference <= _TOLERANCE else "NOT as recorded"
     return f"{len(both)} of the study's test images predicted again: {same}, within {difference:.1g}."

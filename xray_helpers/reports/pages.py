@@ -137,8 +137,8 @@ def refresh_index(folder: Path) -> str:
 
 
 def _list_asked(study: Path, out: Path) -> list[dict[str, str]]:
-    """Return place, page (or empty) and state (empty where all is well) of what a person asked for, but for
-    external tests, which have a table of their own.
+    """Return place, page (or empty), state (empty where all is well) and the page that runs the model (or
+    empty) of what a person asked for, but for external tests, which have a table of their own.
     """
     known = read_json(study / "study.json").get("steps", [])
     paths = [path for path in list_complete_files(study, f"*/*/{STATE}") if EXTERNAL not in path.parts[-3:]]
@@ -148,7 +148,10 @@ def _list_asked(study: Path, out: Path) -> list[dict[str, str]]:
         page = f"{step['report']}.html"
         told = "" if step["state"] == "done" else f"{step['state']}. {step.get('error', '')}".strip()
         page = page if (out / page).exists() else ""
-        found.append({"place": path.parent.relative_to(study).as_posix(), "page": page, "state": told})
+        runs = path.parent / "page" / "page.html"
+        runs = runs.relative_to(study).as_posix() if runs.exists() and out == study and not told else ""
+        place = path.parent.relative_to(study).as_posix()
+        found.append({"place": place, "page": page, "state": told, "runs": runs})
     return found
 
 

@@ -23,10 +23,15 @@ def write_pdfs(folder: Path) -> list[Path]:
     InputError
         When there is no Chromium, or it fails.
     """
-    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    browser = find_browser()
     if browser is None:
         raise InputError("Chromium is needed to print and is not there: install it, or print from a browser.")
     return [_print(browser, page) for page in list_complete_files(folder, *_PAGES)]
+
+
+def find_browser() -> str | None:
+    """Return the path of Chromium or Chrome, or None."""
+    return next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 
 def _print(browser: str, page: Path) -> Path:

@@ -34,6 +34,7 @@ _FILES = (
     "*/*.csv",
     "*/metrics*.json",
     "*/model_card.*",
+    "*/export/*.csv",
     "reporting_checklist.html",
     "figures/*.png",
 )

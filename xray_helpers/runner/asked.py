@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xray_helpers.runner.graph import Step, build_asked_steps, build_steps
+from xray_helpers.runner.graph import EVALUATE, Step, build_asked_steps, build_steps
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.runner.scheduler import Plan, write_studies
 from xray_helpers.runner.series import locking, logging_to, report_disk_errors, run_plans
@@ -127,3 +127,16 @@ def write_pages(folder: Path, models: tuple[str, ...]) -> None:
     write_checklist(folder)
     write_index(folder)
     write_studies()
+
+
+def check_evaluated(folder: Path, models: tuple[str, ...]) -> None:
+    """Raise an error unless the series has trained and evaluated one of the models.
+
+    Raises
+    ------
+    InputError
+    """
+    if not any(step.notebook == EVALUATE and read_record(step, folder) for step in build_steps(models)):
+        raise InputError(
+            f"{folder.name} has no model that was trained and evaluated by the series: run the study first."
+        )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from xray_helpers.export.bundle import EXPORT, read_bundle
 from xray_helpers.export.formats import KERAS, choose_formats
+from xray_helpers.export.page import drop_outdated_page
 from xray_helpers.export.proof import DO_NOT_USE
-from xray_helpers.runner.asked import plan_asked, run_asked, study_settings
-from xray_helpers.runner.external import check_evaluated
+from xray_helpers.runner.asked import check_evaluated, plan_asked, run_asked, study_settings
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import read_json
@@ -67,6 +67,7 @@ def run_export(
             (place / RESULTS).unlink(missing_ok=True)  # so that the step is done again
             break
     values = {"model": model, "formats": list(to), "int8": int8, "export_margin": margin}
+    drop_outdated_page(folder, model)
     page, error = run_asked(plan_asked(folder, "export", f"{model}/{EXPORT}", values), running)
     return page, error or _describe_failure(read_json(place / RESULTS))
 

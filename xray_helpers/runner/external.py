@@ -4,10 +4,8 @@ from pathlib import Path
 
 from xray_helpers.data.listing import list_data
 from xray_helpers.export.engine import find_export
-from xray_helpers.runner.asked import AskedPlan, plan_asked, run_asked, study_settings
-from xray_helpers.runner.graph import EVALUATE, build_steps
+from xray_helpers.runner.asked import AskedPlan, check_evaluated, plan_asked, run_asked, study_settings
 from xray_helpers.runner.options import RunOptions
-from xray_helpers.runner.steps import read_record
 from xray_helpers.settings import InputError
 from xray_helpers.study.external import check_set_name, external_place
 from xray_helpers.study.files import read_json
@@ -88,16 +86,3 @@ def plan_external(
     external_place(folder, name, data)
     values = {"external": name, "external_data": LOCAL, "keep_shared": keep_shared, "deployed": engine}
     return plan_asked(folder, "external", f"{EXTERNAL}/{name}", values, settings=settings)
-
-
-def check_evaluated(folder: Path, models: tuple[str, ...]) -> None:
-    """Raise an error unless the series has trained and evaluated one of the models.
-
-    Raises
-    ------
-    InputError
-    """
-    if not any(step.notebook == EVALUATE and read_record(step, folder) for step in build_steps(models)):
-        raise InputError(
-            f"{folder.name} has no model that was trained and evaluated by the series: run the study first."
-        )

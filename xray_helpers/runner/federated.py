@@ -8,8 +8,7 @@ from typing import Any
 from xray_helpers.data.listing import list_data
 from xray_helpers.federated.apps import require_flower
 from xray_helpers.federated.rounds import Plan
-from xray_helpers.runner.asked import AskedPlan, plan_asked, run_asked, study_settings
-from xray_helpers.runner.external import check_evaluated
+from xray_helpers.runner.asked import AskedPlan, check_evaluated, plan_asked, run_asked, study_settings
 from xray_helpers.runner.options import RunOptions
 from xray_helpers.settings import InputError, nearest
 from xray_helpers.study.federations import federation_folder, federation_places
