@@ -44,6 +44,18 @@ LINKS = {
     "sha256_a": "string",
     "sha256_b": "string",
 }
+PATIENTS = {
+    "path_a": "string",
+    "path_b": "string",
+    "evidence": "float64",
+    "look": "float64",
+    "exposure": "float64",
+    "frame": "float64",
+    "name": "float64",
+    "points": "float64",
+    "sha256_a": "string",
+    "sha256_b": "string",
+}
 CORRECTIONS = {"action": "string", "sha256_a": "string", "sha256_b": "string"}
 LABEL_CONFLICTS = {"source_group": "string", "files": "int64", "labels": "string", "paths": "string"}
 CLASS_PREFIX = "p_"  # of the columns of predictions that hold the probability of one of several classes
