@@ -12,6 +12,7 @@ virtual environment in the folder `--others`, and run with their defaults.
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -165,6 +166,8 @@ def audit(sets: list[pd.DataFrame], weights: str, python: Path | None) -> tuple[
     for table in sets:
         found, cost = search(table[["path"]], Path(table["folder"].iloc[0]), weights)
         known = found.notna().to_numpy()
+        if not known.any():
+            raise click.ClickException(f"no file of {table['folder'].iloc[0]} can be read")
         results = {OURS: (pd.factorize(found[known])[0], cost["seconds"], cost["unique"])}
         table = table[known].reset_index(drop=True)
         groups, seconds = run_cosine(table, weights)
@@ -208,7 +211,7 @@ def write_table(page: pd.DataFrame) -> str:
 
 def real_and_phantoms(data: Path, sources: Path, home: Path, phantoms: int) -> list[pd.DataFrame]:
     """Return tables of the whole sample and of phantoms; no file is an original, so that recall is not by
-    kind.
+    kind. Views of one phantom patient are one source: they show the same fragments of bone, drawn alike.
     """
     from xray_helpers.synthetic.dataset import write_phantoms
 
@@ -217,11 +220,11 @@ def real_and_phantoms(data: Path, sources: Path, home: Path, phantoms: int) -> l
     (home / "flat").mkdir()
     names = real["path"].str.replace("/", "__")  # some tools read no folders in folders
     for path, name in zip(real["path"], names, strict=True):
-        (home / "flat" / name).symlink_to(data / path)
+        shutil.copyfile(data / path, home / "flat" / name)  # links out of a folder are not followed
     real["path"] = names
     csv = write_phantoms(home / "phantoms", images=phantoms, planted=0, seed=11)
     made = pd.read_csv(csv)
-    made = made.assign(source=made["path"], folder=str(csv.parent), kind="")
+    made = made.assign(source=made["patient"], folder=str(csv.parent), kind="")
     return [table[["path", "source", "kind", "folder"]] for table in (real, made)]
 
 

@@ -128,7 +128,7 @@ def test_a_doubtful_pair_that_a_correction_decides_is_not_offered_again(
 ):
     """Also by the correction of another file of equal pixels, which is not the one that the pair names."""
     monkeypatch.setattr("xray_helpers.same_source.search._NEEDED", ((0, 2.0),))  # nothing is sure
-    monkeypatch.setattr("xray_helpers.same_source.search._IN_DETAIL", (0, 2.0, 2.0))
+    monkeypatch.setattr("xray_helpers.same_source.search._IN_DETAIL", ())
     monkeypatch.setattr("xray_helpers.same_source.search._RIGID", ())
     file = tmp_path / "corrections.csv"
     listing, found = search(variants, str(file))

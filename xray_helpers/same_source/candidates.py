@@ -11,7 +11,7 @@ from xray_helpers.study.files import hash_of
 from xray_helpers.study.progress import progress
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
-NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposed per picture and signature; more in small sets
+NEIGHBOURS, MOST_NEIGHBOURS = 10, 18  # proposed per picture and signature; more in small sets
 _MOST_SIMILARITIES = 25_000_000  # held at a time: 0.3 GB with the order of their columns
 _VERSION = 7  # of the cached signatures
 Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)

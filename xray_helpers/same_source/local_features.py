@@ -21,9 +21,10 @@ from xray_helpers.study.progress import progress
 SIDE = 256  # pictures are compared at this size
 SETS = (slice(0, 250), slice(250, 400), slice(400, 500))  # rows of points: stretched, unstretched, small
 SCALE = 256  # of the descriptors, which are of length 1
-VERSION = 10  # of the cached local features
+VERSION = 12  # of the cached local features
 _ELONGATED = 1.15  # ratio of the sides from which on a picture is also searched unstretched
-_SQUARE_SIDE, _ELONGATED_SIDE, _SMALL_SIDE = 224, 192, 112  # pixels at which points are detected
+_SQUARE_SIDE, _ELONGATED_SIDE, _SMALL_SIDE = 224, 192, 144  # pixels at which points are detected
+_BLUR = 1.0  # sigma, pixels of the small picture
 _MIN_CONTRAST = 0.004  # of a point
 _ROWS = SETS[-1].stop
 LOCAL = np.dtype(
@@ -31,6 +32,7 @@ LOCAL = np.dtype(
         ("points", "f4", (_ROWS, 2)),  # x, y in pixels of the picture of 256 x 256
         ("frames", "f4", (_ROWS, 2, 2)),  # their size and direction: the columns are the axes
         ("descriptors", "i1", (_ROWS, 128)),
+        ("proportions", "f4", (2,)),  # width and height of the file, of product 1
     ]
 )
 
@@ -104,8 +106,8 @@ def describe_picture(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the local features of one picture, a record of `LOCAL`; rows without a point are zero.
 
     The first set is of the stretched picture. The second, where its own proportions differ much, is of the
-    picture in these: a rotation of the file is a rotation of it. The third is of a small one, whose points
-    outlast noise, blur and photographs of screens.
+    picture in these: a rotation of the file is a rotation of it. The third is of a small, blurred one, whose
+    points outlast noise, blur and photographs of screens.
 
     Parameters
     ----------
@@ -118,10 +120,11 @@ def describe_picture(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     side = _ELONGATED_SIDE if elongated else _SQUARE_SIDE
     sizes = ((side, side), _fit_into(shape, side) if elongated else None, _fit_into(shape, _SMALL_SIDE))
     record = np.zeros((), LOCAL)
+    record["proportions"] = np.array(shape[::-1]) / np.sqrt(shape[0] * shape[1])
     for size, rows in zip(sizes, SETS, strict=True):
         if size is not None:
             small = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
-            _detect(small, record, rows)
+            _detect(cv2.GaussianBlur(small, (0, 0), _BLUR) if rows is SETS[-1] else small, record, rows)
     return record
 
 

@@ -29,8 +29,8 @@ from xray_helpers.study.progress import progress
 from xray_helpers.study.tables import LINKS
 
 _NEEDED = ((90, 0.40), (65, 0.60), (24, 0.98))  # from so many inliers on: correlation
-_IN_DETAIL = (15, 0.97, 0.65)  # inliers, correlation, and correlation of detail that suffice too
-_RIGID = ((24, 0.90, 1.3), (24, 0.97, 1.9))  # inliers, correlation, and spread in pixels that suffice too
+_IN_DETAIL = ((15, 0.97, 0.65), (10, 0.98, 0.80))  # inliers, correlation, and that of detail: suffice too
+_RIGID = ((24, 0.90, 1.3), (24, 0.95, 1.5), (24, 0.97, 1.9), (40, 0.75, 1.3))  # inliers, correlation, spread: suffice
 _DOUBTFUL = ((60, 0.30), (40, 0.75), (20, 0.92), (15, 0.96))  # from here on a pair is for review
 _BLACK = 8  # grey level up to which a corner is black; compression leaves a little
 _FOUND = ("equal bytes", "equal pixels", "same source")  # kinds of links of which the search itself is sure
@@ -221,8 +221,8 @@ def is_sure(evidence: dict[str, Any]) -> bool:
     pictures have few points: there fine detail has to agree, which in two sources correlates up to .58.
     """
     points, alike = evidence["inliers"], evidence["correlation"]
-    in_detail = all(
-        value >= least for value, least in zip((points, alike, evidence["detail"]), _IN_DETAIL, strict=True)
+    in_detail = any(
+        points >= n and alike >= least and evidence["detail"] >= fine for n, least, fine in _IN_DETAIL
     )
     rigid = any(points >= n and alike >= least and evidence["spread"] <= most for n, least, most in _RIGID)
     return in_detail or rigid or _reaches(_NEEDED, evidence)

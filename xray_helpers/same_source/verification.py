@@ -23,18 +23,20 @@ from xray_helpers.same_source.local_features import (
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 11  # of the cached pairs
+VERSION = 14  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
-_STRONGEST, _PROMISING = 128, 7  # points of each set compared first; matches from which all are compared
+_STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
 _FIRST_RATIO, _RATIO = 0.8, 0.85  # of the distances to the nearest and second nearest descriptor
-_WIDE, _NARROW, _STEPS = 16.0, 4.0, 6  # pixels within which a map explains a match: at first, in the end
+_WIDE, _NARROW, _STEPS = 16.0, 4.0, 4  # pixels within which a map explains a match: at first, in the end
 _FEWEST_FOR_PERSPECTIVE = 15  # matches
+_FEWEST = 12  # matches that one of them explains widely, without which no map explains MIN_INLIERS narrowly
 _ENOUGH = 25  # inliers at which other hypotheses are not tried
 _FLIPS = np.array([[[1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]], [[-1, 0], [0, 1]]], float)
 _COMPARED_SIDE, _WINDOW = 128, 11  # pixels
 _MANY, _ALIKE = 60, 0.9  # inliers up to which, and correlation from which on, detail is compared
 _BEND, _STIFF = 0.06, 0.5  # range of a match, share of the side; weight of the affine map, in matches
+_FLAT = 0.02  # variance of grey levels up to which a window has nothing to compare
 _MIN_AREA = 300  # textured pixels of the overlap
 
 
@@ -142,9 +144,7 @@ def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             continue
         match, clear = _nearest(np.abs(x) @ np.abs(y).transpose(0, 2, 1), _FIRST_RATIO)
         pair, row = np.nonzero(clear)
-        found = np.zeros_like(counts)
-        np.add.at(found, (pair, _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
-        counts = np.maximum(counts, found)
+        np.add.at(counts, (pair, _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
     return counts.max(axis=1) >= _PROMISING
 
 
@@ -190,7 +190,7 @@ def _fit(a: np.ndarray, b: np.ndarray) -> _Fit:
     counts = np.bincount(forms, minlength=4)
     best = _Fit()
     for form in np.argsort(-counts, kind="stable").tolist():
-        if counts[form] <= max(best.inliers, 4):
+        if counts[form] < max(best.inliers, _FEWEST):
             break
         chosen = forms == form
         found = _fit_form(a, i[chosen], b, j[chosen], form)
@@ -205,16 +205,34 @@ def _fit_form(a: np.ndarray, i: np.ndarray, b: np.ndarray, j: np.ndarray, form: 
     offset = q - np.einsum("nij,nj->ni", linear, p)
     error = linear @ p.T + (offset[:, :, None] - q.T)  # (hypotheses, 2, matches)
     explained = (error**2).sum(axis=1) < _WIDE**2
-    best = _Fit()
-    for hypothesis in np.argsort(-explained.sum(axis=1), kind="stable")[:3]:
-        found = _refine(p, q, explained[hypothesis])
+    best, proportions = _Fit(), (a["proportions"], b["proportions"])
+    counts = explained.sum(axis=1)
+    for hypothesis in np.argsort(-counts, kind="stable")[:3]:
+        if counts[hypothesis] < _FEWEST:
+            break
+        found = _refine(p, q, explained[hypothesis], proportions)
         best = max(best, found._replace(form=form), key=lambda fit: fit.inliers)
         if best.inliers >= _ENOUGH:
             break
     return best
 
 
-def _refine(p: np.ndarray, q: np.ndarray, kept: np.ndarray) -> _Fit:
+def _is_plausible(linear: np.ndarray, proportions: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Return whether a map zooms and shears little, between the stretched pictures or between the files.
+
+    A stretched file is hardly changed in the former, an elongated one that is turned only in the latter.
+    """
+    a, b = proportions
+    for matrix in (linear, b[:, None] * linear / a):
+        large, small = np.linalg.svd(matrix, compute_uv=False)
+        if small >= 0.25 and large <= min(4, 2.5 * small):
+            return True
+    return False
+
+
+def _refine(
+    p: np.ndarray, q: np.ndarray, kept: np.ndarray, proportions: tuple[np.ndarray, np.ndarray]
+) -> _Fit:
     """Return the map that is fitted to ever closer matches of points p and q."""
     design = np.column_stack([p / SIDE, np.ones(len(p))])
     for limit in np.linspace(_WIDE * 0.75, _NARROW, _STEPS):
@@ -226,17 +244,16 @@ def _refine(p: np.ndarray, q: np.ndarray, kept: np.ndarray) -> _Fit:
     if not kept.any() or min(np.ptp(side[kept], axis=0).max() for side in (p, q)) < MIN_EXTENT * SIDE:
         return _Fit()
     linear = solution[:2].T / SIDE
-    large, small = np.linalg.svd(linear, compute_uv=False)
-    if small < 0.25 or large > 4 or large > 2.5 * small:  # implausible zoom or shear
+    if not _is_plausible(linear, proportions):
         return _Fit()
     whole = np.vstack([np.column_stack([linear, solution[2]]), [0, 0, 1]])
     near = squares < (_WIDE * 0.75) ** 2
     seen = _measure_by_perspective(p, q, near)
     kept |= seen < _NARROW**2
-    distinct = min(len(np.unique(np.round(side[kept] / 3), axis=0)) for side in (p, q))
+    distinct = min(len({*map(tuple, np.round(side[kept] / 3).tolist())}) for side in (p, q))
     chosen = near | kept
     spread = np.sqrt(min(np.median(squares[chosen]), np.median(seen[chosen])))
-    smaller = min(1, np.sqrt(large * small))
+    smaller = min(1, np.sqrt(abs(np.linalg.det(linear))))
     return _Fit(distinct, whole, (p[chosen], q[chosen]), spread=float(spread / smaller))
 
 
@@ -312,7 +329,7 @@ def _correlate(x: np.ndarray, y: np.ndarray, fit: _Fit, sign: int, *, detail: bo
     texture_x, texture_y = (
         var > np.clip(var[inside].mean() / 20, 0.02 if detail else 0.5, 9) for var in (var_x, var_y)
     )
-    one, both = (texture_x | texture_y) & inside, texture_x & texture_y
+    one, both = (texture_x | texture_y) & inside, np.minimum(var_x, var_y) > _FLAT
     if one.sum() < _MIN_AREA:
         return 0.0
     covariance = sign * (mean(mapped * y) - mean_x * mean_y)
