@@ -23,7 +23,7 @@ from xray_helpers.same_source.local_features import (
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 14  # of the cached pairs
+VERSION = 15  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
 _STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
@@ -34,6 +34,7 @@ _FEWEST = 12  # matches that one of them explains widely, without which no map e
 _ENOUGH = 25  # inliers at which other hypotheses are not tried
 _FLIPS = np.array([[[1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]], [[-1, 0], [0, 1]]], float)
 _COMPARED_SIDE, _WINDOW = 128, 11  # pixels
+_MANIFEST, _CLOSE = 15, 1.5  # inliers, with fewer: spread up to which pictures are correlated
 _MANY, _ALIKE = 60, 0.9  # inliers up to which, and correlation from which on, detail is compared
 _BEND, _STIFF = 0.06, 0.5  # range of a match, share of the side; weight of the affine map, in matches
 _FLAT = 0.02  # variance of grey levels up to which a window has nothing to compare
@@ -68,13 +69,13 @@ class Aligner:
         self.local = compute_local_features(pictures, shapes, shas)
 
     def compare(self, pairs: np.ndarray) -> list[dict[str, Any]]:
-        """Return the evidence on those pairs (n, 2) that have any.
+        """Return the evidence on those pairs (n, 2) that have any; to be called within `one_thread_each`.
 
         Its keys are i, j, inliers, correlation (-1 to 1), detail (that of fine detail, of pairs with few
         inliers that correlate), spread (pixels, the median distance of matches from the map), mirrored,
         negative and transform: the 2 x 3 affine map of i (mirrored first, if mirrored) onto j, or None.
         """
-        with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             parts = [pairs[start : start + 32] for start in range(0, len(pairs), 32)]
             promising = pool.map(lambda part: _find_promising(*(self.local[rows] for rows in part.T)), parts)
             chosen = np.concatenate([np.empty(0, bool), *promising])
@@ -153,7 +154,7 @@ def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict
     fit = _fit(a, b)
     mirrored, negative, transform = fit.form in (1, 3), fit.form in (2, 3), None
     correlation = detail = 0.0
-    if fit.inliers >= MIN_INLIERS:
+    if fit.inliers >= MIN_INLIERS and (fit.inliers >= _MANIFEST or fit.spread <= _CLOSE):
         sign = -1 if negative else 1
         correlation = _correlate(x, y, fit, sign)
         if fit.inliers < _MANY and correlation > _ALIKE:
@@ -207,7 +208,7 @@ def _fit_form(a: np.ndarray, i: np.ndarray, b: np.ndarray, j: np.ndarray, form: 
     explained = (error**2).sum(axis=1) < _WIDE**2
     best, proportions = _Fit(), (a["proportions"], b["proportions"])
     counts = explained.sum(axis=1)
-    for hypothesis in np.argsort(-counts, kind="stable")[:3]:
+    for hypothesis in np.argsort(-counts, kind="stable")[:2]:
         if counts[hypothesis] < _FEWEST:
             break
         found = _refine(p, q, explained[hypothesis], proportions)
