@@ -3,11 +3,10 @@
     python benchmarks/audits.py DATA SOURCES.csv [--weights PLACE] [--others FOLDER] [--page docs/audits.md]
     python benchmarks/audits.py --quick
 
-Sources are drawn with a seed: the first half of them was used for tuning, the other (`--half report --half tune` for both tables). Recall is the share of changed pictures
-(`benchmarks/changes.py`) that are grouped with their original; a group is mixed when it holds two sources.
-Rules were chosen on the tune half of the sources; the report half is measured with them. The other tools ran
-with their defaults in an environment of their own. Views of one phantom patient count as one source: they
-show the same fragments of bone, drawn alike, and a study groups them by patient anyway.
+Sources are drawn with a seed: the first half of them was used for tuning, the other (`--half report`, the
+default) was not; `--half report --half tune` gives both. Each kind of change (`changes.py`) is made of each
+source of that half; three kinds at a time stand in a pool with one original of every source. The other tools
+are installed into a virtual environment in the folder `--others`, and run with their defaults.
 """
 
 import json
@@ -37,11 +36,12 @@ GOAL = 0.95  # recall of each kind
 TITLE = """# The audit against other tools
 
 Made by `python benchmarks/audits.py DATA SOURCES.csv --weights PLACE --others FOLDER --page docs/audits.md`
-(`--half report --half tune` for both tables). Recall is the share of changed pictures (`benchmarks/changes.py`)
-that are grouped with their original; a group is mixed when it holds two sources. Rules were chosen on the tune
-half of the sources; the report half was not looked at for it. The other tools ran with their defaults in an
-environment of their own. Views of one phantom patient count as one source: they show the same fragments of bone,
-drawn alike, and a study groups them by patient anyway.
+(`--half report --half tune` for both tables). Recall is the share of changed pictures
+(`benchmarks/changes.py`) that are grouped with their original; a group is mixed when it holds two sources.
+Rules were fitted to the tune half of the sources. The report half was measured during development too, but
+no rule was fitted to it; originals of all sources stand in every pool. The other tools ran with their
+defaults in an environment of their own. Views of one phantom patient count as one source: they show the same
+fragments of bone, drawn alike, and a study groups them by patient anyway.
 """
 
 
