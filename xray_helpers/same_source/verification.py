@@ -140,12 +140,16 @@ def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     counts = np.zeros((len(a), 4), int)
     for rows in SETS:
         strongest = slice(rows.start, rows.start + _STRONGEST)
-        x, y = (side["descriptors"][:, strongest].astype(np.float32) / SCALE for side in (a, b))
-        if not (x.any() and y.any()):
+        has_both = (a["descriptors"][:, rows.start].any(axis=1)) & (
+            b["descriptors"][:, rows.start].any(axis=1)
+        )
+        pairs = np.flatnonzero(has_both)  # elongated pictures alone have points of all sets
+        x, y = (side["descriptors"][pairs, strongest].astype(np.float32) / SCALE for side in (a, b))
+        if not len(pairs):
             continue
         match, clear = _nearest(np.abs(x) @ np.abs(y).transpose(0, 2, 1), _FIRST_RATIO)
         pair, row = np.nonzero(clear)
-        np.add.at(counts, (pair, _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
+        np.add.at(counts, (pairs[pair], _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
     return counts.max(axis=1) >= _PROMISING
 
 
@@ -174,15 +178,20 @@ def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict
 
 def _match(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return rows of a and of b that match, and their forms."""
-    x, y = (side["descriptors"].astype(np.float32) / SCALE for side in (a, b))
+    own, others = (np.flatnonzero(side["descriptors"].any(axis=1)) for side in (a, b))
+    x, y = (side["descriptors"][kept].astype(np.float32) / SCALE for side, kept in ((a, own), (b, others)))
     similarity = np.abs(x) @ np.abs(y).T
     i, j = [], []
     for rows in SETS:  # a point that is in both sets is not its own rival
-        match, clear = _nearest(similarity[:, rows], _RATIO)
-        i.append(np.flatnonzero(clear))
-        j.append(rows.start + match[clear])
+        first, last = np.searchsorted(others, (rows.start, rows.stop))
+        if last > first:
+            match, clear = _nearest(similarity[:, first:last], _RATIO)
+            i.append(np.flatnonzero(clear))
+            j.append(first + match[clear])
+    if not i:
+        return np.empty(0, int), np.empty(0, int), np.empty(0, int)
     i, j = np.concatenate(i), np.concatenate(j)
-    return i, j, _find_forms(x[i], y[j])
+    return own[i], others[j], _find_forms(x[i], y[j])
 
 
 def _fit(a: np.ndarray, b: np.ndarray) -> _Fit:
