@@ -19,7 +19,7 @@ from small import QUICK
 def run(place: Path, arguments: argparse.Namespace) -> None:
     """Train in all ways and print the table."""
     from xray_helpers.evaluation.intervals import describe, unflatten_entry
-    from xray_helpers.evaluation.sites import FEDERATED, LOCAL, POOLED, score_sites
+    from xray_helpers.evaluation.site_scores import FEDERATED, LOCAL, POOLED, score_sites
     from xray_helpers.federated.apps import require_flower, simulate
     from xray_helpers.federated.averaging import privacy_loss
     from xray_helpers.federated.outcome import kept_weights, predict_sites

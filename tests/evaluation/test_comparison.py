@@ -11,10 +11,11 @@ from xray_helpers.evaluation.comparison import (
 )
 from xray_helpers.evaluation.metrics import evaluate
 from xray_helpers.evaluation.paired import compare_accuracies, compare_pairs, describe_pairs, pairs_table
+from xray_helpers.models.localizer_study import choose_localized
 from xray_helpers.plots.intervals import plot_ranking
 from xray_helpers.plots.scores import plot_cost, plot_evaluation_grid
 from xray_helpers.reports.text import headline_table
-from xray_helpers.settings import InputError
+from xray_helpers.settings import InputError, Settings
 from xray_helpers.study.files import read_csv, read_json, write_csv, write_json
 
 MANIFEST = pd.DataFrame(
@@ -41,6 +42,19 @@ def write_model(study, name, strength, *, seed=0, paths=None):
         evaluate(table, table, {"threshold": 0.5, "rule": "fixed", "target_sensitivity": 0.95})
         | {"manifest": manifest_key(MANIFEST)},
     )
+
+
+def test_a_head_is_taught_by_all_models_or_by_the_primary_one(tmp_path):
+    models = ("VGG16", "ResNet50")
+    for seed, (model, strength) in enumerate(zip(models, (0.0, 6.0), strict=True), 1):
+        write_model(tmp_path, model, strength, seed=seed)
+    for localizer, named, chosen in (
+        ("head", "validation", list(models)),
+        ("primary", "validation", ["ResNet50"]),
+        ("primary", "VGG16", ["VGG16"]),
+    ):
+        settings = Settings(models=models, localizer=localizer, primary_model=named)
+        assert choose_localized(tmp_path, settings, MANIFEST) == chosen
 
 
 def test_ranked_by_auroc_with_intervals(tmp_path):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from xray_helpers.evaluation.sites import (
+from xray_helpers.evaluation.site_scores import (
     ALL,
     FEDERATED,
     LOCAL,

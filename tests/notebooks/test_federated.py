@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from xray_helpers.federated.rounds import load_weights
+from xray_helpers.cli import main
+from xray_helpers.federated.averaging import check_update
+from xray_helpers.federated.client import Site, train_round
+from xray_helpers.federated.rounds import Plan, load_weights
 from xray_helpers.runner.federated import plan_federated, run_federated
 from xray_helpers.runner.series import run_study
 from xray_helpers.settings import InputError, build_settings
@@ -120,6 +124,36 @@ def test_three_supernodes_give_the_same_weights_and_one_that_is_killed_is_told(s
     report = page.read_text()
     assert "hospital-c was left out of round 2" in report
     assert record["rounds"][1]["left_out"]["hospital-c"] in report
+
+
+@pytest.mark.parametrize("recipe", ["frozen", "finetune"])
+def test_a_hospital_elsewhere_gets_ready_with_the_plan_alone(study, tmp_path, recipe):
+    """As docs/how-to/federated.md tells: ``--elsewhere`` at the server, ``site`` at the hospital."""
+    call, name, own = CliRunner().invoke, f"trial-{recipe}", study.parents[1] / "set" / "hospital-b"
+    known = read_json(study / "study.json")
+    write_json(study / "study.json", known | {"settings": known["settings"] | {"recipe": recipe}})
+    done = call(main, ["federated", "h", "--elsewhere", "north,south", "--name", name, "-p", "rounds=1"])
+    write_json(study / "study.json", known)
+    assert done.exit_code == 0, done.output
+    folder = shutil.copytree(study / "federated" / name / "rounds", tmp_path / "rounds")
+    told = ["--name", "north", "--data", str(own), "--to", str(tmp_path / "ready"), "--weights", "random"]
+    done = call(main, ["site", str(folder), *told])
+    assert done.exit_code == 0, done.output
+    assert "images for validation" in done.output
+    assert "ready is ready" in done.output
+    assert "shared between sites" not in done.output
+    plan, site, start = (
+        Plan.read(folder),
+        Site.read(tmp_path / "ready"),
+        load_weights(folder / "round_000.npz"),
+    )
+    assert (len(site.train[1]) > 50, site.upper is None, plan.trained == ()) == (
+        True,
+        *[recipe == "frozen"] * 2,
+    )
+    assert check_update(train_round(site, start, plan, 1), start) == ""
+    told[1] = "west"
+    assert "its sites are north, south" in call(main, ["site", str(folder), *told]).output
 
 
 @pytest.mark.parametrize("width", [1280, 390])

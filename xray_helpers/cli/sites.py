@@ -54,7 +54,7 @@ def federated(
 @click.option("--to", "folder", required=True, metavar="DIR", help="What its SuperNode reads.")
 @click.option("--weights", default="", metavar="DIR", help="Of the backbone, where they are not published.")
 def site(plan: str, name: str, data: str, folder: str, weights: str) -> None:
-    """Prepare this hospital for a federated training: its parts, and the features of its images."""
+    """Prepare this hospital for a federated training: its parts, and the features or maps of its images."""
     from xray_helpers.federated.preparation import prepare_site
     from xray_helpers.federated.rounds import PLAN, Plan
 

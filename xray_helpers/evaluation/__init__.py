@@ -97,7 +97,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "recalibrate_elsewhere",
             "recalibration_table",
         ],
-        "sites": ["compare_sites", "describe_gains", "gains_table", "score_sites", "sites_table"],
+        "site_scores": ["compare_sites", "describe_gains", "gains_table", "score_sites", "sites_table"],
         "subgroups": ["describe_subgroups", "evaluate_subgroups", "subgroup_columns"],
         "thresholds": ["describe_rule"],
         "variability": ["describe_spread", "score_out_of_fold", "summarise"],

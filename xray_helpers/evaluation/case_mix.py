@@ -132,7 +132,7 @@ def case_mix_table(case_mix: pd.DataFrame) -> list[dict[str, str]]:
             name, told = (f"{title}, n = {n}", "") if same[where] else (title, f", n = {n}")
             cells[name] = describe(entry, digits) + told
         name = row["property"] if row["value"] == "mean" else f"{row['property']} = {row['value']}"
-        smd = "" if pd.isna(row["smd"]) else f"{row['smd']:+.2f}"
+        smd = "" if pd.isna(row["smd"]) else f"{row['smd']:+z.2f}"
         rows.append({"property": name} | cells | {"standardised difference": smd})
     return rows
 
@@ -144,7 +144,7 @@ def describe_case_mix(case_mix: pd.DataFrame) -> str:
         return "In nothing that is known of both sets do they differ notably."
     top = known.iloc[known["smd"].abs().argsort()[::-1]].drop_duplicates("property").head(4)
     named = [
-        f"{row.property}{'' if row.value == 'mean' else f' = {row.value}'} ({row.smd:+.1f})"
+        f"{row.property}{'' if row.value == 'mean' else f' = {row.value}'} ({row.smd:+z.1f})"
         for row in top.itertuples()
     ]
     return f"They differ most, in standard deviations, in {', '.join(named)}."

@@ -319,7 +319,7 @@ def class_pairs_table(pairs: pd.DataFrame) -> pd.DataFrame:
     ends = zip(pairs["difference"], pairs["ci_low"], pairs["ci_high"], strict=True)
     columns = {
         "models": pairs["first"] + " - " + pairs["second"],
-        "macro AUROC difference": [f"{value:+.2f} ({low:+.2f} to {high:+.2f})" for value, low, high in ends],
+        "macro AUROC difference": [f"{v:+z.2f} ({low:+z.2f} to {high:+z.2f})" for v, low, high in ends],
         "p, groups": pairs["p_holm"].map(describe_p),
         "right alone": pairs["only_first"].astype(str) + " against " + pairs["only_second"].astype(str),
         "p, accuracy": pairs["decisions_p_holm"].map(describe_p),

@@ -201,7 +201,7 @@ def describe_baseline(model: str, alone: pd.DataFrame, baseline: pd.DataFrame) -
     if pairs.empty or not np.isfinite(pairs["p"].iloc[0]):
         return f"Whether {model} is better than {name} was not tested: there are too few groups."
     row = pairs.iloc[0]
-    difference = f"AUROC {row['difference']:+.2f} ({row['ci_low']:+.2f} to {row['ci_high']:+.2f})"
+    difference = f"AUROC {row['difference']:+z.2f} ({row['ci_low']:+z.2f} to {row['ci_high']:+z.2f})"
     if row["p"] < ALPHA:
         better = "better" if row["difference"] > 0 else "worse"
         return f"{model} is {better} than {name}: {difference}."

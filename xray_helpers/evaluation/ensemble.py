@@ -127,8 +127,8 @@ def describe_ensembles(scores: dict, best: str, best_auroc: float, tested: pd.Da
     if tested is None or tested.empty or not np.isfinite(tested["p"].iloc[0]):
         return text + "whether combining them helps was not tested."
     row = tested.iloc[0]
-    interval = f"{row['ci_low']:+.2f} to {row['ci_high']:+.2f}"
-    text += f"their mean differs by {row['difference']:+.2f} ({interval}): "
+    interval = f"{row['ci_low']:+z.2f} to {row['ci_high']:+z.2f}"
+    text += f"their mean differs by {row['difference']:+z.2f} ({interval}): "
     if row["p"] < ALPHA:
         helps = row["difference"] > 0
         return text + f"combining them {'helps, at the cost of running all' if helps else 'makes it worse'}."

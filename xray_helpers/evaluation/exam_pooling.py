@@ -176,8 +176,8 @@ def fit_attention(
     outcome = "it is kept" if kept else "that is no gain beyond chance, and the mean is kept"
     sentence = (
         f"Attention was fitted on {int(several.sum())} validation exams of several images: weights "
-        f"{by_score:+.2f} of the score and {by_sureness:+.2f} of sureness. In cross-validation by groups its "
-        f"gain in log-loss over the mean is {describe(entry, 3)} an exam: {outcome}."
+        f"{by_score:+z.2f} of the score and {by_sureness:+z.2f} of sureness. In cross-validation by groups "
+        f"its gain in log-loss over the mean is {describe(entry, 3)} an exam: {outcome}."
     )
     evidence = {"exams": int(several.sum()), "kept": kept, "gain": entry, "by_score": by_score}
     evidence |= {"by_sureness": by_sureness, "sentence": sentence}

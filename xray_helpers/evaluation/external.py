@@ -299,8 +299,8 @@ def describe_signed(entry: dict[str, Any]) -> str:
     if value is None or pd.isna(value):
         return f"not defined: {entry.get('reason') or 'not known'}"
     if low is None or pd.isna(low):
-        return f"{value:+.2f} (no interval: {entry.get('reason') or TOO_FEW})"
-    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+        return f"{value:+z.2f} (no interval: {entry.get('reason') or TOO_FEW})"
+    return f"{value:+z.2f} ({low:+z.2f} to {high:+z.2f})"
 
 
 def describe_loss(loss: pd.DataFrame) -> str:

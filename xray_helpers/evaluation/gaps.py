@@ -137,7 +137,7 @@ def describe_gaps(gaps: pd.DataFrame) -> str:
     differs = tested & (gaps["p_holm"] < ALPHA)
     alike = tested & (gaps["ci_low"] > -MARGIN) & (gaps["ci_high"] < MARGIN) & ~differs
     shown = "; ".join(
-        f"{row.column} = {row.value}, {_SCORES[row.score]} {row.gap:+.2f}"
+        f"{row.column} = {row.value}, {_SCORES[row.score]} {row.gap:+z.2f}"
         for row in gaps[differs].itertuples()
     )
     return (

@@ -205,13 +205,13 @@ def holm(p: np.ndarray) -> np.ndarray:
 def pairs_table(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs as text: models, difference of AUROC with its interval, and the corrected p-values."""
     interval = [
-        f" ({low:+.2f} to {high:+.2f})" if np.isfinite(low) else ""
+        f" ({low:+z.2f} to {high:+z.2f})" if np.isfinite(low) else ""
         for low, high in zip(pairs["ci_low"], pairs["ci_high"], strict=True)
     ]
     return pd.DataFrame(
         {
             "models": pairs["first"] + " - " + pairs["second"],
-            "AUROC difference": pairs["difference"].map("{:+.2f}".format) + interval,
+            "AUROC difference": pairs["difference"].map("{:+z.2f}".format) + interval,
             "p, groups": pairs["p_holm"].map(describe_p),
             "p, DeLong": pairs["delong_p_holm"].map(describe_p),
             "right alone": pairs["only_first"].astype(str) + " against " + pairs["only_second"].astype(str),

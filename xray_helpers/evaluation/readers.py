@@ -218,4 +218,4 @@ def _describe_row(row: dict[str, Any]) -> str:
         return f"{'higher' if row['difference'] > 0 else 'lower'} by {abs(row['difference']):.2f}"
     if max(-row["ci_low"], row["ci_high"]) < MARGIN:
         return f"a difference of {MARGIN:g} or more is ruled out"
-    return f"not known, between {row['ci_low']:+.2f} and {row['ci_high']:+.2f}"
+    return f"not known, between {row['ci_low']:+z.2f} and {row['ci_high']:+z.2f}"

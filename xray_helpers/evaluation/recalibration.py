@@ -258,8 +258,8 @@ def recalibration_table(table: pd.DataFrame) -> list[dict[str, str]]:
 
 def _describe_gain(row: dict[str, Any]) -> str:
     if pd.isna(row["gain_low"]):
-        return f"{row['gain']:+.3f} (no interval)"
-    return f"{row['gain']:+.3f} ({row['gain_low']:+.3f} to {row['gain_high']:+.3f})"
+        return f"{row['gain']:+z.3f} (no interval)"
+    return f"{row['gain']:+z.3f} ({row['gain_low']:+z.3f} to {row['gain_high']:+z.3f})"
 
 
 def describe_recalibration(table: pd.DataFrame) -> str:

@@ -239,7 +239,7 @@ def _describe_difference(row: Mapping[str, Any]) -> str:
     low, high = row["difference_low"], row["difference_high"]
     if pd.isna(low):
         return "Whether the whole picture predicts better is not known: there are too few groups."
-    by = f"difference of AUROC {row['difference']:+.2f} ({low:+.2f} to {high:+.2f}), paired by group"
+    by = f"difference of AUROC {row['difference']:+z.2f} ({low:+z.2f} to {high:+z.2f}), paired by group"
     if low > 0:
         return f"The whole picture predicts better: {by}."
     if high < MARGIN:

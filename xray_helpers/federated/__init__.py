@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "outcome": [
             "describe_privacy",
             "describe_rounds",
+            "describe_trained",
             "kept_weights",
             "leaves_table",
             "measure_costs",

@@ -14,7 +14,7 @@ class Update(NamedTuple):
     Attributes
     ----------
     weights : list of ndarray, or None
-        Of the head after its local epochs; None where only their masked sum is known.
+        What is trained, after its local epochs; None where only their masked sum is known.
     images : int
         Training images.
     validation_images : int

@@ -11,16 +11,16 @@ import pandas as pd
 from xray_helpers.evaluation.calibration import fit_temperature, scale_probabilities
 from xray_helpers.evaluation.class_predictions import positive_probability
 from xray_helpers.evaluation.intervals import describe, unflatten_entry
-from xray_helpers.evaluation.sites import FEDERATED, LOCAL, POOLED, STUDY, WAYS, score_sites
+from xray_helpers.evaluation.site_scores import FEDERATED, LOCAL, POOLED, STUDY, WAYS, score_sites
 from xray_helpers.evaluation.thresholds import choose_threshold
 from xray_helpers.federated.apps import simulate
 from xray_helpers.federated.averaging import Weights, privacy_loss
-from xray_helpers.federated.client import build_trained, plan_settings
+from xray_helpers.federated.client import build_trained, plan_settings, predict, train_alone
 from xray_helpers.federated.preparation import RUN, Part, Prepared
 from xray_helpers.federated.rounds import Plan, Record, choose_round, load_weights
 from xray_helpers.federated.sites import Sites
 from xray_helpers.models.external import open_models, test_models
-from xray_helpers.models.head import build_predictions, predict_head, train_head
+from xray_helpers.models.head import build_predictions, train_head
 from xray_helpers.study.files import read_json
 
 
@@ -47,7 +47,7 @@ def predict_sites(
     chosen : dict
         ``threshold.json`` of the study's model: rule and target_sensitivity.
     ways : tuple of str
-        Of `evaluation.sites.WAYS`, of which federated is always one.
+        Of `evaluation.site_scores.WAYS`, of which federated is always one.
 
     Returns
     -------
@@ -55,16 +55,16 @@ def predict_sites(
         As for `evaluation.score_sites`.
     """
     settings, parts = plan_settings(prepared.plan), prepared.parts
-    federated = build_trained(prepared.plan, weights)
+    federated = build_trained(prepared.plan, weights, prepared.upper)
     heads = {FEDERATED: federated}
     if POOLED in ways:
         joined = {split: join_parts(parts, split) for split in ("train", "validation")}
-        heads[POOLED] = _train(joined, settings)
+        heads[POOLED] = _train(joined, settings, prepared)
     model, found = prepared.plan.model, []
     opened = open_models(study, [model], sum(map(len, sites.tables.values()))) if STUDY in ways else {}
     for site, mine in parts.items():
         if LOCAL in ways:
-            heads[LOCAL] = _train(mine, settings)
+            heads[LOCAL] = _train(mine, settings, prepared)
         for way, head in heads.items():
             found.append(_predict(head, mine, chosen).assign(site=site, way=way))
         if STUDY not in ways:
@@ -84,15 +84,15 @@ def join_parts(parts: Mapping[str, Mapping[str, Part]], split: str) -> Part:
     return Part(pd.concat([one.rows for one in chosen]), np.concatenate([one.x for one in chosen]))
 
 
-def _train(parts: Mapping[str, Part], settings: Any) -> Any:
-    train, validation = parts["train"], parts["validation"]
-    return train_head(((train.x,), train.target), (validation.x, validation.target), settings)[0]
+def _train(parts: Mapping[str, Part], settings: Any, prepared: Prepared) -> Any:
+    train, validation = ((parts[split].x, parts[split].target) for split in ("train", "validation"))
+    if prepared.upper:
+        return train_alone(prepared.plan, train, validation, prepared.upper)
+    return train_head(((train[0],), train[1]), validation, settings)[0]
 
 
 def _predict(head: Any, parts: Mapping[str, Part], chosen: Mapping[str, Any]) -> pd.DataFrame:
-    asked = {
-        split: positive_probability(predict_head(head, parts[split].x)) for split in ("validation", "test")
-    }
+    asked = {split: positive_probability(predict(head, parts[split].x)) for split in ("validation", "test")}
     rows = parts["validation"].rows
     y, group = rows["y_true"].to_numpy(), rows["group"].to_numpy()
     temperature = fit_temperature(y, asked["validation"])
@@ -101,6 +101,19 @@ def _predict(head: Any, parts: Mapping[str, Part], chosen: Mapping[str, Any]) ->
     threshold = choose_threshold(y, scaled["validation"], *rule)
     found = build_predictions(parts["test"].rows, scaled["test"], threshold)
     return found.assign(threshold=threshold, temperature=temperature)
+
+
+def describe_trained(plan: Plan) -> str:
+    """Return what of the model is trained at the sites, in sentences."""
+    if not plan.trained:
+        return "What is trained is the head alone: the backbone stays frozen."
+    count, epochs = len(plan.trained), plan.rounds * plan.local_epochs
+    return (
+        f"What is trained, and travels, is the head and {count} upper layers of the backbone, from "
+        f"{plan.trained[0]} on; the local and the pooled model train the same for {epochs} epochs. Below "
+        "these layers, and in its batch normalization, the backbone stays as pretrained, and no picture is "
+        "augmented. The study's own model was trained by its own recipe."
+    )
 
 
 def kept_weights(folder: Path, record: Record) -> tuple[Weights, int]:
@@ -136,7 +149,7 @@ def describe_rounds(record: Record, plan: Plan, kept: int) -> str:
         "loss over the sites, by images, is lowest."
     )
     if kept == 0:
-        text += " **Round 0 is the head before any training: training made validation no better.**"
+        text += " **Round 0 is the network before any training: training made validation no better.**"
     lost: dict[str, list[int]] = {}
     for row in record.rounds:
         for site in row["left_out"]:
@@ -158,12 +171,14 @@ def leaves_table(plan: Plan, record: Record, folder: Path) -> list[dict[str, str
         "noise": f"the server, which adds noise; their change is clipped to the norm {plan.clip:g}",
     }[plan.privacy]
     columns = ("what", "when", "size", "who can read it")
+    what, how_large = "weights of the head", f"{count:,} numbers, {size / 1e6:.2f} MB"
+    what += f" and of {len(plan.trained)} layers of the backbone" if plan.trained else ""
     rows = [
-        ("weights of the head", "each round", f"{count:,} numbers, {size / 1e6:.2f} MB", hidden),
+        (what, "each round", how_large, hidden),
         ("number of training and validation images", "each round", "2 numbers", "the server"),
         ("validation loss", "each round", "1 number", "the server, without noise"),
         ("name of the site, hash of its backbone", "once", "2 words", "the server"),
-        ("images, features, predictions, names of files", "never", "nothing", "nobody"),
+        ("images, features, maps, predictions, names of files", "never", "nothing", "nobody"),
     ]
     return [dict(zip(columns, row, strict=True)) for row in rows]
 

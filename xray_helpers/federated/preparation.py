@@ -9,17 +9,18 @@ import pandas as pd
 
 from xray_helpers.data.manifest import reading_of
 from xray_helpers.data.parts import training_target
-from xray_helpers.federated.client import Site, initial_weights, plan_settings
+from xray_helpers.federated.client import UPPER, Site, initial_weights, plan_settings
 from xray_helpers.federated.rounds import Plan
 from xray_helpers.federated.sites import Sites, read_sites
 from xray_helpers.images.radiographs import ImageFolder
 from xray_helpers.models.backbones import get_backbone
+from xray_helpers.models.cutting import Cut, cut_backbone
 from xray_helpers.models.features import extract_features, open_extractor
 from xray_helpers.models.head import prepare_tensorflow
-from xray_helpers.models.inference import choose_backend, study_backend
+from xray_helpers.models.inference import ForwardPass, choose_backend, study_backend
 from xray_helpers.settings import SPLITS, InputError, Settings, current_classes
-from xray_helpers.study.files import hash_of, write_csv
-from xray_helpers.study.folders import local_path, resolve_path, shareable, with_local_sources
+from xray_helpers.study.files import atomic_write, hash_of, write_csv
+from xray_helpers.study.folders import LOCAL, local_path, resolve_path, shareable, with_local_sources
 from xray_helpers.study.tables import MANIFEST
 
 RUN, SITES = "rounds", "sites"  # in the folder of a federation: of the server, and a folder for each site
@@ -47,11 +48,14 @@ class Prepared(NamedTuple):
         By site and split a `Part`; in train with the copies of each source.
     places : list of Path
         The folder of each site, in the order of the plan's sites.
+    upper : Path or None
+        As of `client.Site`.
     """
 
     plan: Plan
     parts: dict[str, dict[str, Part]]
     places: list[Path]
+    upper: Path | None = None
 
 
 def prepare_study(
@@ -76,14 +80,12 @@ def prepare_study(
     weights = local_path(study, "weights", settings.weights)
     images = sum(map(len, sites.tables.values()))
     backend = study_backend(study, settings, images)
-    parts, backbone = _extract(sites, model, settings, weights, backend)
+    parts, backbone, cut = _extract(sites, model, settings, weights, backend)
     names = tuple(sorted(parts))
-    data = hash_of({site: list_images(sites.tables[site]) for site in names})
-    plan = _build_plan(model, backbone, settings, _width(parts), names, data=data, **options)
-    plan.write(folder / RUN, initial_weights(plan))
-    return Prepared(
-        plan, parts, [_write_site(folder / SITES / name, name, backbone, parts[name]) for name in names]
-    )
+    options["data"] = hash_of({site: list_images(sites.tables[site]) for site in names})
+    plan, upper = _write_plan(folder / RUN, model, backbone, settings, _width(parts), names, cut, **options)
+    places = [_write_site(folder / SITES / name, name, backbone, parts[name], upper) for name in names]
+    return Prepared(plan, parts, places, upper)
 
 
 def prepare_plan(
@@ -102,17 +104,43 @@ def prepare_plan(
     weights = local_path(study, "weights", settings.weights)
     images = ImageFolder(study, **reading_of(settings.model_dump()))
     extractor, *_ = open_extractor(model, settings, weights, choose_backend("tensorflow"), images)
-    backbone = _identify(model, settings, weights, images)
-    plan = _build_plan(model, backbone, settings, extractor.output_shape[-1], sorted(names), **options)
-    return plan.write(folder / RUN, initial_weights(plan))
+    cut = _cut(extractor, settings)
+    backbone = _identify(model, settings, weights, images, cut)
+    width = (cut.lower if cut else extractor).output_shape[-1]
+    plan, _ = _write_plan(folder / RUN, model, backbone, settings, width, sorted(names), cut, **options)
+    return plan
 
 
-def _build_plan(
-    model: str, backbone: str, settings: Settings, features: int, names: Sequence[str], **options: Any
-) -> Plan:
+def _cut(extractor: Any, settings: Settings) -> Cut | None:
+    """Return the backbone in two parts where the study fine-tunes."""
+    return cut_backbone(extractor, settings.fine_tune_from) if settings.tuning_epochs else None
+
+
+def _write_plan(
+    folder: Path,
+    model: str,
+    backbone: str,
+    settings: Settings,
+    features: int,
+    names: Sequence[str],
+    cut: Cut | None,
+    **options: Any,
+) -> tuple[Plan, Path | None]:
+    """Write the plan, and the upper part of a backbone that is cut; return both."""
     values = {key: value for key, value in shareable(settings).items() if key not in ("name", "data")}
     facts = {"settings": values, "classes": dict(current_classes()._asdict()), "features": features}
-    return Plan(model=model, backbone=backbone, seed=settings.seed, sites=tuple(names), **facts, **options)
+    facts |= {"seed": settings.seed, "sites": tuple(names), "trained": cut.trained if cut else ()}
+    plan = Plan(model=model, backbone=backbone, **facts, **options)
+    upper = _write_upper(folder, cut)
+    return plan.write(folder, initial_weights(plan, upper)), upper
+
+
+def _write_upper(folder: Path, cut: Cut | None) -> Path | None:
+    if cut is None:
+        return None
+    with atomic_write(folder / UPPER) as partial:
+        cut.upper.save(partial)
+    return folder / UPPER
 
 
 def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = "") -> str:
@@ -142,6 +170,9 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
     if name not in plan.sites:
         raise InputError(f"The plan has no site {name!r}: its sites are {', '.join(plan.sites)}.")
     settings = plan_settings(plan)
+    weights = weights or settings.weights
+    if weights == LOCAL:
+        raise InputError("The plan's backbone has weights of a file: give the same file with --weights.")
     prepare_tensorflow(settings)
     nothing = pd.DataFrame(columns=list(MANIFEST)).astype(MANIFEST)
     sites = read_sites({name: resolve_path("data", data)}, nothing, None, settings=settings)
@@ -149,15 +180,17 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
         raise InputError(f"{name} cannot take part: {sites.left_out[name]}.")
     images = len(sites.tables[name])
     backend = choose_backend(settings.engine, settings.precision, images)
-    parts, backbone = _extract(sites, plan.model, settings, weights or settings.weights, backend)
+    parts, backbone, cut = _extract(sites, plan.model, settings, weights, backend)
     if backbone != plan.backbone:
         raise InputError(
             f"The backbone of {name} is not that of the plan: its weights are of another file, or pictures "
             "are read in another way; give the same file with --weights."
         )
-    _write_site(folder, name, backbone, parts[name])
+    _write_site(folder, name, backbone, parts[name], _write_upper(folder, cut))
     write_csv(folder / "manifest.csv", sites.tables[name])
-    return " ".join(sites.notes)
+    counts = {split: len(parts[name][split].target) for split in SPLITS}
+    told = ", ".join(f"{count} images for {split}" for split, count in counts.items())
+    return " ".join([*sites.notes, f"{name} has {told}."])
 
 
 def list_images(table: pd.DataFrame) -> list[list[str]]:
@@ -166,35 +199,46 @@ def list_images(table: pd.DataFrame) -> list[list[str]]:
     return sorted(columns.to_numpy().tolist())
 
 
-def _identify(model: str, settings: Settings, weights: str, images: ImageFolder) -> str:
-    """Return a hash of the backbone and of how pictures reach it."""
+def _identify(model: str, settings: Settings, weights: str, images: ImageFolder, cut: Cut | None) -> str:
+    """Return a hash of the backbone, of how pictures reach it, and of where it is cut."""
     identity = get_backbone(model, settings).identify_weights(weights)
     how = (settings.img_size, settings.normalization, settings.border, images.how)
-    return hash_of("backbone", model, identity, how)
+    # not by names, some of which Keras numbers in each process anew
+    where = [[list(one.shape) for one in cut.upper.trainable_variables], len(cut.lower.layers)] if cut else []
+    return hash_of("backbone", model, identity, how, *where)
 
 
 def _extract(
     sites: Sites, model: str, settings: Settings, weights: str, backend: Any
-) -> tuple[dict[str, dict[str, Part]], str]:
-    """Return the features of each part of each site, and the hash of the backbone."""
+) -> tuple[dict[str, dict[str, Part]], str, Cut | None]:
+    """Return the features of each part of each site, the hash of the backbone, and where it is cut.
+
+    Of a backbone that is cut they are the maps of its frozen lower part, float16.
+    """
     first: ImageFolder = next(iter(sites.images.values()))
-    _, forward, key = open_extractor(model, settings, weights, backend, first)
+    extractor, forward, key = open_extractor(model, settings, weights, backend, first)
+    cut, how = _cut(extractor, settings), {}
+    if cut:
+        forward, key = ForwardPass(cut.lower, backend), hash_of(key, cut.at)
+        how = {"kind": "maps", "dtype": np.float16}
     found: dict[str, dict[str, Part]] = {}
     for site in sorted(sites.tables):
         found[site] = {}
         for split in SPLITS:
             rows = sites.part(site, split, copies=split == "train")
             at = rows.assign(path=rows["file"])
-            x = extract_features(at, sites.images[site], forward, key)[0]
-            found[site][split] = Part(rows, np.asarray(x[:], np.float32))
-    return found, _identify(model, settings, weights, first)
+            x = extract_features(at, sites.images[site], forward, key, **how)[0][:]
+            if not np.isfinite(x).all():
+                raise InputError(f"{model} gives values that are not finite numbers for images of {site}.")
+            found[site][split] = Part(rows, x)
+    return found, _identify(model, settings, weights, first, cut), cut
 
 
 def _width(parts: dict[str, dict[str, Part]]) -> int:
     return int(next(iter(parts.values()))["train"].x.shape[1])
 
 
-def _write_site(folder: Path, name: str, backbone: str, parts: dict[str, Part]) -> Path:
+def _write_site(folder: Path, name: str, backbone: str, parts: dict[str, Part], upper: Path | None) -> Path:
     train, validation = ((parts[split].x, parts[split].target) for split in ("train", "validation"))
-    Site(name, backbone, train, validation).write(folder)
+    Site(name, backbone, train, validation, upper).write(folder)
     return folder

@@ -15,7 +15,7 @@ from xray_helpers.study.files import atomic_write, hash_of, read_json, write_jso
 
 PLAN, ROUNDS = "plan.json", "rounds.json"
 PRIVACY = ("none", "secure", "noise")
-_FREE = ("rounds", "timeout")  # may change while a run goes on
+_FREE = ("rounds", "timeout", "trained")  # may change while a run goes on; the backbone's hash tells its cut
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Plan:
     classes : dict
         Fields of `settings.Classes`.
     features : int
-        What the backbone gives of each image.
+        How many numbers the backbone, or its lower part, gives of each image.
     sites : tuple of str
     data : str
         A hash of the sites' images, where one machine has them all, so that other images begin anew.
@@ -48,6 +48,8 @@ class Plan:
     seed : int
     timeout : float
         Seconds after which a site that has not answered is left out of the round.
+    trained : tuple of str
+        The layers of the backbone that are trained with the head, as the plan's machine calls them.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Plan:
     noise: float = 1.0
     seed: int = 0
     timeout: float = 600.0
+    trained: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
@@ -104,7 +107,7 @@ class Plan:
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Plan":
         """Return the plan of a dictionary, as it is sent to sites."""
-        return cls(**{**values, "sites": tuple(values["sites"])})
+        return cls(**values | {key: tuple(values.get(key, ())) for key in ("sites", "trained")})
 
 
 def save_weights(path: Path, weights: Weights) -> None:

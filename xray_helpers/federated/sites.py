@@ -271,7 +271,7 @@ def _find_gap(table: pd.DataFrame) -> str:
 
 
 def _describe_shared(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return which sites share sources or patients, a sentence for each pair, or that none do."""
+    """Return which sites share sources or patients, a sentence for each pair, or that none of several do."""
     groups = {site: set(rows["group"].dropna()) for site, rows in tables.items()}
     notes = []
     for one, other in combinations(groups, 2):
@@ -282,4 +282,4 @@ def _describe_shared(tables: Mapping[str, pd.DataFrame]) -> list[str]:
                 f"{one} and {other} share {len(both)} sources or patients, of {counts[0]} and {counts[1]} "
                 "images."
             )
-    return notes or ["No source or patient is shared between sites."]
+    return notes or ["No source or patient is shared between sites."] * (len(tables) > 1)

@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "inference": ["ForwardPass", "agreement", "study_backend"],
         "localizer_study": [
             "box_shares",
+            "choose_localized",
             "find_annotated",
             "localize_models",
             "localizers_record",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.data.parts import used_part
+from xray_helpers.evaluation.comparison import choose_primary, compare_models, evaluated_models
 from xray_helpers.evaluation.detection import best_threshold, judge_marks, list_truth
 from xray_helpers.evaluation.marks import LEVEL
 from xray_helpers.evaluation.verdict import Verdict
@@ -123,6 +124,23 @@ def find_annotated(manifest: pd.DataFrame) -> Annotated:
             "are needed): the study goes on without."
         )
     return Annotated(parts, text, usable)
+
+
+def choose_localized(study: Path, settings: Settings, manifest: pd.DataFrame) -> list[str]:
+    """Return the evaluated models whose features teach a head: all, or one with ``localizer = primary``.
+
+    That is the model of the primary endpoint, which validation chooses where none is named.
+
+    Raises
+    ------
+    InputError
+        As `comparison.evaluated_models`.
+    """
+    models = evaluated_models(study, settings.models, manifest)
+    if settings.localizer == "primary":
+        models = [choose_primary(compare_models(study, models), settings.primary_model)]
+        print(f"localizer = primary: a head is trained for {models[0]}, the primary endpoint's model, alone.")
+    return models
 
 
 def localize_models(

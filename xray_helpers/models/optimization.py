@@ -77,10 +77,21 @@ def build_optimizer(
     if settings.layer_decay == 1:
         return adam(1)
     _, *lower = group_layers(layers)
-    rates = keras.optimizers.OptimizerMap(adam(1))
-    for depth, group in enumerate(lower, 1):
+    groups = [(group, adam(settings.layer_decay**depth)) for depth, group in enumerate(lower, 1)]
+    return rates_by_layer(adam(1), groups)
+
+
+def rates_by_layer(
+    other: "keras.optimizers.Optimizer",
+    groups: Sequence[tuple[Sequence["keras.layers.Layer"], "keras.optimizers.Optimizer"]],
+) -> "keras.optimizers.MultiOptimizer":
+    """Return one optimizer that trains each group of layers by its own, and all else by `other`."""
+    import keras
+
+    rates = keras.optimizers.OptimizerMap(other)
+    for group, optimizer in groups:
         paths = {variable.path for layer in group for variable in layer.trainable_variables}
-        rates["|".join(map(re.escape, sorted(paths)))] = adam(settings.layer_decay**depth)
+        rates["|".join(map(re.escape, sorted(paths)))] = optimizer
     return keras.optimizers.MultiOptimizer(rates)
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from xray_helpers.evaluation.intervals import unflatten_entry
-from xray_helpers.evaluation.sites import WAYS
+from xray_helpers.evaluation.site_scores import WAYS
 from xray_helpers.plots.intervals import plot_intervals
 from xray_helpers.plots.style import new_axes, with_alt
 
@@ -17,7 +17,7 @@ def plot_rounds(losses: pd.DataFrame, kept: int, *, ax: Axes | None = None) -> A
         look = {"color": "black", "linewidth": 2.4} if is_mean else {"marker": "o", "ms": 4}
         ax.plot(rows["round"], rows["loss"], label="mean, by images" if is_mean else site, **look)
     ax.axvline(kept, color="#666666", linestyle=":", label=f"kept: round {kept}")
-    ax.set(xlabel="round", ylabel="loss", title="Validation loss of the shared head, by site")
+    ax.set(xlabel="round", ylabel="loss", title="Validation loss of the shared model, by site")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize="small")
     mean = losses[losses["site"] == "all"]["loss"]

@@ -166,8 +166,8 @@ class Settings(BaseModel):
     )
     localizer: str = Field(
         "head",
-        pattern=r"^(head|off|hub:.+|local)$",
-        description="what learns where fractures are: 'head', a detector 'hub:PRESET', or 'off'",
+        pattern=r"^(head|primary|off|hub:.+|local)$",
+        description="what learns where fractures are: 'head', 'primary' (one model), 'hub:PRESET', or 'off'",
     )
     depth: Literal["percentiles", "range"] = Field(
         "percentiles",

@@ -23,6 +23,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "repeats": 1,
         "maps": 30,
         "weights": "auto",
+        "localizer": "primary",
     },
 }
 

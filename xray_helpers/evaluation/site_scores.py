@@ -189,5 +189,6 @@ def describe_gains(gains: pd.DataFrame) -> str:
         told = [
             f"{state} for {', '.join(sites)}" for state, sites in rows.groupby("state", sort=False)["site"]
         ]
-        texts.append(f"{first.capitalize()} against {second}, by AUROC: {'; '.join(told)}.")
+        other = second.replace("study's", "the study's")
+        texts.append(f"{first.capitalize()} against {other}, by AUROC: {'; '.join(told)}.")
     return " ".join(texts)
