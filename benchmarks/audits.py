@@ -284,6 +284,7 @@ def main(data, sources, weights, others, half, count, seed, page, quick) -> None
     click.echo(text)
     if page:
         Path(page).write_text(text, encoding="utf-8")
+    shutil.rmtree(home)  # a gigabyte of pictures
 
 
 def _add(table: pd.DataFrame, new: list[str], notes: list[str]) -> str:
