@@ -255,7 +255,7 @@ def test_the_real_sample_is_grouped_as_in_its_sources_file(root, shared):
     truth = pd.read_csv(shared / "data" / "fracture-multi-region-sample-sources.csv").set_index("path")[
         "source"
     ]
-    # One picture, seen by laying one on the other: 191 is that of 222 with a longer forearm, uncropped.
+    # One radiograph, seen by laying one on the other: 191 is the whole of it, 222 a crop with a watermark.
     truth = truth.replace(191, 222)
     listing = list_data(str(folder))
     table = inspect_files(listing)

@@ -17,8 +17,8 @@ def texture(seed):
     return np.clip(picture + 120, 0, 255).astype(np.uint8)
 
 
-def compare(x, y):
-    return verification._compare(x, describe_picture(x, x.shape), y, describe_picture(y, y.shape))
+def compare(x, y, shape=(256, 256)):
+    return verification._compare(x, describe_picture(x, shape), y, describe_picture(y, shape))
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -33,6 +33,16 @@ def test_mirrored_pictures_and_negatives_are_found_with_what_they_are(mirrored, 
     first = np.ascontiguousarray(x[:, ::-1]) if mirrored else x
     mapped = cv2.warpAffine(first, found["transform"], (256, 256))
     assert np.corrcoef(mapped[80:176, 80:176].ravel(), y[80:176, 80:176].ravel())[0, 1] > 0.95
+
+
+def test_an_elongated_picture_that_is_turned_within_its_frame_is_found_by_its_proportions():
+    """Between the stretched pictures the map shears, as no map of two files does."""
+    shape = (640, 280)
+    x = texture(6)
+    turn = cv2.getRotationMatrix2D((140, 320), 70, 1.0)
+    turned = cv2.resize(cv2.warpAffine(cv2.resize(x, shape[::-1]), turn, shape[::-1]), (256, 256))
+    assert is_sure(compare(x, turned, shape))
+    assert not is_sure(compare(x, turned, (256, 256)))
 
 
 def test_descriptors_of_a_mirrored_negative_differ_in_signs_alone():

@@ -20,7 +20,7 @@ from xray_helpers.images.pixels import load_pixels
 from xray_helpers.images.radiographs import image_folder
 from xray_helpers.same_source.candidates import Embedder, compute_signatures, propose_pairs
 from xray_helpers.same_source.corrections import read_corrections
-from xray_helpers.same_source.local_features import SIDE
+from xray_helpers.same_source.local_features import SIDE, one_thread_each
 from xray_helpers.same_source.verification import VERSION, Aligner
 from xray_helpers.same_source.words import Vocabulary
 from xray_helpers.study.cache import RowView, cache_folder, release
@@ -30,8 +30,14 @@ from xray_helpers.study.tables import LINKS
 
 _NEEDED = ((90, 0.40), (65, 0.60), (24, 0.98))  # from so many inliers on: correlation
 _IN_DETAIL = ((15, 0.97, 0.65), (10, 0.98, 0.80))  # inliers, correlation, and that of detail: suffice too
-_RIGID = ((24, 0.90, 1.3), (24, 0.95, 1.5), (24, 0.97, 1.9), (40, 0.75, 1.3))  # inliers, correlation, spread: suffice
+_RIGID = (
+    (24, 0.90, 1.3),
+    (24, 0.95, 1.5),
+    (24, 0.97, 1.9),
+    (40, 0.75, 1.3),
+)  # inliers, correlation, spread: suffice
 _DOUBTFUL = ((60, 0.30), (40, 0.75), (20, 0.92), (15, 0.96))  # from here on a pair is for review
+_BLOCK = 128  # pairs compared at a time: fewer are skipped as already joined in larger ones
 _BLACK = 8  # grey level up to which a corner is black; compression leaves a little
 _FOUND = ("equal bytes", "equal pixels", "same source")  # kinds of links of which the search itself is sure
 
@@ -189,16 +195,18 @@ def _compare_all(
     """Compare the pairs, most alike first; pairs that are already joined are skipped."""
     groups = DisjointSet(range(count))
     found = []
-    for start in progress(range(0, len(pairs), 256), "comparing", mininterval=1, leave=False, unit="block"):
-        block = pairs[start : start + 256]
-        is_open = [not groups.connected(i, j) for i, j in block.tolist()]
-        for evidence in aligner.compare(block[is_open]):
-            if _reaches(_DOUBTFUL, evidence):
+    starts = progress(range(0, len(pairs), _BLOCK), "comparing", mininterval=1, leave=False, unit="block")
+    with one_thread_each():
+        for start in starts:
+            block = pairs[start : start + _BLOCK]
+            is_open = [not groups.connected(i, j) for i, j in block.tolist()]
+            for evidence in aligner.compare(block[is_open]):
                 evidence["sure"] = is_sure(evidence)
                 evidence["joined"] = evidence["sure"] and _join(
                     groups, evidence["i"], evidence["j"], separated
                 )
-                found.append(evidence | {"transform": evidence["transform"].ravel().tolist()})
+                if evidence["sure"] or _reaches(_DOUBTFUL, evidence):
+                    found.append(evidence | {"transform": evidence["transform"].ravel().tolist()})
     return [e for e in found if e["joined"] or not groups.connected(e["i"], e["j"])]
 
 
@@ -215,10 +223,11 @@ def is_sure(evidence: dict[str, Any]) -> bool:
     """Return whether the correlation is high enough for the number of inliers.
 
     Measured on pairs of two sources: radiographs of hands of two people, and two exposures of one hand, share
-    up to 51 inliers and then correlate up to .967; phantoms up to 22 and .95; equal frames with text share up
-    to 54, and correlate below .4. Joints of two hands do not lie alike: where they correlate above .9, their
-    matches are 1.87 pixels and more from one map, those of a blurred or noisy copy mostly below 1.3. Plain
-    pictures have few points: there fine detail has to agree, which in two sources correlates up to .58.
+    up to 52 inliers and then correlate up to .97; phantoms of two people up to 17; equal frames with text
+    share up to 54, and correlate below .4. Joints of two hands do not lie alike: where they correlate above
+    .9, their matches are 1.8 pixels and more from one map, above .95 2.3 pixels; those of a blurred or noisy
+    copy mostly below 1.5. Plain pictures have few points: there fine detail has to agree, which in two
+    sources correlates up to .58.
     """
     points, alike = evidence["inliers"], evidence["correlation"]
     in_detail = any(

@@ -23,7 +23,7 @@ from xray_helpers.same_source.local_features import (
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 14  # of the cached pairs
+VERSION = 15  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
 _STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
@@ -34,6 +34,7 @@ _FEWEST = 12  # matches that one of them explains widely, without which no map e
 _ENOUGH = 25  # inliers at which other hypotheses are not tried
 _FLIPS = np.array([[[1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]], [[-1, 0], [0, 1]]], float)
 _COMPARED_SIDE, _WINDOW = 128, 11  # pixels
+_MANIFEST, _CLOSE = 15, 1.5  # inliers, with fewer: spread up to which pictures are correlated
 _MANY, _ALIKE = 60, 0.9  # inliers up to which, and correlation from which on, detail is compared
 _BEND, _STIFF = 0.06, 0.5  # range of a match, share of the side; weight of the affine map, in matches
 _FLAT = 0.02  # variance of grey levels up to which a window has nothing to compare
@@ -68,13 +69,13 @@ class Aligner:
         self.local = compute_local_features(pictures, shapes, shas)
 
     def compare(self, pairs: np.ndarray) -> list[dict[str, Any]]:
-        """Return the evidence on those pairs (n, 2) that have any.
+        """Return the evidence on those pairs (n, 2) that have any; to be called within `one_thread_each`.
 
         Its keys are i, j, inliers, correlation (-1 to 1), detail (that of fine detail, of pairs with few
         inliers that correlate), spread (pixels, the median distance of matches from the map), mirrored,
         negative and transform: the 2 x 3 affine map of i (mirrored first, if mirrored) onto j, or None.
         """
-        with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             parts = [pairs[start : start + 32] for start in range(0, len(pairs), 32)]
             promising = pool.map(lambda part: _find_promising(*(self.local[rows] for rows in part.T)), parts)
             chosen = np.concatenate([np.empty(0, bool), *promising])
@@ -139,12 +140,16 @@ def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     counts = np.zeros((len(a), 4), int)
     for rows in SETS:
         strongest = slice(rows.start, rows.start + _STRONGEST)
-        x, y = (side["descriptors"][:, strongest].astype(np.float32) / SCALE for side in (a, b))
-        if not (x.any() and y.any()):
+        has_both = (a["descriptors"][:, rows.start].any(axis=1)) & (
+            b["descriptors"][:, rows.start].any(axis=1)
+        )
+        pairs = np.flatnonzero(has_both)  # elongated pictures alone have points of all sets
+        x, y = (side["descriptors"][pairs, strongest].astype(np.float32) / SCALE for side in (a, b))
+        if not len(pairs):
             continue
         match, clear = _nearest(np.abs(x) @ np.abs(y).transpose(0, 2, 1), _FIRST_RATIO)
         pair, row = np.nonzero(clear)
-        np.add.at(counts, (pair, _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
+        np.add.at(counts, (pairs[pair], _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
     return counts.max(axis=1) >= _PROMISING
 
 
@@ -153,7 +158,7 @@ def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict
     fit = _fit(a, b)
     mirrored, negative, transform = fit.form in (1, 3), fit.form in (2, 3), None
     correlation = detail = 0.0
-    if fit.inliers >= MIN_INLIERS:
+    if fit.inliers >= MIN_INLIERS and (fit.inliers >= _MANIFEST or fit.spread <= _CLOSE):
         sign = -1 if negative else 1
         correlation = _correlate(x, y, fit, sign)
         if fit.inliers < _MANY and correlation > _ALIKE:
@@ -173,15 +178,20 @@ def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict
 
 def _match(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return rows of a and of b that match, and their forms."""
-    x, y = (side["descriptors"].astype(np.float32) / SCALE for side in (a, b))
+    own, others = (np.flatnonzero(side["descriptors"].any(axis=1)) for side in (a, b))
+    x, y = (side["descriptors"][kept].astype(np.float32) / SCALE for side, kept in ((a, own), (b, others)))
     similarity = np.abs(x) @ np.abs(y).T
     i, j = [], []
     for rows in SETS:  # a point that is in both sets is not its own rival
-        match, clear = _nearest(similarity[:, rows], _RATIO)
-        i.append(np.flatnonzero(clear))
-        j.append(rows.start + match[clear])
+        first, last = np.searchsorted(others, (rows.start, rows.stop))
+        if last > first:
+            match, clear = _nearest(similarity[:, first:last], _RATIO)
+            i.append(np.flatnonzero(clear))
+            j.append(first + match[clear])
+    if not i:
+        return np.empty(0, int), np.empty(0, int), np.empty(0, int)
     i, j = np.concatenate(i), np.concatenate(j)
-    return i, j, _find_forms(x[i], y[j])
+    return own[i], others[j], _find_forms(x[i], y[j])
 
 
 def _fit(a: np.ndarray, b: np.ndarray) -> _Fit:
@@ -207,7 +217,7 @@ def _fit_form(a: np.ndarray, i: np.ndarray, b: np.ndarray, j: np.ndarray, form: 
     explained = (error**2).sum(axis=1) < _WIDE**2
     best, proportions = _Fit(), (a["proportions"], b["proportions"])
     counts = explained.sum(axis=1)
-    for hypothesis in np.argsort(-counts, kind="stable")[:3]:
+    for hypothesis in np.argsort(-counts, kind="stable")[:2]:
         if counts[hypothesis] < _FEWEST:
             break
         found = _refine(p, q, explained[hypothesis], proportions)
