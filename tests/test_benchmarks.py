@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "small")
+HELPERS = ("small", "changes", "audit_others")  # of other scripts
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 TABLES = {  # words of the header, and how many rows at least
+    "audits": ("MobileNetV2 cosine", 4),
     "backbones": ("TensorFlow, images a second", 2),
     "class_coverage": ("macro_auroc", 5),
     "export": ("ms, one thread", 2),
@@ -98,7 +100,7 @@ def test_the_sweep_of_heads_can_be_read():
     assert len(read_sweep(read_settings_file(FOLDER / "heads.yaml")).studies) > 1
 
 
-@pytest.mark.parametrize("script", ["scale", "steps", "same_source", "views"])
+@pytest.mark.parametrize("script", ["audits", "scale", "steps", "same_source", "views"])
 def test_what_a_benchmark_needs_is_asked_for(script, tmp_path):
     done = run(script, place=tmp_path)
     assert done.returncode == 2

@@ -112,8 +112,8 @@ class _DatasetBrowser:
             return built
 
         self.separate = button("This group is wrong: keep these apart", lambda: self._save("separate"))
-        self.join = button("This is one source: keep together", lambda: self._save("join"))
-        self.two = button("These are two sources: keep apart", lambda: self._save("separate"))
+        self.join = button("One source, or one patient: keep together", lambda: self._save("join"))
+        self.two = button("Neither: keep apart", lambda: self._save("separate"))
         self.back = button("Take this correction back", self._take_back)
         self.rest = button("Show all pictures", lambda: self._show_pictures(len(self.page)))
         self._offered = {
@@ -266,7 +266,7 @@ class _DatasetBrowser:
             for row in inside.itertuples()
         ]
         is_pair = self.view.value == "doubtful pairs"
-        title = "Why they may be one source" if is_pair else "Why they are together"
+        title = "Why they may belong together" if is_pair else "Why they are together"
         return table(title, ("one", "other", "why", "decision", "correlation", "points"), rows)
 
     def _save(self, action: str) -> None:

@@ -124,6 +124,8 @@ def _group_files(table: pd.DataFrame) -> np.ndarray:
         for name, (folder, file) in zip(names, table["place"], strict=True)
     }
     manifest = pd.DataFrame({"path": names, "sha256": table["sha256"], "status": "readable"})
+    if "shape" in table:
+        manifest[["height", "width"]] = table["shape"].tolist()
     manifest["patient"] = without_placeholders(table["patient"].astype("string"))
     found = find_same_source(manifest, ImageFolder(Path(), places=places))
     return assign_groups(manifest, found.source)["group"].to_numpy()

@@ -1,26 +1,28 @@
-"""Candidate pairs: nearest neighbours by signatures that are invariant to single transforms."""
+"""Candidate pairs: nearest neighbours by signatures of whole pictures, and by any others given."""
 
 from collections.abc import Callable
 
 import cv2
 import numpy as np
-from scipy import fft
+from scipy import fft, sparse
 
 from xray_helpers.study.cache import RowView, new_rows, read_rows, release
 from xray_helpers.study.files import hash_of
 from xray_helpers.study.progress import progress
 
 EMBED_SIDE = 96  # pixels at which pictures are embedded
-NEIGHBOURS, MOST_NEIGHBOURS = 10, 30  # proposed per picture and signature; more in small sets
+NEIGHBOURS, MOST_NEIGHBOURS = 10, 18  # proposed per picture and signature; more in small sets
 _MOST_SIMILARITIES = 25_000_000  # held at a time: 0.3 GB with the order of their columns
-_VERSION = 6  # of the cached signatures
+_VERSION = 7  # of the cached signatures
 Embedder = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side), 0-255 -> float (n, d)
 
 
 def compute_signatures(
     pictures: RowView, shas: np.ndarray, embed: Embedder | None, key: str
 ) -> list[np.ndarray]:
-    """Return matrices with one unit row per picture, each invariant to other transforms.
+    """Return matrices with one unit row per picture: of the network, and Fourier-Mellin.
+
+    Those of the network outlast blur, noise and smaller copies; visual words (`words`) are invariant to more.
 
     Parameters
     ----------
@@ -35,8 +37,8 @@ def compute_signatures(
     spectra = _unit(_cached(pictures, shas, "fourier-mellin", _fourier_mellin))
     if embed is None:
         return [spectra]
-    raw = _cached(pictures, shas, f"embedding-{key}", lambda batch: _embed_views(batch, embed))
-    return [*(_whiten(part) for part in np.split(raw, 2, axis=1)), spectra]
+    raw = _cached(pictures, shas, f"embedding-{key}", lambda batch: embed(_shrink(batch)))
+    return [_whiten(raw), spectra]
 
 
 def _cached(
@@ -55,24 +57,8 @@ def _cached(
     return np.asarray(cached)
 
 
-def _embed_views(batch: np.ndarray, embed: Embedder) -> np.ndarray:
-    """Return the sum over four flips, and over the picture and its mirror in polar coordinates.
-
-    A rotation is a shift in polar coordinates.
-    """
-    small = [cv2.resize(x, (EMBED_SIDE, EMBED_SIDE), interpolation=cv2.INTER_AREA) for x in batch]
-    polar = [_polar(x) for x in small]
-    mirrored = [_polar(np.ascontiguousarray(x[:, ::-1])) for x in small]
-    upright = np.stack(small)
-    flips = [upright, upright[:, :, ::-1], upright[:, ::-1], upright[:, ::-1, ::-1]]
-    views = _unit(embed(np.concatenate([*flips, np.stack(polar), np.stack(mirrored)])))  # one full batch
-    views = views.reshape(6, len(batch), -1)
-    return np.concatenate([views[:4].sum(axis=0), views[4:].sum(axis=0)], axis=1)
-
-
-def _polar(picture: np.ndarray) -> np.ndarray:
-    middle = (EMBED_SIDE - 1) / 2
-    return cv2.warpPolar(picture, (EMBED_SIDE,) * 2, (middle, middle), EMBED_SIDE / 2, cv2.INTER_LINEAR)
+def _shrink(batch: np.ndarray) -> np.ndarray:
+    return np.stack([cv2.resize(x, (EMBED_SIDE, EMBED_SIDE), interpolation=cv2.INTER_AREA) for x in batch])
 
 
 def _fourier_mellin(batch: np.ndarray) -> np.ndarray:
@@ -122,15 +108,17 @@ def _whiten(rows: np.ndarray) -> np.ndarray:
     return _unit(rows @ kept)
 
 
-def propose_pairs(signatures: list[np.ndarray], block: int = 1000) -> np.ndarray:
+def propose_pairs(signatures: list[np.ndarray | sparse.csr_matrix], block: int = 1000) -> np.ndarray:
     """Return pairs (i < j) of nearest neighbours, most similar first; exact, in blocks of rows."""
-    n = len(signatures[0])
+    n = signatures[0].shape[0]
     block = max(1, min(block, _MOST_SIMILARITIES // max(n, 1)))
     wanted = min(max(NEIGHBOURS, min(MOST_NEIGHBOURS, 15_000 // n)), n - 1)
     codes, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for rows in signatures if wanted else []:
         for start in range(0, n, block):
             similarity = rows[start : start + block] @ rows.T
+            if sparse.issparse(similarity):
+                similarity = similarity.toarray()
             own = np.arange(len(similarity))
             similarity[own, start + own] = -2
             nearest = np.argpartition(similarity, n - wanted, axis=1)[:, n - wanted :]

@@ -83,7 +83,11 @@ def find_shared(
         names = prefix + readable["path"]
         if len(readable):
             places |= dict(zip(names, find_places(folder, readable["path"]), strict=True))
-        both.append(readable[["sha256"]].assign(path=names, at=readable.index, prefix=prefix))
+        both.append(
+            readable.reindex(columns=["sha256", "height", "width"]).assign(
+                path=names, at=readable.index, prefix=prefix
+            )
+        )
     table = pd.concat(both, ignore_index=True)
     found = find_same_source(table, elsewhere._replace(places=places), embed, embed_key, corrections)
     table = table.assign(source=found.source, corners=found.corners)

@@ -1,8 +1,8 @@
 """Whether a single file is, or derives from, an image that a study's models were trained or chosen on.
 
-Equal bytes are looked up. Otherwise the images of the study that are nearest by a signature without a network
-are compared as in the search for same-source images. The file itself stays in memory; what is kept of the
-study's images was computed by 01.
+Equal bytes are looked up. Otherwise the images of the study that are nearest by visual words, or by a
+signature without a network, are compared as in the search for same-source images. The file itself stays in
+memory; what is kept of the study's images was computed by 01.
 """
 
 from functools import cached_property
@@ -16,13 +16,15 @@ from xray_helpers.data.external import EXCLUDED_PARTS, reach_study, within_reach
 from xray_helpers.images.pixels import load_pixels, resize
 from xray_helpers.images.radiographs import ImageFolder, Radiograph
 from xray_helpers.same_source.candidates import compute_signatures, sign_picture
-from xray_helpers.same_source.search import find_equal_pixels, is_sure
-from xray_helpers.same_source.verification import SIDE, Aligner
+from xray_helpers.same_source.local_features import SIDE, describe_picture
+from xray_helpers.same_source.search import find_equal_pixels, is_sure, shapes_of
+from xray_helpers.same_source.verification import Aligner
+from xray_helpers.same_source.words import Vocabulary
 from xray_helpers.settings import InputError
 from xray_helpers.study.cache import RowView
 from xray_helpers.study.files import read_csv
 
-_CANDIDATES = 60  # images of the study with which a file is compared
+_CANDIDATES = 40  # images of the study by each likeness with which a file is compared
 _WORDS = {"train": "trained", "validation": "chosen"}
 
 
@@ -42,6 +44,7 @@ class Known(NamedTuple):
 
 class _Index(NamedTuple):
     signatures: np.ndarray
+    vocabulary: Vocabulary
     aligner: Aligner
     rows: np.ndarray  # of the pictures in train or validation
     shas: np.ndarray
@@ -94,7 +97,9 @@ class KnownImages:
                 of_picture.setdefault(int(number), sha)
         rows = np.array(sorted(of_picture), int)
         signatures = compute_signatures(view, shas, None, "")[0][rows]
-        return _Index(signatures, Aligner(view, shas), rows, np.array([of_picture[row] for row in rows]))
+        aligner = Aligner(view, shapes_of(files)[pictures.representative], shas)
+        known = np.array([of_picture[row] for row in rows])
+        return _Index(signatures, Vocabulary(aligner.local), aligner, rows, known)
 
     def find(self, picture: Radiograph) -> Known | None:
         """Return the image of train or validation that a picture is, or derives from; None if there is none.
@@ -109,8 +114,12 @@ class KnownImages:
         if self._index is None:
             return None
         small = resize(picture.pixels, (SIDE, SIDE))
-        nearest = np.argsort(-(self._index.signatures @ sign_picture(small)))[:_CANDIDATES]
-        found = self._index.aligner.compare_picture(small, self._index.rows[nearest])
+        index, shape = self._index, picture.pixels.shape
+        words = index.vocabulary(describe_picture(small, shape)[None])
+        shared = (index.vocabulary.rows[index.rows] @ words.T).toarray().ravel()
+        likeness = (shared, index.signatures @ sign_picture(small))
+        nearest = np.unique([np.argsort(-values, kind="stable")[:_CANDIDATES] for values in likeness])
+        found = index.aligner.compare_picture(small, shape, index.rows[nearest])
         sure = [evidence for evidence in found if is_sure(evidence)]
         if not sure:
             return None

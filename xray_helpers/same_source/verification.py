@@ -1,30 +1,54 @@
-"""Whether two pictures are one: local features (SIFT) agree on an affine map, under which they look alike."""
+"""Whether two pictures are one: local features agree on an affine map, under which the pictures look alike.
 
-from collections.abc import Iterator
+Each pair of features that match proposes a map by itself, from their positions, sizes and directions (Philbin
+et al. 2007); the map that most others agree with is refined. Whether one picture is mirrored, or a negative,
+is known from the features (`local_features`).
+"""
+
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from xray_helpers.study.cache import RowView, new_rows, read_rows, release
-from xray_helpers.study.files import hash_of
+from xray_helpers.same_source.local_features import (
+    SCALE,
+    SETS,
+    SIDE,
+    SIGNS,
+    compute_local_features,
+    describe_picture,
+    one_thread_each,
+)
+from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
-from xray_helpers.study.progress import progress
 
-SIDE = 256  # pictures are compared at this size
-MIN_INLIERS, MIN_CORRELATION = 10, 0.90
-MAYBE_CORRELATION = 0.70  # from here on the alignment is refined before the decision
+VERSION = 15  # of the cached pairs
+MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
-VERSION = 9  # of the cached local features, and of the cached pairs
-_FIRST_SIDE = 192  # local features are first detected at this size, faster than at SIDE
-_POINTS, _FEW_POINTS, _RATIO, _REPROJECTION = 300, 150, 0.8, 4.0
-_MIN_CONTRAST = 0.004  # of a point
-_STRONG = 0.02 / 3  # response of a strong point, a third of its contrast
-_LOCAL = np.dtype([("points", "f4", (_POINTS, 2)), ("descriptors", "u1", (_POINTS, 128)), ("count", "i4")])
-_STRONGEST, _PROMISING = 96, 10  # points compared first; clear matches from which all are compared
+_STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
+_FIRST_RATIO, _RATIO = 0.8, 0.85  # of the distances to the nearest and second nearest descriptor
+_WIDE, _NARROW, _STEPS = 16.0, 4.0, 4  # pixels within which a map explains a match: at first, in the end
+_FEWEST_FOR_PERSPECTIVE = 15  # matches
+_FEWEST = 12  # matches that one of them explains widely, without which no map explains MIN_INLIERS narrowly
+_ENOUGH = 25  # inliers at which other hypotheses are not tried
+_FLIPS = np.array([[[1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]], [[-1, 0], [0, 1]]], float)
+_COMPARED_SIDE, _WINDOW = 128, 11  # pixels
+_MANIFEST, _CLOSE = 15, 1.5  # inliers, with fewer: spread up to which pictures are correlated
+_MANY, _ALIKE = 60, 0.9  # inliers up to which, and correlation from which on, detail is compared
+_BEND, _STIFF = 0.06, 0.5  # range of a match, share of the side; weight of the affine map, in matches
+_FLAT = 0.02  # variance of grey levels up to which a window has nothing to compare
+_MIN_AREA = 300  # textured pixels of the overlap
+
+
+class _Fit(NamedTuple):
+    """A map and what it explains."""
+
+    inliers: int = 0  # distinct points
+    whole: np.ndarray | None = None  # (3, 3), a to b
+    points: tuple[np.ndarray, np.ndarray] | None = None  # matches (n, 2) in a and b that it nearly explains
+    form: int = 0  # of a
+    spread: float = np.inf  # pixels of the larger of the two: median distance of these matches from the map
 
 
 class Aligner:
@@ -34,181 +58,65 @@ class Aligner:
     ----------
     pictures : RowView
         Uint8, 256 x 256, 0-255.
+    shapes : ndarray of int, shape (n, 2)
+        Height and width of the files.
     shas : ndarray of str, shape (n,)
         SHA-256 under which the local features are cached, in rising order.
     """
 
-    def __init__(self, pictures: RowView, shas: np.ndarray) -> None:
+    def __init__(self, pictures: RowView, shapes: np.ndarray, shas: np.ndarray) -> None:
         self.pictures = pictures
-        self.local = _local_features(pictures, shas)
+        self.local = compute_local_features(pictures, shapes, shas)
 
     def compare(self, pairs: np.ndarray) -> list[dict[str, Any]]:
-        """Return the evidence on those pairs (n, 2) that have any.
+        """Return the evidence on those pairs (n, 2) that have any; to be called within `one_thread_each`.
 
-        Its keys are i, j, inliers, correlation, mirrored and transform: the 2 x 3 affine map of i (mirrored
-        first, if mirrored) onto j, or None.
+        Its keys are i, j, inliers, correlation (-1 to 1), detail (that of fine detail, of pairs with few
+        inliers that correlate), spread (pixels, the median distance of matches from the map), mirrored,
+        negative and transform: the 2 x 3 affine map of i (mirrored first, if mirrored) onto j, or None.
         """
-        with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             parts = [pairs[start : start + 32] for start in range(0, len(pairs), 32)]
-            promising = pool.map(lambda part: _find_promising(self.local["descriptors"], part), parts)
-            flags = np.concatenate([np.empty((0, 2), bool), *promising])
-            chosen = flags.any(axis=1)
-            found = [*pool.map(self._compare_pair, pairs[chosen], flags[chosen])]
+            promising = pool.map(lambda part: _find_promising(*(self.local[rows] for rows in part.T)), parts)
+            chosen = np.concatenate([np.empty(0, bool), *promising])
+            found = [*pool.map(self._compare_pair, pairs[chosen].tolist())]
         release(self.local)
         release(self.pictures.array)
         return found
 
-    def compare_picture(self, picture: np.ndarray, rows: np.ndarray) -> list[dict[str, Any]]:
+    def compare_picture(
+        self, picture: np.ndarray, shape: tuple[int, int], rows: np.ndarray
+    ) -> list[dict[str, Any]]:
         """Return the evidence on a picture, which is not kept, and these rows: which may be its source.
 
         Parameters
         ----------
         picture : ndarray of uint8, shape (256, 256), 0-255
+        shape : (int, int)
+            Height and width of the file.
         rows : ndarray of int
             Of the pictures it is compared with.
 
         Returns
         -------
         list of dict
-            As of `compare`; j is the row.
+            As of `compare`; i is -1, j is the row.
         """
-        clahe = cv2.createCLAHE(3, (8, 8))
-        points, found = _detect(cv2.SIFT_create(_POINTS, contrastThreshold=_MIN_CONTRAST), clahe, picture)
-        own = np.zeros(1, _LOCAL)
-        _store(own, 0, points, found)
-        both = np.concatenate([own["descriptors"], self.local["descriptors"][rows]])
-        pairs = np.column_stack([np.zeros(len(rows), int), np.arange(1, len(rows) + 1)])
-        evidence, mine = [], (own["points"][0, : len(points)], own["descriptors"][0, : len(points)])
         with one_thread_each():
-            for row, promising in zip(rows.tolist(), _find_promising(both, pairs), strict=True):
-                if promising.any():
-                    other = self.local[row]
-                    theirs = (other["points"][: other["count"]], other["descriptors"][: other["count"]])
-                    result = _compare(picture, mine, self.pictures[row], theirs, promising)
-                    evidence.append(result | {"i": -1, "j": row})
-        return evidence
+            own = describe_picture(picture, shape)
+            promising = _find_promising(np.broadcast_to(own, len(rows)), self.local[rows])
+            return [
+                _compare(picture, own, self.pictures[row], self.local[row]) | {"i": -1, "j": row}
+                for row in rows[promising].tolist()
+            ]
 
-    def _compare_pair(self, pair: np.ndarray, promising: np.ndarray) -> dict[str, Any]:
-        i, j = pair.tolist()
-        a, b = (
-            (row["points"][: row["count"]], row["descriptors"][: row["count"]]) for row in self.local[pair]
-        )
-        return _compare(self.pictures[i], a, self.pictures[j], b, promising) | {"i": i, "j": j}
+    def _compare_pair(self, pair: list[int]) -> dict[str, Any]:
+        i, j = pair
+        found = _compare(self.pictures[i], self.local[i], self.pictures[j], self.local[j])
+        return found | {"i": i, "j": j}
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Keep OpenCV and BLAS from starting threads of their own beside a pool of workers."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-def _local_features(pictures: RowView, shas: np.ndarray) -> np.ndarray:
-    """Return the local features of each picture, a memory-mapped array of `_LOCAL`."""
-    kind = f"sift-{hash_of(VERSION)}"
-    while (cached := read_rows(kind, shas)) is None:
-        with new_rows(kind, shas, (), _LOCAL) as (store, new):
-            _fill_local_features(pictures, new, store)
-    return cached.array
-
-
-def _fill_local_features(pictures: RowView, new: np.ndarray, store: np.ndarray) -> None:
-    def fill(rows: np.ndarray) -> None:
-        detector = cv2.SIFT_create(_POINTS, contrastThreshold=_MIN_CONTRAST)
-        clahe = cv2.createCLAHE(3, (8, 8))
-        for i in rows:
-            points, found = _detect(detector, clahe, pictures[i])
-            _store(store, i, points, found)
-
-    blocks = [new[start : start + 64] for start in range(0, len(new), 64)]
-    with one_thread_each(), ThreadPoolExecutor(cores()) as pool:
-        for _ in progress(pool.map(fill, blocks), "local features", len(blocks), mininterval=1, leave=False):
-            release(store)
-            release(pictures.array)
-
-
-def _store(store: np.ndarray, row: int, points: np.ndarray, found: np.ndarray) -> None:
-    """Write the points and descriptors of a picture to a row of an array of `_LOCAL`."""
-    rooted = np.sqrt(found / (found.sum(axis=1, keepdims=True) + 1e-7))  # RootSIFT
-    k = len(points)
-    store["descriptors"][row, :k] = np.minimum(np.round(rooted * 512), 255)
-    store["points"][row, :k] = points
-    store["count"][row] = k
-
-
-def _detect(detector: cv2.SIFT, clahe: cv2.CLAHE, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the strongest points (k, 2), in pixels of the picture, and their descriptors (k, 128).
-
-    Most pictures have enough points at a smaller size; plain ones are searched at full size and keep weak
-    points too.
-    """
-    for side in (_FIRST_SIDE, SIDE):
-        small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-        keypoints, found = detector.detectAndCompute(clahe.apply(small), None)
-        response = np.array([point.response for point in keypoints])
-        strong = int((response >= _STRONG).sum())
-        if strong >= _FEW_POINTS:
-            break
-    if found is None:
-        return np.empty((0, 2), np.float32), np.empty((0, 128), np.float32)
-    count = min(_POINTS, strong if strong >= _FEW_POINTS else len(found))
-    strongest = np.argsort(-response, kind="stable")[:count]
-    centres = np.array([keypoints[j].pt for j in strongest])
-    return (centres + 0.5) * (SIDE / side) - 0.5, found[strongest]
-
-
-_MIRRORED_BINS = np.array([(-i) % 8 for i in range(8)])
-
-
-def _mirror(points: np.ndarray, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the local features of the mirrored picture."""
-    return points * np.float32([-1, 1]) + np.float32([SIDE - 1, 0]), _mirror_descriptors(descriptors)
-
-
-def _mirror_descriptors(descriptors: np.ndarray) -> np.ndarray:
-    """Return SIFT descriptors (last axis: 4 x 4 cells, 8 angles) of the mirrored picture."""
-    cells = descriptors.reshape(*descriptors.shape[:-1], 4, 4, 8)[..., ::-1, :, :][..., _MIRRORED_BINS]
-    return cells.reshape(descriptors.shape)
-
-
-def _compare(x: np.ndarray, a: tuple, y: np.ndarray, b: tuple, promising: np.ndarray) -> dict[str, Any]:
-    """Return inliers, correlation, mirrored and transform of the better of x and mirrored x onto y."""
-    best: tuple[int, np.ndarray | None, bool] = (0, None, False)
-    for mirrored in np.flatnonzero(promising):
-        inliers, transform = _fit(_mirror(*a) if mirrored else a, b)
-        if inliers > best[0]:
-            best = (inliers, transform, bool(mirrored))
-        if inliers >= 25:
-            break
-    inliers, transform, mirrored = best
-    correlation = 0.0
-    if inliers >= MIN_INLIERS and transform is not None:
-        source, target = np.ascontiguousarray(x[:, ::-1]) if mirrored else np.asarray(x), np.asarray(y)
-        correlation = _local_correlation(source, target, transform)
-        if MAYBE_CORRELATION <= correlation < MIN_CORRELATION:  # the map may be imprecise
-            refined = _refine(source, target, transform)
-            correlation = max(correlation, _local_correlation(source, target, refined))
-    return {"inliers": inliers, "correlation": correlation, "mirrored": mirrored, "transform": transform}
-
-
-def _refine(x: np.ndarray, y: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Return the map of x onto y, refined by enhanced correlation (Evangelidis and Psarakis 2008)."""
-    inverse = cv2.invertAffineTransform(transform).astype(np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
-    inside = cv2.erode(((y > 2) * 255).astype(np.uint8), np.ones((5, 5), np.uint8))
-    try:
-        _, inverse = cv2.findTransformECC(y, x, inverse, cv2.MOTION_AFFINE, stop, inside, 5)
-    except cv2.error:  # it does not converge
-        return transform
-    return cv2.invertAffineTransform(inverse)
-
-
-def _nearest(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(similarity: np.ndarray, ratio: float) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's best column, and whether it is clearly nearer than the second (Lowe 2004).
 
     Overwrites `similarity`.
@@ -216,59 +124,224 @@ def _nearest(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     match = similarity.argmax(axis=-1, keepdims=True)
     best = np.take_along_axis(similarity, match, axis=-1)[..., 0]
     np.put_along_axis(similarity, match, -1, axis=-1)
-    return match[..., 0], 1 - best < _RATIO**2 * (1 - similarity.max(axis=-1))
+    return match[..., 0], 1 - best < ratio**2 * (1 - similarity.max(axis=-1))
 
 
-def _find_promising(descriptors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return for each pair (n, 2), as it is and mirrored, whether enough of the strongest points match.
+def _find_forms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return which form of each descriptor in a is most like that in b: 0 to 3, as the rows of `SIGNS`."""
+    quarters = (a * b).reshape(-1, 4, 32).sum(axis=2)
+    return (quarters @ SIGNS).argmax(axis=1)
 
-    Pairs of one source do, most others do not.
+
+def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return for records a and b of `LOCAL`, pair by pair, whether enough of the strongest points match, all
+    in the same form.
     """
-    a, b = (descriptors[pairs[:, side], :_STRONGEST].astype(np.float32) / 512 for side in (0, 1))
-    promising = np.empty((len(pairs), 2), bool)
-    for mirrored in (0, 1):
-        _, clear = _nearest((_mirror_descriptors(a) if mirrored else a) @ b.transpose(0, 2, 1))
-        promising[:, mirrored] = clear.sum(axis=1) >= _PROMISING
-    return promising
+    counts = np.zeros((len(a), 4), int)
+    for rows in SETS:
+        strongest = slice(rows.start, rows.start + _STRONGEST)
+        has_both = (a["descriptors"][:, rows.start].any(axis=1)) & (
+            b["descriptors"][:, rows.start].any(axis=1)
+        )
+        pairs = np.flatnonzero(has_both)  # elongated pictures alone have points of all sets
+        x, y = (side["descriptors"][pairs, strongest].astype(np.float32) / SCALE for side in (a, b))
+        if not len(pairs):
+            continue
+        match, clear = _nearest(np.abs(x) @ np.abs(y).transpose(0, 2, 1), _FIRST_RATIO)
+        pair, row = np.nonzero(clear)
+        np.add.at(counts, (pairs[pair], _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
+    return counts.max(axis=1) >= _PROMISING
 
 
-def _fit(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[int, np.ndarray | None]:
-    """Return how many distinct points one affine map explains, and the map; 0 and None if implausible."""
-    (points_a, features_a), (points_b, features_b) = a, b
-    match, clear = _nearest(features_a.astype(np.float32) @ features_b.astype(np.float32).T / 512**2)
-    from_a, to_b = points_a[clear], points_b[match[clear]]
-    if len(from_a) < MIN_INLIERS:
-        return 0, None
-    transform, mask = cv2.estimateAffine2D(
-        from_a, to_b, method=cv2.RANSAC, ransacReprojThreshold=_REPROJECTION, maxIters=500, confidence=0.99
+def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    """Return inliers, correlation, detail, spread, mirrored, negative and transform of x onto y."""
+    fit = _fit(a, b)
+    mirrored, negative, transform = fit.form in (1, 3), fit.form in (2, 3), None
+    correlation = detail = 0.0
+    if fit.inliers >= MIN_INLIERS and (fit.inliers >= _MANIFEST or fit.spread <= _CLOSE):
+        sign = -1 if negative else 1
+        correlation = _correlate(x, y, fit, sign)
+        if fit.inliers < _MANY and correlation > _ALIKE:
+            detail = _correlate(x, y, fit, sign, detail=True)
+        flip = np.array([[-1, 0, SIDE - 1], [0, 1, 0], [0, 0, 1]]) if mirrored else np.eye(3)
+        transform = (fit.whole @ flip)[:2]
+    return {
+        "inliers": fit.inliers,
+        "correlation": correlation,
+        "detail": detail,
+        "spread": min(fit.spread, SIDE),
+        "mirrored": mirrored,
+        "negative": negative,
+        "transform": transform,
+    }
+
+
+def _match(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows of a and of b that match, and their forms."""
+    own, others = (np.flatnonzero(side["descriptors"].any(axis=1)) for side in (a, b))
+    x, y = (side["descriptors"][kept].astype(np.float32) / SCALE for side, kept in ((a, own), (b, others)))
+    similarity = np.abs(x) @ np.abs(y).T
+    i, j = [], []
+    for rows in SETS:  # a point that is in both sets is not its own rival
+        first, last = np.searchsorted(others, (rows.start, rows.stop))
+        if last > first:
+            match, clear = _nearest(similarity[:, first:last], _RATIO)
+            i.append(np.flatnonzero(clear))
+            j.append(first + match[clear])
+    if not i:
+        return np.empty(0, int), np.empty(0, int), np.empty(0, int)
+    i, j = np.concatenate(i), np.concatenate(j)
+    return own[i], others[j], _find_forms(x[i], y[j])
+
+
+def _fit(a: np.ndarray, b: np.ndarray) -> _Fit:
+    """Return the affine map that explains most matches of records a and b."""
+    i, j, forms = _match(a, b)
+    counts = np.bincount(forms, minlength=4)
+    best = _Fit()
+    for form in np.argsort(-counts, kind="stable").tolist():
+        if counts[form] < max(best.inliers, _FEWEST):
+            break
+        chosen = forms == form
+        found = _fit_form(a, i[chosen], b, j[chosen], form)
+        best = max(best, found, key=lambda fit: fit.inliers)
+    return best
+
+
+def _fit_form(a: np.ndarray, i: np.ndarray, b: np.ndarray, j: np.ndarray, form: int) -> _Fit:
+    """Return the map that explains most of these matches, which are of one form."""
+    p, q = a["points"][i].astype(float), b["points"][j].astype(float)
+    linear = b["frames"][j] @ _FLIPS[form] @ np.linalg.inv(a["frames"][i].astype(float))
+    offset = q - np.einsum("nij,nj->ni", linear, p)
+    error = linear @ p.T + (offset[:, :, None] - q.T)  # (hypotheses, 2, matches)
+    explained = (error**2).sum(axis=1) < _WIDE**2
+    best, proportions = _Fit(), (a["proportions"], b["proportions"])
+    counts = explained.sum(axis=1)
+    for hypothesis in np.argsort(-counts, kind="stable")[:2]:
+        if counts[hypothesis] < _FEWEST:
+            break
+        found = _refine(p, q, explained[hypothesis], proportions)
+        best = max(best, found._replace(form=form), key=lambda fit: fit.inliers)
+        if best.inliers >= _ENOUGH:
+            break
+    return best
+
+
+def _is_plausible(linear: np.ndarray, proportions: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Return whether a map zooms and shears little, between the stretched pictures or between the files.
+
+    A stretched file is hardly changed in the former, an elongated one that is turned only in the latter.
+    """
+    a, b = proportions
+    for matrix in (linear, b[:, None] * linear / a):
+        large, small = np.linalg.svd(matrix, compute_uv=False)
+        if small >= 0.25 and large <= min(4, 2.5 * small):
+            return True
+    return False
+
+
+def _refine(
+    p: np.ndarray, q: np.ndarray, kept: np.ndarray, proportions: tuple[np.ndarray, np.ndarray]
+) -> _Fit:
+    """Return the map that is fitted to ever closer matches of points p and q."""
+    design = np.column_stack([p / SIDE, np.ones(len(p))])
+    for limit in np.linspace(_WIDE * 0.75, _NARROW, _STEPS):
+        if kept.sum() < 4:
+            return _Fit()
+        solution = np.linalg.lstsq(design[kept], q[kept], rcond=None)[0]
+        squares = ((design @ solution - q) ** 2).sum(axis=1)
+        kept = squares < limit**2
+    if not kept.any() or min(np.ptp(side[kept], axis=0).max() for side in (p, q)) < MIN_EXTENT * SIDE:
+        return _Fit()
+    linear = solution[:2].T / SIDE
+    if not _is_plausible(linear, proportions):
+        return _Fit()
+    whole = np.vstack([np.column_stack([linear, solution[2]]), [0, 0, 1]])
+    near = squares < (_WIDE * 0.75) ** 2
+    seen = _measure_by_perspective(p, q, near)
+    kept |= seen < _NARROW**2
+    distinct = min(len({*map(tuple, np.round(side[kept] / 3).tolist())}) for side in (p, q))
+    chosen = near | kept
+    spread = np.sqrt(min(np.median(squares[chosen]), np.median(seen[chosen])))
+    smaller = min(1, np.sqrt(abs(np.linalg.det(linear))))
+    return _Fit(distinct, whole, (p[chosen], q[chosen]), spread=float(spread / smaller))
+
+
+def _measure_by_perspective(p: np.ndarray, q: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the squared distance of matches from a perspective map that is fitted to those kept; infinite if
+    these are few.
+    """
+    x, y = (p / SIDE - 0.5).T
+    one, zero = np.ones(len(p)), np.zeros((len(p), 3))
+    u, v = (q / SIDE - 0.5).T
+    plane = np.column_stack([x, y, one])
+    for limit in (_WIDE * 0.75, _WIDE / 2, _NARROW):
+        if kept.sum() < _FEWEST_FOR_PERSPECTIVE:
+            return np.full(len(p), np.inf)
+        rows = np.concatenate(
+            [
+                np.column_stack([plane, zero, -u * x, -u * y])[kept],
+                np.column_stack([zero, plane, -v * x, -v * y])[kept],
+            ]
+        )
+        h = np.linalg.lstsq(rows, np.concatenate([u[kept], v[kept]]), rcond=None)[0]
+        depth = 1 + h[6] * x + h[7] * y
+        seen = np.column_stack([plane @ h[:3], plane @ h[3:6]]) / np.maximum(depth, 0.2)[:, None]
+        squares = (((seen - np.column_stack([u, v])) * SIDE) ** 2).sum(axis=1)
+        kept = squares < limit**2
+    return squares
+
+
+def _find_origins(fit: _Fit, side: int) -> np.ndarray:
+    """Return which point of a comes to each pixel of b, both of `side` pixels: float32 (side, side, 2).
+
+    It is the affine map, bent smoothly to the matches nearby: pictures may be distorted.
+    """
+    scale = side / SIDE
+    back = np.linalg.inv(fit.whole)
+    grid = np.stack(np.meshgrid(*[(np.arange(side) + 0.5) / scale - 0.5] * 2), axis=-1)
+    p, q = fit.points
+    votes = np.zeros((side, side, 3), np.float32)
+    at = np.clip(np.round((q + 0.5) * scale - 0.5).astype(int), 0, side - 1)
+    residual = p - (q @ back[:2, :2].T + back[:2, 2])
+    np.add.at(votes, (at[:, 1], at[:, 0]), np.column_stack([residual, np.ones(len(p))]))
+    votes = cv2.GaussianBlur(votes, (0, 0), _BEND * side, borderType=cv2.BORDER_CONSTANT)
+    bend = votes[..., :2] / (votes[..., 2:] + _STIFF / (2 * np.pi * (_BEND * side) ** 2))
+    return (((grid @ back[:2, :2].T + back[:2, 2] + bend) + 0.5) * scale - 0.5).astype(np.float32)
+
+
+def _correlate(x: np.ndarray, y: np.ndarray, fit: _Fit, sign: int, *, detail: bool = False) -> float:
+    """Return the median, over windows of the overlap, of the correlation of x, mapped onto y, with y.
+
+    Windows where neither has texture do not count; where only one has, it is 0. What is written on a picture
+    or cut out of it changes the median little as long as most of it is left. Detail is what a blur of 2
+    pixels removes: limbs of two people may look alike without it.
+    """
+    side, window = (SIDE, 2 * _WINDOW - 1) if detail else (_COMPARED_SIDE, _WINDOW)
+    x, y = (cv2.resize(np.asarray(picture), (side, side), interpolation=cv2.INTER_AREA) for picture in (x, y))
+    origins = _find_origins(fit, side)
+    mapped = cv2.remap(x, origins, None, cv2.INTER_LINEAR)
+    inside = cv2.remap(np.full_like(x, 255), origins, None, cv2.INTER_NEAREST)
+    inside = cv2.erode(inside, np.ones((window, window), np.uint8)) > 0
+    if not inside.any():
+        return 0.0
+    mapped, y = (
+        cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.8 if detail else 1) for picture in (mapped, y)
     )
-    if transform is None:
-        return 0, None
-    large, small = np.linalg.svd(transform[:, :2], compute_uv=False)
-    if small < 0.4 or large > 2.5 or large > 2 * small:  # implausible zoom or shear
-        return 0, None
-    kept = mask.ravel() > 0
-    if not kept.any():
-        return 0, None
-    spread = min(np.ptp(side[kept], axis=0).max() for side in (from_a, to_b))
-    if spread < MIN_EXTENT * SIDE:
-        return 0, None
-    return min(len(np.unique(np.round(side[kept]), axis=0)) for side in (from_a, to_b)), transform
-
-
-def _local_correlation(x: np.ndarray, y: np.ndarray, transform: np.ndarray, window: int = 21) -> float:
-    """Return the mean normalised correlation of windows of x, mapped onto y, where both have texture."""
+    if detail:
+        mapped, y = (picture - cv2.GaussianBlur(picture, (0, 0), 2) for picture in (mapped, y))
 
     def mean(image: np.ndarray) -> np.ndarray:
         return cv2.boxFilter(image, -1, (window, window))
 
-    mapped = cv2.GaussianBlur(cv2.warpAffine(x, transform, (SIDE, SIDE)), (0, 0), 1).astype(np.float32)
-    y = cv2.GaussianBlur(y, (0, 0), 1).astype(np.float32)
-    outside = cv2.dilate(((mapped < 2) | (y < 2)).astype(np.uint8), np.ones((window // 2,) * 2, np.uint8)) > 0
     mean_x, mean_y = mean(mapped), mean(y)
     var_x, var_y = mean(mapped * mapped) - mean_x**2, mean(y * y) - mean_y**2
-    textured = (var_x > 9) & (var_y > 9) & ~outside
-    if textured.sum() < 300:
+    texture_x, texture_y = (
+        var > np.clip(var[inside].mean() / 20, 0.02 if detail else 0.5, 9) for var in (var_x, var_y)
+    )
+    one, both = (texture_x | texture_y) & inside, np.minimum(var_x, var_y) > _FLAT
+    if one.sum() < _MIN_AREA:
         return 0.0
-    covariance = (mean(mapped * y) - mean_x * mean_y)[textured]
-    return float((covariance / np.sqrt(var_x[textured] * var_y[textured])).mean())
+    covariance = sign * (mean(mapped * y) - mean_x * mean_y)
+    local = np.where(both, covariance / np.sqrt(np.maximum(var_x * var_y, 1e-6)), 0.0)
+    return float(np.median(local[one]))

@@ -39,7 +39,20 @@ LINKS = {
     "inliers": "float64",
     "correlation": "float64",
     "mirrored": "boolean",
+    "negative": "boolean",
     "transform": "string",
+    "sha256_a": "string",
+    "sha256_b": "string",
+}
+PATIENTS = {
+    "path_a": "string",
+    "path_b": "string",
+    "evidence": "float64",
+    "look": "float64",
+    "exposure": "float64",
+    "frame": "float64",
+    "name": "float64",
+    "points": "float64",
     "sha256_a": "string",
     "sha256_b": "string",
 }
