@@ -1,13 +1,12 @@
 """Classify radiographs by the model beside this file: python predict.py FILE ...; without files: a test."""
 
-import hashlib, json, sys  # noqa: E401, I001
-from pathlib import Path
+import hashlib, json, pathlib, sys  # noqa: E401, I001
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
-HERE = Path(__file__).resolve().parent
+HERE = pathlib.Path(__file__).resolve().parent
 for checksum, name in (line.split("  ", 1) for line in (HERE / "SHA256SUMS").read_text("utf-8").splitlines()):
     if not (HERE / name).is_file() or hashlib.sha256((HERE / name).read_bytes()).hexdigest() != checksum:
         sys.exit(f"{name} is missing, renamed or not as it was handed over: get the whole folder again.")
@@ -23,10 +22,9 @@ def weigh(old, new, kind):
     if kind == "area":
         return np.clip(shared, 0, None) / scale, 0
     place = at * scale if mixed else np.float32((at + 0.5) * scale - 0.5)
-    part = np.float32(at + 1 - (np.floor(place) + 1) * (new / old) if mixed else place - np.floor(place))
-    part = np.where(part <= 0, 0, part - np.floor(part))
-    first, second = (np.clip(np.floor(place) + step, 0, old - 1) for step in (0, 1))
-    return (x == first) * np.rint(2048 * (1 - part)), (x == second) * np.rint(2048 * part)
+    low = np.floor(place)
+    part = np.maximum(np.float32(at + 1 - (low + 1) * (new / old) if mixed else place - low), 0) % 1
+    return [(x == np.clip(low + k, 0, old - 1)) * np.rint(2048 * w) for k, w in ((0, 1 - part), (1, part))]
 
 
 def read(path):
@@ -42,8 +40,7 @@ def read(path):
     grey = np.asarray(image.convert("L"), float)
     scale = min(np.divide(SIZE, grey.shape))
     h, w = [max(1, round(side * scale)) for side in grey.shape] if ABOUT["resize"] == "pad" else SIZE
-    more = np.subtract(grey.shape, (h, w))
-    kind = "linear" if max(more) <= 0 else "area" if min(more) >= 0 else "mixed"
+    kind = "linear" if max(n := np.subtract(grey.shape, (h, w))) <= 0 else "area" if min(n) >= 0 else "mixed"
     (a, b), (c, d) = weigh(grey.shape[0], h, kind), weigh(grey.shape[1], w, kind)
     if kind == "area":
         grey = np.rint(np.float32(a @ grey @ c.T) + 1e-3 * (grey.shape == (2 * h, 2 * w)))  # ties go up there
