@@ -80,7 +80,8 @@ def test_decision_curve_by_hand():
 def test_an_uninformative_model_has_no_net_benefit():
     table = pd.DataFrame({"y_true": [0, 1] * 10, "y_prob": 0.5, "group": range(20)})
     scores, tables = evaluate_calibration(table, table)
-    assert len(tables) == 2
+    assert tables["scaling"].tolist() == ["before"]  # no temperature fits, so that there is nothing after it
+    assert [row["scaling"] for row in calibration_table(scores)] == ["before"]
     assert scores["before"]["calibration_error"] == pytest.approx(0)
     assert "At no threshold" in describe_calibration(scores, compute_decision_curve(table))
 

@@ -241,7 +241,8 @@ def evaluate_calibration(validation: pd.DataFrame, test: pd.DataFrame) -> tuple[
         calibration_error (with _low, _high, _by_chance), slope and intercept (with _low, _high), brier and
         log_loss on test.
     tables : DataFrame
-        `reliability_table` of test with the column scaling: before or after.
+        `reliability_table` of test with the column scaling: before or after; the latter only where a
+        temperature fits validation.
     """
     temperature = fit_temperature_interval(validation)
     scores: dict[str, Any] = flatten_entry("temperature", temperature)
@@ -258,12 +259,13 @@ def evaluate_calibration(validation: pd.DataFrame, test: pd.DataFrame) -> tuple[
             "brier": float(np.mean((scaled["y_prob"] - scaled["y_true"]) ** 2)),
             "log_loss": float(-np.log(np.where(scaled["y_true"] == 1, p, 1 - p)).mean()),
         }
-        tables.append(reliability_table(scaled).assign(scaling=name))
+        if name == "before" or _fits(temperature["value"]):
+            tables.append(reliability_table(scaled).assign(scaling=name))
     return scores, pd.concat(tables, ignore_index=True)
 
 
 def calibration_table(scores: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the scores of `evaluate_calibration` as text, one row before and one after scaling."""
+    """Return the scores of `evaluate_calibration` as text, before and, where a temperature fits, after it."""
     return [
         {
             "scaling": name,
@@ -272,7 +274,7 @@ def calibration_table(scores: dict[str, Any]) -> list[dict[str, str]]:
             "slope (1: perfect)": describe(unflatten_entry(scores[name], "slope")),
             "intercept (0: perfect)": describe(unflatten_entry(scores[name], "intercept")),
         }
-        for name in ("before", "after")
+        for name in ("before", "after")[: 1 + _fits(scores["temperature"])]
     ]
 
 
@@ -285,13 +287,18 @@ def describe_calibration(scores: dict[str, Any], curve: pd.DataFrame) -> str:
         text += f", where perfect probabilities would differ by {by_chance:.2f} by chance"
     text += f"; {_describe_slope(unflatten_entry(scores['before'], 'slope'))}. "
     temperature = unflatten_entry(scores, "temperature")
-    if not 0.06 < temperature["value"] < 19:
+    if not _fits(temperature["value"]):
         return f"{text}No temperature fits validation, so scaling does not help. {describe_gain(curve)}"
     fitted = f"{temperature['value']:.2f}" if temperature["ci_low"] is None else describe(temperature)
     after = scores["after"]["calibration_error"]
     return f"{text}Scaled by the temperature {fitted} from validation, the difference is {after:.2f}. " + (
         describe_gain(curve)
     )
+
+
+def _fits(temperature: float) -> bool:
+    """Return whether a temperature lies inside the range that was searched, not at an end of it."""
+    return 0.06 < temperature < 19
 
 
 def _describe_slope(slope: dict[str, Any]) -> str:
