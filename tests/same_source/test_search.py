@@ -127,9 +127,10 @@ def test_a_doubtful_pair_that_a_correction_decides_is_not_offered_again(
     root, variants, tmp_path, monkeypatch, action, twin
 ):
     """Also by the correction of another file of equal pixels, which is not the one that the pair names."""
-    monkeypatch.setattr("xray_helpers.same_source.search._NEEDED", ((0, 2.0),))  # nothing is sure
-    monkeypatch.setattr("xray_helpers.same_source.search._IN_DETAIL", ())
-    monkeypatch.setattr("xray_helpers.same_source.search._RIGID", ())
+    monkeypatch.setattr("xray_helpers.same_source.rules._NEEDED", ((0, 2.0),))  # nothing is sure
+    monkeypatch.setattr("xray_helpers.same_source.rules._IN_DETAIL", ())
+    monkeypatch.setattr("xray_helpers.same_source.rules._RIGID", ())
+    monkeypatch.setattr("xray_helpers.same_source.rules.ENOUGH", 2.0)
     file = tmp_path / "corrections.csv"
     listing, found = search(variants, str(file))
     before = found.links[found.links["decision"] == "for review"]

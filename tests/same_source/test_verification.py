@@ -4,7 +4,7 @@ import pytest
 
 from xray_helpers.same_source import verification
 from xray_helpers.same_source.local_features import SETS, describe_picture
-from xray_helpers.same_source.search import is_sure
+from xray_helpers.same_source.rules import is_sure
 from xray_helpers.same_source.words import Vocabulary
 
 

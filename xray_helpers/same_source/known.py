@@ -17,7 +17,8 @@ from xray_helpers.images.pixels import load_pixels, resize
 from xray_helpers.images.radiographs import ImageFolder, Radiograph
 from xray_helpers.same_source.candidates import compute_signatures, sign_picture
 from xray_helpers.same_source.local_features import SIDE, describe_picture
-from xray_helpers.same_source.search import find_equal_pixels, is_sure, shapes_of
+from xray_helpers.same_source.rules import is_sure
+from xray_helpers.same_source.search import find_equal_pixels, shapes_of
 from xray_helpers.same_source.verification import Aligner
 from xray_helpers.same_source.words import Vocabulary
 from xray_helpers.settings import InputError

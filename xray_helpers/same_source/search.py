@@ -21,6 +21,7 @@ from xray_helpers.images.radiographs import image_folder
 from xray_helpers.same_source.candidates import Embedder, compute_signatures, propose_pairs
 from xray_helpers.same_source.corrections import read_corrections
 from xray_helpers.same_source.local_features import SIDE, one_thread_each
+from xray_helpers.same_source.rules import RULES, is_sure, reaches
 from xray_helpers.same_source.verification import VERSION, Aligner
 from xray_helpers.same_source.words import Vocabulary
 from xray_helpers.study.cache import RowView, cache_folder, release
@@ -28,14 +29,6 @@ from xray_helpers.study.files import build_table, hash_of, read_json, write_json
 from xray_helpers.study.progress import progress
 from xray_helpers.study.tables import LINKS
 
-_NEEDED = ((90, 0.40), (65, 0.60), (24, 0.98))  # from so many inliers on: correlation
-_IN_DETAIL = ((15, 0.97, 0.65), (10, 0.98, 0.80))  # inliers, correlation, and that of detail: suffice too
-_RIGID = (
-    (24, 0.90, 1.3),
-    (24, 0.95, 1.5),
-    (24, 0.97, 1.9),
-    (40, 0.75, 1.3),
-)  # inliers, correlation, spread: suffice
 _DOUBTFUL = ((60, 0.30), (40, 0.75), (20, 0.92), (15, 0.96))  # from here on a pair is for review
 _BLOCK = 128  # pairs compared at a time: fewer are skipped as already joined in larger ones
 _BLACK = 8  # grey level up to which a corner is black; compression leaves a little
@@ -182,7 +175,7 @@ def _search_similar(
     separate = decided.loc[decided["action"] == "separate", ["sha256_a", "sha256_b"]]
     separated = [pictures.picture[pictures.rows_of(pair)].tolist() for pair in separate.to_numpy()]
     proposed = hashlib.sha256(pairs.tobytes()).hexdigest()
-    rules = (VERSION, _NEEDED, _IN_DETAIL, _RIGID, _DOUBTFUL)
+    rules = (VERSION, RULES, _DOUBTFUL)
     path = cache_folder() / f"pairs-{hash_of(rules, shas.tolist(), proposed, separated)}.json"
     if not path.exists():
         write_json(path, _compare_all(aligner, len(view), pairs, separated))
@@ -205,7 +198,7 @@ def _compare_all(
                 evidence["joined"] = evidence["sure"] and _join(
                     groups, evidence["i"], evidence["j"], separated
                 )
-                if evidence["sure"] or _reaches(_DOUBTFUL, evidence):
+                if evidence["sure"] or reaches(_DOUBTFUL, evidence):
                     found.append(evidence | {"transform": evidence["transform"].ravel().tolist()})
     return [e for e in found if e["joined"] or not groups.connected(e["i"], e["j"])]
 
@@ -217,28 +210,6 @@ def _join(groups: DisjointSet, i: int, j: int, separated: list[list[int]]) -> bo
         return False
     groups.merge(i, j)
     return True
-
-
-def is_sure(evidence: dict[str, Any]) -> bool:
-    """Return whether the correlation is high enough for the number of inliers.
-
-    Measured on pairs of two sources: radiographs of hands of two people, and two exposures of one hand, share
-    up to 52 inliers and then correlate up to .97; phantoms of two people up to 17; equal frames with text
-    share up to 54, and correlate below .4. Joints of two hands do not lie alike: where they correlate above
-    .9, their matches are 1.8 pixels and more from one map, above .95 2.3 pixels; those of a blurred or noisy
-    copy mostly below 1.5. Plain pictures have few points: there fine detail has to agree, which in two
-    sources correlates up to .58.
-    """
-    points, alike = evidence["inliers"], evidence["correlation"]
-    in_detail = any(
-        points >= n and alike >= least and evidence["detail"] >= fine for n, least, fine in _IN_DETAIL
-    )
-    rigid = any(points >= n and alike >= least and evidence["spread"] <= most for n, least, most in _RIGID)
-    return in_detail or rigid or _reaches(_NEEDED, evidence)
-
-
-def _reaches(steps: tuple[tuple[int, float], ...], evidence: dict[str, Any]) -> bool:
-    return any(evidence["inliers"] >= points and evidence["correlation"] >= least for points, least in steps)
 
 
 def _describe_links(

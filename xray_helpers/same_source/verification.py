@@ -20,10 +20,12 @@ from xray_helpers.same_source.local_features import (
     describe_picture,
     one_thread_each,
 )
+from xray_helpers.same_source.registration import register
+from xray_helpers.same_source.rules import is_sure
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 15  # of the cached pairs
+VERSION = 16  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
 _STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
@@ -34,9 +36,10 @@ _FEWEST = 12  # matches that one of them explains widely, without which no map e
 _ENOUGH = 25  # inliers at which other hypotheses are not tried
 _FLIPS = np.array([[[1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]], [[-1, 0], [0, 1]]], float)
 _COMPARED_SIDE, _WINDOW = 128, 11  # pixels
-_MANIFEST, _CLOSE = 15, 1.5  # inliers, with fewer: spread up to which pictures are correlated
+_MANIFEST, _CLOSE = 15, 2.0  # inliers, with fewer: spread up to which pictures are correlated
 _MANY, _ALIKE = 60, 0.9  # inliers up to which, and correlation from which on, detail is compared
 _BEND, _STIFF = 0.06, 0.5  # range of a match, share of the side; weight of the affine map, in matches
+_REGISTERED = 0.84  # correlation from which on a pair that is not sure is registered
 _FLAT = 0.02  # variance of grey levels up to which a window has nothing to compare
 _MIN_AREA = 300  # textured pixels of the overlap
 
@@ -72,7 +75,8 @@ class Aligner:
         """Return the evidence on those pairs (n, 2) that have any; to be called within `one_thread_each`.
 
         Its keys are i, j, inliers, correlation (-1 to 1), detail (that of fine detail, of pairs with few
-        inliers that correlate), spread (pixels, the median distance of matches from the map), mirrored,
+        inliers that correlate), registered (`registration.register`, of pairs that correlate and are not yet
+        sure), spread (pixels, the median distance of matches from the map), mirrored,
         negative and transform: the 2 x 3 affine map of i (mirrored first, if mirrored) onto j, or None.
         """
         with ThreadPoolExecutor(cores()) as pool:
@@ -154,7 +158,7 @@ def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """Return inliers, correlation, detail, spread, mirrored, negative and transform of x onto y."""
+    """Return the evidence of `Aligner.compare` on x and y, but for i and j."""
     fit = _fit(a, b)
     mirrored, negative, transform = fit.form in (1, 3), fit.form in (2, 3), None
     correlation = detail = 0.0
@@ -165,15 +169,19 @@ def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict
             detail = _correlate(x, y, fit, sign, detail=True)
         flip = np.array([[-1, 0, SIDE - 1], [0, 1, 0], [0, 0, 1]]) if mirrored else np.eye(3)
         transform = (fit.whole @ flip)[:2]
-    return {
+    found = {
         "inliers": fit.inliers,
         "correlation": correlation,
         "detail": detail,
+        "registered": 0.0,
         "spread": min(fit.spread, SIDE),
         "mirrored": mirrored,
         "negative": negative,
         "transform": transform,
     }
+    if correlation >= _REGISTERED and not is_sure(found):
+        found["registered"] = register(x[:, ::-1] if mirrored else x, y, fit.whole, -1 if negative else 1)
+    return found
 
 
 def _match(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
