@@ -1,0 +1,45 @@
+"""Registration of one picture onto another in perspective."""
+
+import cv2
+import numpy as np
+import pytest
+
+from xray_helpers.same_source.registration import ENOUGH, register
+
+
+def texture(seed):
+    rng = np.random.default_rng(seed)
+    grey = cv2.GaussianBlur(rng.normal(0, 1, (256, 256)), (0, 0), 5)
+    return cv2.normalize(grey, None, 20, 230, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def photograph(picture, rng):
+    """Return a picture seen askew, unevenly lit and with moire, and the affine part of how it was turned."""
+    corners = np.float32([[0, 0], [255, 0], [255, 255], [0, 255]])
+    moved = (corners + rng.uniform(-12, 12, (4, 2))).astype(np.float32)
+    y, x = np.indices(picture.shape)
+    seen = cv2.warpPerspective(picture, cv2.getPerspectiveTransform(corners, moved), (256, 256))
+    seen = (20 + 0.8 * seen) * (0.8 + x / 640) + 10 * np.sin(x * 1.3 + y * 0.4)
+    affine = cv2.estimateAffine2D(corners, moved)[0]
+    return np.clip(seen, 0, 255).astype(np.uint8), np.vstack([affine, [0, 0, 1]])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_photograph_of_a_screen_is_told_from_that_of_another_picture(seed):
+    seen, start = photograph(texture(seed), np.random.default_rng(seed))
+    assert register(texture(seed), seen, start, 1) > ENOUGH
+    assert register(texture(seed), 255 - seen, start, -1) > ENOUGH
+    assert register(texture(seed), 255 - seen, start, 1) < 0.5
+    assert register(texture(seed + 10), seen, start, 1) < 0.6
+
+
+def test_edges_alone_and_little_overlap_are_no_evidence():
+    bone, other = np.full((2, 256, 256), 40, np.uint8)
+    bone[:, 100:150] = 200
+    other[:, 96:155] = 200  # another bone, as straight
+    rng = np.random.default_rng(0)
+    bone, other = (np.clip(x + rng.normal(0, 3, x.shape), 0, 255).astype(np.uint8) for x in (bone, other))
+    assert register(bone, other, np.eye(3), 1) < ENOUGH
+    shifted = np.array([[1.0, 0, 140], [0, 1, 0], [0, 0, 1]])
+    assert register(texture(1), texture(1), shifted, 1) < ENOUGH
+    assert register(np.zeros((256, 256), np.uint8), texture(1), np.eye(3), 1) < ENOUGH
