@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from xray_helpers.same_source.registration import ENOUGH, register
+from xray_helpers.same_source.rules import is_sure
 
 
 def texture(seed):
@@ -43,3 +44,9 @@ def test_edges_alone_and_little_overlap_are_no_evidence():
     shifted = np.array([[1.0, 0, 140], [0, 1, 0], [0, 0, 1]])
     assert register(texture(1), texture(1), shifted, 1) < ENOUGH
     assert register(np.zeros((256, 256), np.uint8), texture(1), np.eye(3), 1) < ENOUGH
+
+
+def test_what_is_written_on_two_pictures_does_not_make_them_one():
+    evidence = {"inliers": 27, "correlation": 0.895, "detail": 0.0, "registered": 0.946, "spread": 0.47}
+    assert not is_sure(evidence)  # measured: two legs in one frame, with one text and arrow
+    assert is_sure(evidence | {"spread": 1.2})  # a photograph of a screen

@@ -12,7 +12,8 @@ _RIGID = (
     (24, 0.97, 1.9),
     (40, 0.75, 1.3),
 )  # inliers, correlation, spread: suffice
-RULES = (_NEEDED, _IN_DETAIL, _RIGID, ENOUGH)
+_EXACT = 0.75  # pixels of spread below which few matches are of one text or frame over two pictures
+RULES = (_NEEDED, _IN_DETAIL, _RIGID, ENOUGH, _EXACT)
 
 
 def is_sure(evidence: dict[str, Any]) -> bool:
@@ -31,7 +32,7 @@ def is_sure(evidence: dict[str, Any]) -> bool:
         points >= n and alike >= least and evidence["detail"] >= fine for n, least, fine in _IN_DETAIL
     )
     rigid = any(points >= n and alike >= least and evidence["spread"] <= most for n, least, most in _RIGID)
-    registered = evidence["registered"] >= ENOUGH
+    registered = evidence["registered"] >= ENOUGH and evidence["spread"] >= _EXACT
     return in_detail or rigid or registered or reaches(_NEEDED, evidence)
 
 
