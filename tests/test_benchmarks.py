@@ -21,6 +21,7 @@ TABLES = {  # words of the header, and how many rows at least
     "interval_coverage": ("metric", 1),
     "localize": ("pointing game", 5),
     "maps": ("pixels", 2),
+    "patients": ("evidence  pairs", 2),
     "reading": ("files a second", 2),
     "same_source": ("residual leak", 1),
     "scale": ("images a second", 1),
