@@ -14,7 +14,7 @@ _SIDE, _BLUR, _EVEN, _ITERATIONS = 128, 1.5, 10.0, 40  # pixels; sigmas of a blu
 _FINE, _COARSE, _WINDOW, _MARGIN = 0.8, 3.0, 13, 7  # sigmas of the band that is compared; pixels
 _CORNERS = 0.15  # of the windows
 ENOUGH = 0.87  # correlation from which on two pictures are one: `rules.is_sure`
-LEAST_OVERLAP = 0.6  # of the second picture: less may be a few fingers of two hands
+_LEAST_OVERLAP = 0.6  # of the second picture: less may be a few fingers of two hands
 
 
 def register(x: np.ndarray, y: np.ndarray, whole: np.ndarray, sign: int) -> float:
@@ -32,7 +32,7 @@ def register(x: np.ndarray, y: np.ndarray, whole: np.ndarray, sign: int) -> floa
     Returns
     -------
     float
-        0 where no registration is found, or the overlap is less than `LEAST_OVERLAP`.
+        0 where no registration is found, or the overlap is less than `_LEAST_OVERLAP`.
     """
     a, b = sign * _even_out(x), _even_out(y)
     shrink = np.array([[_SIDE / SIDE, 0, 0], [0, _SIDE / SIDE, 0], [0, 0, 1]])
@@ -48,7 +48,7 @@ def register(x: np.ndarray, y: np.ndarray, whole: np.ndarray, sign: int) -> floa
     mapped = cv2.warpPerspective(a, back, b.shape, flags=flags | cv2.INTER_LINEAR)
     inside = cv2.warpPerspective(np.ones_like(b), back, b.shape, flags=flags | cv2.INTER_NEAREST)
     inside = cv2.erode(inside, np.ones((_MARGIN, _MARGIN))) > 0
-    if inside.mean() < LEAST_OVERLAP:
+    if inside.mean() < _LEAST_OVERLAP:
         return 0.0
     return _correlate_corners(mapped, b, inside)
 
