@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ DISK = (
     errno.EIO,
 )  # what a disk answers that is no bug
 _LOOKS = 4  # half-seconds for which the command's mark is gone before a step ends itself
+_LONGEST = 80  # characters of a folder in which sockets can be named: a path to one has 103 or 107 at most
 _SILENCE = 180.0  # seconds without a sign of life from the command after which a step ends itself
 # nobody clicks, though a study may start in a notebook
 _KERNEL = "import os; os.environ.pop('JPY_SESSION_NAME', None)"
@@ -151,6 +153,7 @@ class _Watch:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec, self.started, self.lost = spec, time.monotonic(), ""
         self._mark, self._seen, self._touched = Path(spec["folder"]) / RUN, self.started, 0
+        self.sockets = tempfile.mkdtemp(prefix="xray-")
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._look, daemon=True).start()
 
@@ -187,6 +190,7 @@ class _Watch:
     def _leave(self) -> None:
         self.lost = LEFT
         _kill_children()
+        shutil.rmtree(self.sockets, ignore_errors=True)
         os._exit(1)
 
 
@@ -243,6 +247,7 @@ def _execute(spec: dict[str, Any], watch: _Watch) -> dict[str, Any]:
         return {"error": redact(_first_line(problem), folder), "lost": ""}
     finally:
         partial.unlink(missing_ok=True)
+        shutil.rmtree(watch.sockets, ignore_errors=True)
 
 
 def _escape_braces(path: str | Path) -> str:
@@ -256,12 +261,17 @@ def _run_notebook(spec: dict[str, Any], partial: Path, watch: _Watch) -> tuple[s
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
+    sockets = {}
+    if os.name == "posix" and len(watch.sockets) < _LONGEST:  # free ports can be taken before they are used
+        sockets = {"config": Config(KernelManager={"transport": "ipc", "ip": f"{watch.sockets}/kernel"})}
     try:
         papermill.execute_notebook(
             _escape_braces(spec["notebook"]),
             _escape_braces(partial),
             parameters=spec["parameters"],
+            **sockets,
             kernel_name="python3",
             language="python",
             cwd=root(),
