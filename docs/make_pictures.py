@@ -157,12 +157,11 @@ def photograph_pages(page: Page, study: Path) -> None:
 
 
 def photograph_room(page: Page, study: Path) -> None:
-    """Photograph the reading room with three test images dropped on it."""
-    predictions = read_csv(study / MODEL / "predictions_test.csv")
+    """Photograph the reading room with the three largest test images dropped on it."""
+    manifest = read_csv(study / "manifest.csv")
+    test = manifest[(manifest["split"] == "test") & (manifest["status"] == "used")]
+    chosen = test.assign(pixels=test["width"] * test["height"]).nlargest(3, "pixels")
     folder = xh.data.reach_study(study)
-    chosen = predictions.iloc[
-        [predictions["y_prob"].argmax(), predictions["y_prob"].argmin(), len(predictions) // 2]
-    ]
     with serving("app", STUDY, MODEL) as address, tempfile.TemporaryDirectory() as place:
         from PIL import Image
 
@@ -202,7 +201,7 @@ def photograph_errors(page: Page) -> None:
                     break
                 except OSError:
                     time.sleep(0.5)
-            page.set_viewport_size({"width": 1280, "height": 1000})
+            page.set_viewport_size({"width": 1000, "height": 1500})  # all of the browser between the bars
             page.goto(f"http://127.0.0.1:{port}/doc/tree/{name}.ipynb?token=pictures")
             page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=180_000)
             page.wait_for_load_state("networkidle")

@@ -61,6 +61,14 @@ def test_a_caption_says_that_a_picture_is_missing(study, monkeypatch):
     assert "no picture: it" in near.children[-1].value
 
 
+def test_the_first_kind_that_has_images_is_shown(study):
+    place, table = study
+    found = predictions._ErrorBrowser(place, "A", table.assign(y_pred=1, y_prob=0.9), 0.5)
+    assert found.kind.value == "found (TP)"
+    assert "a.png" in found.view.captions[0].value
+    assert predictions._ErrorBrowser(place, "A", table[:0], 0.5).note.value == "There is no such image."
+
+
 def write_verdict(place, model, **found):
     (place / model / "maps_verdict.json").write_text(json.dumps(found))
 

@@ -153,7 +153,8 @@ class _ErrorBrowser(_ImageBrowser):
             for kind, (y_true, y_pred) in KINDS.items()
         }
         options = [(f"{kind}: {len(rows)}", kind) for kind, rows in self.rows.items()]
-        self.kind = w.Dropdown(options=options, description="show")
+        first = next((kind for kind, rows in self.rows.items() if rows), next(iter(KINDS)))
+        self.kind = w.Dropdown(options=options, value=first, description="show")
         self.kind.observe(self._choose, "value")
         self.verdict, believed = read_verdict(study, model)
         if believed is False:
