@@ -25,7 +25,7 @@ from xray_helpers.same_source.rules import is_sure
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 16  # of the cached pairs
+VERSION = 17  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
 _STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
@@ -138,10 +138,10 @@ def _find_forms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return for records a and b of `LOCAL`, pair by pair, whether enough of the strongest points match, all
-    in the same form.
+    """Return for records a and b of `LOCAL`, pair by pair, whether enough of the strongest points of one
+    match those of the other, all in the same form.
     """
-    counts = np.zeros((len(a), 4), int)
+    counts = np.zeros((2, len(a), 4), int)
     for rows in SETS:
         strongest = slice(rows.start, rows.start + _STRONGEST)
         has_both = (a["descriptors"][:, rows.start].any(axis=1)) & (
@@ -151,10 +151,14 @@ def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         x, y = (side["descriptors"][pairs, strongest].astype(np.float32) / SCALE for side in (a, b))
         if not len(pairs):
             continue
-        match, clear = _nearest(np.abs(x) @ np.abs(y).transpose(0, 2, 1), _FIRST_RATIO)
-        pair, row = np.nonzero(clear)
-        np.add.at(counts, (pairs[pair], _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
-    return counts.max(axis=1) >= _PROMISING
+        similarity = np.abs(x) @ np.abs(y).transpose(0, 2, 1)
+        back = similarity.transpose(0, 2, 1).copy()  # a crop has few of the strongest points of the whole
+        for way, one, other, alike in ((0, x, y, similarity), (1, y, x, back)):
+            match, clear = _nearest(alike, _FIRST_RATIO)
+            pair, row = np.nonzero(clear)
+            forms = _find_forms(one[pair, row], other[pair, match[pair, row]])
+            np.add.at(counts[way], (pairs[pair], forms), 1)
+    return counts.max(axis=(0, 2)) >= _PROMISING
 
 
 def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict[str, Any]:
