@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from xray_helpers.same_source.registration import ENOUGH, register
-from xray_helpers.same_source.rules import is_sure
+from xray_helpers.same_source.local_features import describe_picture
+from xray_helpers.same_source.registration import ENOUGH, find_overlay, register
+from xray_helpers.same_source.verification import _compare
 
 
 def texture(seed):
@@ -46,7 +47,30 @@ def test_edges_alone_and_little_overlap_are_no_evidence():
     assert register(np.zeros((256, 256), np.uint8), texture(1), np.eye(3), 1) < ENOUGH
 
 
-def test_what_is_written_on_two_pictures_does_not_make_them_one():
-    evidence = {"inliers": 27, "correlation": 0.895, "detail": 0.0, "registered": 0.946, "spread": 0.47}
-    assert not is_sure(evidence)  # measured: two legs in one frame, with one text and arrow
-    assert is_sure(evidence | {"spread": 1.2})  # a photograph of a screen
+def in_a_frame(picture):
+    """Return a dark picture in a white frame with a line of text."""
+    dark = cv2.copyMakeBorder(
+        (picture // 10).astype(np.uint8), 16, 16, 16, 16, cv2.BORDER_CONSTANT, value=255
+    )
+    cv2.putText(dark, "Case 12: AP view of the wrist", (16, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 0, 1)
+    cv2.putText(dark, "Figure 2a: at admission", (16, 284), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 0, 1)
+    return cv2.resize(dark, (256, 256), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_written_on_two_pictures_does_not_make_them_one(seed):
+    one, other = in_a_frame(texture(seed)), in_a_frame(texture(seed + 10))
+    assert register(one, other, np.eye(3), 1) < 0.6
+    noisy = np.clip(one + np.random.default_rng(seed).normal(0, 1, one.shape), 0, 255).astype(np.uint8)
+    assert register(one, noisy, np.eye(3), 1) > ENOUGH  # there is enough beside the frame
+    records = [describe_picture(picture, (288, 288)).reshape(1) for picture in (one, other)]
+    evidence = _compare(one, records[0][0], other, records[1][0])
+    assert evidence["inliers"] >= 24  # of the text and the frame
+    assert evidence["correlation"] < 0.6
+
+
+def test_a_frame_over_all_leaves_nothing_to_compare():
+    white = np.full((256, 256), 255, np.uint8)
+    assert find_overlay(white, white, 13).all()
+    assert not find_overlay(white, texture(0), 13).any()
+    assert register(np.maximum(white, 1), white, np.eye(3), 1) == 0.0

@@ -91,7 +91,9 @@ def choose_formats(to: Sequence[str], *, int8: bool) -> list[Format]:
     """
     for name in to:
         if name not in FILES and name not in FORMATS:
-            raise InputError(f"There is no format {name!r}: there are {', '.join([*FILES, *FORMATS])}.")
+            known = ", ".join(dict.fromkeys([*FILES, *FORMATS]))
+            page = "; the page is asked for by --page" if name == "page" else ""
+            raise InputError(f"There is no format {name!r}: there are {known}{page}.")
     chosen = [
         one
         for one in FORMATS.values()

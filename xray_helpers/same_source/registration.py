@@ -12,6 +12,8 @@ from xray_helpers.same_source.local_features import SIDE
 
 _SIDE, _BLUR, _EVEN, _ITERATIONS = 128, 1.5, 10.0, 40  # pixels; sigmas of a blur, and of even contrast
 _FINE, _COARSE, _WINDOW, _MARGIN = 0.8, 3.0, 13, 7  # sigmas of the band that is compared; pixels
+_WHITE = 250  # grey level
+MIN_AREA = 300  # pixels of the overlap that have to be compared
 _CORNERS = 0.15  # of the windows
 ENOUGH = 0.87  # correlation from which on two pictures are one: `rules.is_sure`
 _LEAST_OVERLAP = 0.6  # of the second picture: less may be a few fingers of two hands
@@ -50,13 +52,29 @@ def register(x: np.ndarray, y: np.ndarray, whole: np.ndarray, sign: int) -> floa
     inside = cv2.erode(inside, np.ones((_MARGIN, _MARGIN))) > 0
     if inside.mean() < _LEAST_OVERLAP:
         return 0.0
-    return _correlate_corners(mapped, b, inside)
+    shown = cv2.warpPerspective(
+        _shrink(x if sign > 0 else 255 - x), back, b.shape, flags=flags | cv2.INTER_LINEAR
+    )
+    inside &= ~find_overlay(shown, _shrink(y), _WINDOW)
+    return _correlate_corners(mapped, b, inside) if inside.sum() >= MIN_AREA else 0.0
+
+
+def find_overlay(a: np.ndarray, b: np.ndarray, window: int) -> np.ndarray:
+    """Return which windows of two pictures, uint8, touch what is white in both, bool of the same shape.
+
+    An equal frame with its text lies alike over any two pictures; in a copy there is enough beside it.
+    """
+    white = (np.minimum(a, b) >= _WHITE).astype(np.uint8)
+    return cv2.dilate(white, np.ones((window, window), np.uint8)) > 0
+
+
+def _shrink(picture: np.ndarray) -> np.ndarray:
+    return cv2.resize(np.ascontiguousarray(picture), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _even_out(picture: np.ndarray) -> np.ndarray:
     """Return a smaller, blurred picture whose mean and contrast are the same everywhere, float32."""
-    small = cv2.resize(np.ascontiguousarray(picture), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small.astype(np.float32), (0, 0), _BLUR)
+    small = cv2.GaussianBlur(_shrink(picture).astype(np.float32), (0, 0), _BLUR)
     small -= cv2.GaussianBlur(small, (0, 0), _EVEN)
     return small / (np.sqrt(cv2.GaussianBlur(small * small, (0, 0), _EVEN)) + 4)
 

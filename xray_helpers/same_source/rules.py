@@ -6,15 +6,14 @@ from xray_helpers.same_source.registration import ENOUGH
 
 _NEEDED = ((90, 0.40), (65, 0.60), (24, 0.98))  # from so many inliers on: correlation
 _IN_DETAIL = ((15, 0.97, 0.65), (10, 0.98, 0.80))  # inliers, correlation, and that of detail: suffice too
-_EXACT = 0.75  # pixels of spread below which few matches may be of one text or frame over two pictures
 _RIGID = (
-    (24, 0.90, 0.5, 1.3),
-    (24, 0.95, 0.5, 1.5),
-    (24, 0.97, 0.5, 1.9),
-    (40, 0.75, _EXACT, 1.3),
-)  # inliers, correlation, spread from and to: suffice
+    (24, 0.90, 1.3),
+    (24, 0.95, 1.5),
+    (24, 0.97, 1.9),
+    (40, 0.75, 1.3),
+)  # inliers, correlation, spread: suffice
 _MANY, _ENOUGH_OF_FEW = 19, 0.93  # inliers; correlation of corners that fewer need
-RULES = (_NEEDED, _IN_DETAIL, _RIGID, ENOUGH, _EXACT, _MANY, _ENOUGH_OF_FEW)
+RULES = (_NEEDED, _IN_DETAIL, _RIGID, ENOUGH, _MANY, _ENOUGH_OF_FEW)
 
 
 def is_sure(evidence: dict[str, Any]) -> bool:
@@ -22,23 +21,20 @@ def is_sure(evidence: dict[str, Any]) -> bool:
 
     Measured on pairs of two sources: radiographs of hands of two people, and two exposures of one hand, share
     up to 52 inliers and then correlate up to .97; phantoms of two people up to 17; equal frames with text
-    share up to 59, and mostly correlate below .4: two dark pictures in them up to .97, and then their matches
-    lie within 0.7 pixels of one map, above .9 within 0.45. Joints of two hands do not lie alike: where they
-    correlate above .9, their matches are 1.8 pixels and more from one map, above .95 2.3 pixels; those of a
-    blurred or noisy copy mostly below 1.5. Plain pictures have few points: there fine detail has to agree,
-    which in two sources correlates up to .58. Registered onto each other, corners of two people's hands
-    correlate up to .80, of two exposures of one hand up to .69; plain phantoms, which share up to 18 inliers,
-    up to .92.
+    share up to 59, but are left out of the comparison (`registration.find_overlay`). Joints of two hands do
+    not lie alike: where they correlate above .9, their matches are 1.8 pixels and more from one map, above
+    .95 2.3 pixels; those of a blurred or noisy copy mostly below 1.5. Plain pictures have few points: there
+    fine detail has to agree, which in two sources correlates up to .58. Registered onto each other, corners
+    of two people's hands correlate up to .80, of two exposures of one hand up to .69; plain phantoms, which
+    share up to 18 inliers, up to .92.
     """
     points, alike = evidence["inliers"], evidence["correlation"]
     in_detail = any(
         points >= n and alike >= least and evidence["detail"] >= fine for n, least, fine in _IN_DETAIL
     )
-    spread = evidence["spread"]
-    rigid = any(points >= n and alike >= least and low <= spread <= high for n, least, low, high in _RIGID)
+    rigid = any(points >= n and alike >= least and evidence["spread"] <= most for n, least, most in _RIGID)
     enough = ENOUGH if points >= _MANY else _ENOUGH_OF_FEW
-    registered = evidence["registered"] >= enough and spread >= _EXACT
-    return in_detail or rigid or registered or reaches(_NEEDED, evidence)
+    return in_detail or rigid or evidence["registered"] >= enough or reaches(_NEEDED, evidence)
 
 
 def reaches(steps: tuple[tuple[int, float], ...], evidence: dict[str, Any]) -> bool:

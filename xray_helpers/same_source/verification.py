@@ -20,12 +20,12 @@ from xray_helpers.same_source.local_features import (
     describe_picture,
     one_thread_each,
 )
-from xray_helpers.same_source.registration import register
+from xray_helpers.same_source.registration import MIN_AREA, find_overlay, register
 from xray_helpers.same_source.rules import is_sure
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 17  # of the cached pairs
+VERSION = 18  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
 _STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
@@ -41,7 +41,6 @@ _MANY, _ALIKE = 60, 0.9  # inliers up to which, and correlation from which on, d
 _BEND, _STIFF = 0.06, 0.5  # range of a match, share of the side; weight of the affine map, in matches
 _REGISTERED = 0.84  # correlation from which on a pair that is not sure is registered
 _FLAT = 0.02  # variance of grey levels up to which a window has nothing to compare
-_MIN_AREA = 300  # textured pixels of the overlap
 
 
 class _Fit(NamedTuple):
@@ -335,7 +334,8 @@ def _correlate(x: np.ndarray, y: np.ndarray, fit: _Fit, sign: int, *, detail: bo
     mapped = cv2.remap(x, origins, None, cv2.INTER_LINEAR)
     inside = cv2.remap(np.full_like(x, 255), origins, None, cv2.INTER_NEAREST)
     inside = cv2.erode(inside, np.ones((window, window), np.uint8)) > 0
-    if not inside.any():
+    inside &= ~find_overlay(mapped if sign > 0 else 255 - mapped, y, window)
+    if inside.sum() < MIN_AREA:
         return 0.0
     mapped, y = (
         cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.8 if detail else 1) for picture in (mapped, y)
@@ -352,7 +352,7 @@ def _correlate(x: np.ndarray, y: np.ndarray, fit: _Fit, sign: int, *, detail: bo
         var > np.clip(var[inside].mean() / 20, 0.02 if detail else 0.5, 9) for var in (var_x, var_y)
     )
     one, both = (texture_x | texture_y) & inside, np.minimum(var_x, var_y) > _FLAT
-    if one.sum() < _MIN_AREA:
+    if one.sum() < MIN_AREA:
         return 0.0
     covariance = sign * (mean(mapped * y) - mean_x * mean_y)
     local = np.where(both, covariance / np.sqrt(np.maximum(var_x * var_y, 1e-6)), 0.0)
