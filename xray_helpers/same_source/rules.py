@@ -4,7 +4,7 @@ from typing import Any
 
 from xray_helpers.same_source.registration import ENOUGH
 
-_NEEDED = ((90, 0.40), (65, 0.60), (24, 0.98))  # from so many inliers on: correlation
+_NEEDED = ((90, 0.40), (65, 0.60), (58, 0.93), (24, 0.98))  # from so many inliers on: correlation
 _IN_DETAIL = ((15, 0.97, 0.65), (10, 0.98, 0.80))  # inliers, correlation, and that of detail: suffice too
 _RIGID = (
     (24, 0.90, 1.3),
