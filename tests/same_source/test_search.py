@@ -131,7 +131,6 @@ def test_a_doubtful_pair_that_a_correction_decides_is_not_offered_again(
     monkeypatch.setattr("xray_helpers.same_source.rules._IN_DETAIL", ())
     monkeypatch.setattr("xray_helpers.same_source.rules._RIGID", ())
     monkeypatch.setattr("xray_helpers.same_source.rules.ENOUGH", 2.0)
-    monkeypatch.setattr("xray_helpers.same_source.rules._ENOUGH_OF_FEW", 2.0)
     file = tmp_path / "corrections.csv"
     listing, found = search(variants, str(file))
     before = found.links[found.links["decision"] == "for review"]

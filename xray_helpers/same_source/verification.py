@@ -25,10 +25,12 @@ from xray_helpers.same_source.rules import is_sure
 from xray_helpers.study.cache import RowView, release
 from xray_helpers.study.machine import cores
 
-VERSION = 18  # of the cached pairs
+VERSION = 20  # of the cached pairs
 MIN_INLIERS = 10
 MIN_EXTENT = 0.22  # of the side: inliers within a marker are no evidence
-_STRONGEST, _PROMISING = 96, 9  # points of each set compared first; matches from which all are compared
+_STRONGEST = 96  # points of each set compared first
+_SOME = 4  # matches of these from which they are compared the other way too
+_PROMISING = 9  # matches of these from which all points are compared
 _FIRST_RATIO, _RATIO = 0.8, 0.85  # of the distances to the nearest and second nearest descriptor
 _WIDE, _NARROW, _STEPS = 16.0, 4.0, 4  # pixels within which a map explains a match: at first, in the end
 _FEWEST_FOR_PERSPECTIVE = 15  # matches
@@ -36,10 +38,10 @@ _FEWEST = 12  # matches that one of them explains widely, without which no map e
 _ENOUGH = 25  # inliers at which other hypotheses are not tried
 _FLIPS = np.array([[[1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]], [[-1, 0], [0, 1]]], float)
 _COMPARED_SIDE, _WINDOW = 128, 11  # pixels
-_MANIFEST, _CLOSE = 15, 2.0  # inliers, with fewer: spread up to which pictures are correlated
+_MANIFEST, _CLOSE = 15, 2.4  # inliers, with fewer: spread up to which pictures are correlated
 _MANY, _ALIKE = 60, 0.9  # inliers up to which, and correlation from which on, detail is compared
 _BEND, _STIFF = 0.06, 0.5  # range of a match, share of the side; weight of the affine map, in matches
-_REGISTERED = 0.84  # correlation from which on a pair that is not sure is registered
+_REGISTERED = 0.8  # correlation from which on a pair that is not sure is registered
 _FLAT = 0.02  # variance of grey levels up to which a window has nothing to compare
 
 
@@ -73,10 +75,11 @@ class Aligner:
     def compare(self, pairs: np.ndarray) -> list[dict[str, Any]]:
         """Return the evidence on those pairs (n, 2) that have any; to be called within `one_thread_each`.
 
-        Its keys are i, j, inliers, correlation (-1 to 1), detail (that of fine detail, of pairs with few
-        inliers that correlate), registered (`registration.register`, of pairs that correlate and are not yet
-        sure), spread (pixels, the median distance of matches from the map), mirrored,
-        negative and transform: the 2 x 3 affine map of i (mirrored first, if mirrored) onto j, or None.
+        Its keys are i, j, inliers, points (of the picture with fewer), correlation (-1 to 1), detail (that of
+        fine detail, of pairs with few inliers that correlate), registered (`registration.register`, of pairs
+        that correlate and are not yet sure), spread (pixels, the median distance of matches from the map),
+        mirrored, negative and transform: the 2 x 3 affine map of i (mirrored first, if mirrored) onto j, or
+        None.
         """
         with ThreadPoolExecutor(cores()) as pool:
             parts = [pairs[start : start + 32] for start in range(0, len(pairs), 32)]
@@ -137,10 +140,23 @@ def _find_forms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return for records a and b of `LOCAL`, pair by pair, whether enough of the strongest points of one
-    match those of the other, all in the same form.
+    """Return for records a and b of `LOCAL`, pair by pair, whether enough of the strongest points match, all
+    in the same form.
+
+    A crop has few of the strongest points of the whole: where some match, those of b are also looked for in
+    a, unless one of the two is plain, where many points are alike.
     """
-    counts = np.zeros((2, len(a), 4), int)
+    found = _count_matches(a, b)
+    last = SETS[0].stop - 1
+    full = a["descriptors"][:, last].any(axis=1) & b["descriptors"][:, last].any(axis=1)
+    again = np.flatnonzero((found >= _SOME) & (found < _PROMISING) & full)
+    found[again] = np.maximum(found[again], _count_matches(b[again], a[again]))
+    return found >= _PROMISING
+
+
+def _count_matches(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return how many of the strongest points of each record a match one of b in the most frequent form."""
+    counts = np.zeros((len(a), 4), int)
     for rows in SETS:
         strongest = slice(rows.start, rows.start + _STRONGEST)
         has_both = (a["descriptors"][:, rows.start].any(axis=1)) & (
@@ -150,14 +166,10 @@ def _find_promising(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         x, y = (side["descriptors"][pairs, strongest].astype(np.float32) / SCALE for side in (a, b))
         if not len(pairs):
             continue
-        similarity = np.abs(x) @ np.abs(y).transpose(0, 2, 1)
-        back = similarity.transpose(0, 2, 1).copy()  # a crop has few of the strongest points of the whole
-        for way, one, other, alike in ((0, x, y, similarity), (1, y, x, back)):
-            match, clear = _nearest(alike, _FIRST_RATIO)
-            pair, row = np.nonzero(clear)
-            forms = _find_forms(one[pair, row], other[pair, match[pair, row]])
-            np.add.at(counts[way], (pairs[pair], forms), 1)
-    return counts.max(axis=(0, 2)) >= _PROMISING
+        match, clear = _nearest(np.abs(x) @ np.abs(y).transpose(0, 2, 1), _FIRST_RATIO)
+        pair, row = np.nonzero(clear)
+        np.add.at(counts, (pairs[pair], _find_forms(x[pair, row], y[pair, match[pair, row]])), 1)
+    return counts.max(axis=1)
 
 
 def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict[str, Any]:
@@ -174,6 +186,7 @@ def _compare(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> dict
         transform = (fit.whole @ flip)[:2]
     found = {
         "inliers": fit.inliers,
+        "points": int(min(side["descriptors"].any(axis=1).sum() for side in (a, b))),
         "correlation": correlation,
         "detail": detail,
         "registered": 0.0,
