@@ -1,7 +1,7 @@
 import pytest
 
 from xray_helpers.runner.options import build_run_options, split_run_options
-from xray_helpers.settings import PROFILES, InputError, Settings, build_settings
+from xray_helpers.settings import PROFILES, InputError, Settings, build_settings, number_of
 from xray_helpers.study.parameters import parse_assignments, read_notebook_settings, read_settings_file
 
 
@@ -200,3 +200,9 @@ def test_parameters_cells_are_known_by_their_names_whatever_they_hold():
         )
     with pytest.raises(InputError, match="No cell of parameters was run"):
         read_notebook_settings({"In": ["", "x = 1"], "x": 1})
+
+
+def test_a_count_of_one_is_no_plural():
+    said = [number_of(count, "image names", "images name") for count in (0, 1, 2)]
+    assert said == ["0 images name", "1 image names", "2 images name"]
+    assert [number_of(count, "file") for count in (0, 1, 2)] == ["0 files", "1 file", "2 files"]

@@ -114,10 +114,10 @@ def test_numbers_within_a_patient_are_exams_of_that_patient():
 def test_an_exam_of_two_patients_is_reported_and_kept_together():
     exams, notes = check(["e1", "e1", "e2", "e3", "e4"], ["a", "b", "c", "d", "e"])
     assert exams == ["e1", "e1", "e2", "e3", "e4"]
-    assert notes[0].startswith("1 exams have images of more than one patient: their images")
+    assert notes[0].startswith("1 exam has images of more than one patient: their images")
     hashed, notes = check(["1", "1", "1"], ["a", "b", "c"], given=False)  # a UID is not numbered by patient
     assert hashed == ["1", "1", "1"]
-    assert notes[0].startswith("1 exams have images of more than one patient")
+    assert notes[0].startswith("1 exam has images of more than one patient")
 
 
 def test_names_of_very_many_images_are_no_exams():

@@ -143,4 +143,4 @@ def test_boxes_beside_a_folder_are_read_and_masks_are_no_images(root, tmp_path, 
     assert table.loc["masks/im1_003.png", "status"] == "no image"
     assert "labelled as not fractured" in table.loc["images/Non_fractured/im2_003.png", "note"]
     assert "hand" in table
-    assert any("Boxes of fractures of 1 images were read from masks" in note for note in notes)
+    assert any("Boxes of fractures of 1 image were read from masks" in note for note in notes)

@@ -95,7 +95,7 @@ def test_tables_as_spreadsheets_write_them(images, encoding, delimiter):
         ("path,label\nC:\\x\\a.png,1\n", "a path of Windows"),
         (
             "path,label\nnowhere/a.png,1\n",
-            r"none of its 1 files can be opened; the first is 'nowhere/a.png' in line 2",
+            r"none of its 1 file can be opened; the first is 'nowhere/a.png' in line 2",
         ),
         (
             'path,label,note\nimg/im0_000.png,1,"x\nimg/im0_001.png,0,y\nimg/im0_002.png,0,z\n',

@@ -372,6 +372,7 @@ def test_the_effective_number_of_groups_is_given_where_sizes_are_unequal():
     assert describe_count({"n": 80, "n_groups": 40}) == "80 images in 40 groups"
     uneven = {"n": 230, "n_groups": 41, "n_effective": 1.46}
     assert describe_count(uneven, "test images") == "230 test images in 41 groups, worth 1.5 equal ones"
+    assert describe_count({"n": 1, "n_groups": 1}, "test exams") == "1 test exam in 1 group"
 
 
 def test_only_a_perfect_score_has_a_bound_on_one_side():

@@ -8,7 +8,7 @@ from xray_helpers.explain.images import explain_images
 from xray_helpers.explain.localization import EvaluatedMaps, evaluate_agreement, evaluate_maps, pointing_game
 from xray_helpers.explain.maps import build_maps, read_maps
 from xray_helpers.explain.saliency_verdicts import assess_saliency, describe_maps, sanity_table
-from xray_helpers.settings import MIN_GROUPS
+from xray_helpers.settings import MIN_GROUPS, number_of
 
 SIZE = (8, 8)
 
@@ -87,7 +87,7 @@ def test_few_groups_are_no_evidence_however_many_images(count):
     places = pointing_game(maps, part, boxes, FRAME)
     verdict = assess_saliency(EvaluatedMaps(maps, {}, places, AGREEMENT, FRAME), sanity(0.1))
     assert verdict.answer is None
-    assert f"of {count} groups, where {MIN_GROUPS} groups are needed" in verdict.sentence
+    assert f"of {number_of(count, 'group')}, where {MIN_GROUPS} groups are needed" in verdict.sentence
     many, boxes = draw_study(np.random.default_rng(0), "true", 30)
     places = pointing_game(many, pd.DataFrame({"path": range(30), "group": range(30)}), boxes, FRAME)
     for correlation in (0.1, 0.9):

@@ -127,8 +127,8 @@ def test_conflicts_are_kept_out_and_noted(tmp_path):
     assert boxes_of(found) == expected | {"outside.png": [], "intact.png": []}
     assert found["note"].fillna("").str.startswith(LEFT_OUT).tolist() == [False, True, True, False]
     text = " ".join(notes)
-    assert "1 images are left out, as a box lies outside the picture: outside.png" in text
-    assert "1 images are left out, as the picture is labelled as not fractured: intact.png" in text
+    assert "1 image are left out, as a box lies outside the picture: outside.png" in text
+    assert "1 image are left out, as the picture is labelled as not fractured: intact.png" in text
 
 
 def test_one_format_after_the_other_and_the_table_first(tmp_path):
@@ -144,8 +144,8 @@ def test_one_format_after_the_other_and_the_table_first(tmp_path):
     found = annotate(table, tmp_path, notes)
     expected = {"a.png": [[1, 1, 5, 5]], "b.png": [[10, 11, 20, 30]], "c.png": [[40, 11, 60, 30]]}
     assert boxes_of(found) == expected
-    assert "Boxes of fractures of 1 images were read from Pascal VOC annotations." in notes
-    assert "COCO annotations of 1 images are left out: they have others already." in notes
+    assert "Boxes of fractures of 1 image were read from Pascal VOC annotations." in notes
+    assert "COCO annotations of 1 image are left out: they have others already." in notes
 
 
 def test_masks_as_pictures_are_set_aside_and_locate_fractures(tmp_path):

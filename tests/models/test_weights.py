@@ -169,6 +169,16 @@ def test_a_neighbours_file_is_not_taken(tmp_path, model, name):
         choose_file(BACKBONES[model].published, tmp_path)
 
 
+def test_all_files_that_a_folder_lacks_are_named_at_once(small, tmp_path):
+    write_numbers(tmp_path / "vgg16_notop.h5", 2000)
+    with pytest.raises(InputError, match="Leave the model out") as caught:
+        resolve_weights(str(tmp_path), ("MobileNetV2", "VGG16", "ResNet50", "InceptionV3@radimagenet"))
+    said = str(caught.value)
+    assert "no weights of MobileNetV2, no weights of ResNet50, no RadImageNet weights of InceptionV3" in said
+    assert all(BACKBONES[name].published.file in said for name in ("MobileNetV2", "ResNet50"))
+    assert "VGG16" not in said and "weights=random" not in said
+
+
 def test_one_file_for_several_models_is_refused_before_any_work(small, tmp_path):
     file = write_numbers(tmp_path / "weights.h5", 1000)
     assert resolve_weights(str(file), ("MobileNetV2",)) == str(file)

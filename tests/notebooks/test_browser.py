@@ -112,6 +112,24 @@ def test_what_a_name_holds_does_not_run(open_page, tmp_path, monkeypatch):
     assert "{{7*7}}" in page.inner_text("main")
 
 
+def test_the_summary_of_a_network_scrolls_on_a_telephone(open_page, tmp_path):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    from xray_helpers.reports.html import write_html
+
+    rows = ["<span>x</span>".ljust(40, "━") + "wide " * 12, "short"]  # as Keras prints through rich
+    outputs = [
+        new_output("display_data", data={"text/html": f"<pre style='white-space:pre'>{row}</pre>"})
+        for row in rows
+    ]
+    nbformat.write(new_notebook(cells=[new_code_cell("1", outputs=outputs)]), tmp_path / "n.ipynb")
+    page = open_page(write_html(tmp_path / "n.ipynb"), 390)
+    wide, short = page.eval_on_selector_all(".scroll pre", "all => all.map(one => one.offsetHeight)")
+    assert wide == short  # of one line
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_a_study_prints_to_pdf(failed_study, home):
     from xray_helpers.reports.pdf import write_pdfs
 

@@ -67,6 +67,14 @@ def test_leakage_is_drawn_with_and_without_shuffled_labels():
     assert ax.get_label()
 
 
+def test_no_line_of_the_leak_ends_above_an_auroc_of_1():
+    table = pd.DataFrame(
+        {"split": ["files"], "labels": ["true"], "auroc": [0.9], "auroc_sd": [0.25], "n": [9]}
+    )
+    (line,) = scores.plot_leakage(table, model="VGG16").collections[0].get_segments()
+    np.testing.assert_allclose(line[:, 0], [0.65, 1])
+
+
 def test_cost_names_the_models_and_their_size():
     table = pd.DataFrame({"model": ["A"], "auroc": [0.9], "auroc_low": [0.8], "auroc_high": [0.95]})
     costs = pd.DataFrame({"model": ["A"], "latency_ms": [12.0], "parameters": [2_000_000]})

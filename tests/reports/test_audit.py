@@ -35,6 +35,7 @@ def test_audit_needs_no_classes_but_a_folder(root, tmp_path, make_images):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<h1>Same-source images in pile</h1>" in page
     assert "<td>broken.png</td>" in page
+    assert ">1 file<" in page  # the largest group
     missing = CliRunner().invoke(main, ["audit", "nowhere"])
     assert missing.exit_code == 2
     assert "There is no folder" in missing.output

@@ -8,7 +8,7 @@ import click
 
 from xray_helpers.cli.base import ENGINE, FILE, JOBS, ON, OVERWRITE, PAIRS, main
 from xray_helpers.runner.options import build_run_options, split_run_options
-from xray_helpers.settings import PROFILES, InputError, build_settings
+from xray_helpers.settings import PROFILES, InputError, build_settings, number_of
 from xray_helpers.study.parameters import parse_assignments, read_settings_file, read_settings_of
 
 
@@ -233,7 +233,7 @@ def cache(clear: bool, kinds: tuple[str, ...]) -> None:
     from xray_helpers.study.cache import cache_folder, cache_limit, clear_cache, list_cache
 
     if clear:
-        click.echo(f"Deleted {sum(clear_cache(kind) for kind in kinds or [''])} files.")
+        click.echo(f"Deleted {number_of(sum(map(clear_cache, kinds or [''])), 'file')}.")
         return
     table = list_cache()
     table = table[table["kind"].isin(kinds)] if kinds else table

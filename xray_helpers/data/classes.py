@@ -16,7 +16,16 @@ from xray_helpers.data.labels import (
     read_label,
 )
 from xray_helpers.images.patient_names import word_key
-from xray_helpers.settings import CLASS_NAMES, NEGATIVE, POSITIVE, Classes, InputError, Settings, nearest
+from xray_helpers.settings import (
+    CLASS_NAMES,
+    NEGATIVE,
+    POSITIVE,
+    Classes,
+    InputError,
+    Settings,
+    nearest,
+    number_of,
+)
 from xray_helpers.settings.names import MAX_CLASSES
 
 MIN_PER_CLASS = 10  # images; of a binary class, fewer cannot be split into three parts
@@ -92,7 +101,10 @@ def label_folders(
         if left and any(labels):
             count = sum(label is None for label in labels)
             listed = ", ".join(left[:8])
-            notes.append(f"{count} images do not count, in folders that are none of the classes: {listed}.")
+            notes.append(
+                f"{number_of(count, 'image does', 'images do')} "
+                f"not count, in folders that are none of the classes: {listed}."
+            )
         return labels
     labels = label_paths(paths, strict=strict)
     inner = _inner_folders(paths)
@@ -303,7 +315,7 @@ def ask(
     columns = pd.DataFrame({"label": binary.astype("string")})
     if len(order) < 3:
         return columns, Classes(*answers, assumed=why)
-    found = ", ".join(f"{name} ({counts.get(name, 0)} files)" for name in order)
+    found = ", ".join(f"{name} ({number_of(counts.get(name, 0), 'file')})" for name in order)
     why = f"{len(order)} classes were found: {found}. {why}"
     classes = Classes(*answers, order, positives, question.classes != AUTO, why)
     return columns.assign(class_name=labels.astype("string")), classes

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from xray_helpers.images.patient_names import without_placeholders
-from xray_helpers.settings import SPLITS, class_names
+from xray_helpers.settings import SPLITS, class_names, number_of
 
 MOST_IMAGES = 20  # of an exam; names that stand for so many images are mostly those of something else
 
@@ -27,7 +27,8 @@ def check_exams(exam: pd.Series, patient: pd.Series, given: pd.Series, notes: li
     several = int((patients > 1).sum())
     if several:  # patients are not named: notes are in reports
         notes.append(
-            f"{several} exams have images of more than one patient: their images, and those of all these "
+            f"{number_of(several, 'exam has', 'exams have')} "
+            "images of more than one patient: their images, and those of all these "
             "patients, stay in one part; find them in manifest.csv and correct their patient or exam."
         )
     return exam
@@ -56,7 +57,8 @@ def _drop_categories(exam: pd.Series, notes: list[str]) -> pd.Series:
     none = sizes.notna() if sizes.median() >= MOST_IMAGES else large & (sizes > len(exam) / 5)
     if none.any():
         notes.append(
-            f"{int(none.sum())} images name an exam that has up to {int(sizes[none].max())} images: such "
+            f"{number_of(none.sum(), 'image names', 'images name')} "
+            f"an exam that has up to {int(sizes[none].max())} images: such "
             "names are taken for those of something else, and the exams of these images as unknown; give "
             "exam_pattern where paths name exams, or a CSV with a column exam."
         )
@@ -115,10 +117,14 @@ def describe_exams(manifest: pd.DataFrame) -> str:
     if row["patients"]:
         text += f" {row['with several exams']} of {row['patients']} patients have several exams."
     if row["images of no exam"]:
-        text += f" {row['images of no exam']} images belong to no known exam and are not scored by exam."
+        text += (
+            f" {number_of(row['images of no exam'], 'image belongs', 'images belong')} "
+            "to no known exam, not scored by exam."
+        )
     if row["both labels"]:
         text += (
-            f" {row['both labels']} exams hold images of both classes: by the reference standard such an "
+            f" {number_of(row['both labels'], 'exam holds', 'exams hold')} "
+            "images of both classes: by the reference standard such an "
             f"exam is {class_names()[1]}, as any exam of which one image is."
         )
     return text

@@ -6,7 +6,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from xray_helpers.data.splits import TEST_SHARE
-from xray_helpers.settings import SPLITS, InputError
+from xray_helpers.settings import SPLITS, InputError, number_of
 from xray_helpers.study.seeds import derive_seed
 
 
@@ -106,5 +106,5 @@ def describe_leak(leak: dict[str, Any]) -> str:
     return (
         f"The split leaks: {leak['test_leaked']} of {leak['test']} test images ({leak['share'] or 0:.0%}) "
         "have a sibling from the same source or patient in train or validation, "
-        f"{leak['groups']} groups in all (such as {examples})."
+        f"{number_of(leak['groups'], 'group')} in all (such as {examples})."
     )

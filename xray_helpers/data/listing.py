@@ -14,7 +14,7 @@ from xray_helpers.data.tables import ABNORMAL, Listing, join_table, list_csv
 from xray_helpers.data.user_tables import read_user_table
 from xray_helpers.images.patient_names import word_key
 from xray_helpers.images.radiographs import SUFFIXES, escape_name, looks_like_picture
-from xray_helpers.settings import CLASS_NAMES, InputError
+from xray_helpers.settings import CLASS_NAMES, InputError, number_of
 from xray_helpers.study.folders import from_root, is_phantoms
 from xray_helpers.synthetic.dataset import demo_phantoms
 
@@ -118,7 +118,8 @@ def check_classes(
             )
         if count < MIN_PER_CLASS:
             raise InputError(
-                f"Only {count} images of class {name} in {where}: at least {MIN_PER_CLASS} of each class "
+                f"Only {number_of(count, 'image')} "
+                f"of class {name} in {where}: at least {MIN_PER_CLASS} of each class "
                 f"are needed to make train, validation and test parts.{left_out}"
             )
 
@@ -128,7 +129,7 @@ def _describe_unlabelled(listed: pd.DataFrame | None) -> str:
         return ""
     paths = listed.loc[listed["label"].isna(), "path"]
     folders = sorted({folder for path in paths for folder in path.split("/")[:-1]})
-    text = f"; of no class: {len(paths)} images"
+    text = f"; of no class: {number_of(len(paths), 'image')}"
     if folders:
         text += f" in the folders {', '.join(folders[:8])}" + (", ..." if len(folders) > 8 else "")
     if {"0", "1"} <= set(folders):

@@ -15,7 +15,7 @@ from xray_helpers.data.tables import Listing, locate_files
 from xray_helpers.images.annotations import annotate
 from xray_helpers.images.patient_names import without_placeholders
 from xray_helpers.images.radiographs import ImageFolder, UnreadableError, check_picture, image_folder
-from xray_helpers.settings import NEGATIVE, POSITIVE, Settings, current_classes
+from xray_helpers.settings import NEGATIVE, POSITIVE, Settings, current_classes, number_of
 from xray_helpers.study.files import build_table, read_json
 from xray_helpers.study.folders import LOCAL, is_phantoms, local_path, study_folder, write_classes
 from xray_helpers.study.progress import progress
@@ -264,7 +264,8 @@ def drop_placeholders(patients: pd.Series, notes: list[str]) -> pd.Series:
     placeholders = patients[patients.notna() & named.isna()]
     if len(placeholders):
         notes.append(
-            f"{len(placeholders)} images name a patient such as {placeholders.iloc[0]!r}, which stands for "
+            f"{number_of(len(placeholders), 'image names', 'images name')} "
+            f"a patient such as {placeholders.iloc[0]!r}, which stands for "
             f"an unknown one: they are grouped by source only; {advice}."
         )
     if len(counts) == 0 or counts.iloc[0] < 2 * MIN_PER_CLASS:

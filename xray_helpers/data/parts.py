@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xray_helpers.settings import POSITIVE, SPLITS, InputError, current_classes
+from xray_helpers.settings import POSITIVE, SPLITS, InputError, current_classes, number_of
 
 _ROTATED = 0.02  # a copy is taken as rotated if its black share of corners is this much above another's
 _KEY = ["path", "sha256", "label", "group", "split", "fold", "counted"]  # columns that decide results
@@ -147,7 +147,7 @@ def count_classes(manifest: pd.DataFrame) -> pd.DataFrame:
         for split in SPLITS:
             part = used_part(manifest, split)
             mine = part[part["class_name"] == name]
-            row[split] = f"{len(mine)} ({mine['group'].nunique()} groups)"
+            row[split] = f"{len(mine)} ({number_of(mine['group'].nunique(), 'group')})"
             missing += [] if len(mine) else [split]
         note = f"no image in {' and '.join(missing)}: too few sources to have one in each part"
         rows.append(row | {"note": note if missing else ""})

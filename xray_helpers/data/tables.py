@@ -14,7 +14,7 @@ from xray_helpers.data.labels import SPLIT_NAMES, calls_abnormal, label_cells, r
 from xray_helpers.data.user_tables import UserTable, read_user_table
 from xray_helpers.images.annotations import check_boxes, find_masks
 from xray_helpers.images.patient_names import is_placeholder, word_key
-from xray_helpers.settings import CLASS_NAMES, Classes, InputError
+from xray_helpers.settings import CLASS_NAMES, Classes, InputError, number_of
 from xray_helpers.study.tables import MANIFEST, PREDICTIONS
 
 ABNORMAL = ("Normal", "Abnormal")  # MURA's own names of its classes
@@ -194,7 +194,7 @@ def _check_files(
     elif re.match(r"[A-Za-z]:", first) or "\\" in first:
         hint = "it is a path of Windows; write it relative to the table's folder, with forward slashes"
     raise InputError(
-        f"{where}: none of its {len(table)} files can be opened; the first is {first!r} in line "
+        f"{where}: none of its {number_of(len(table), 'file')} can be opened; the first is {first!r} in line "
         f"{table.index[0]}: {hint}."
     )
 
@@ -239,7 +239,7 @@ def _merge_rows(table: pd.DataFrame, key: str, where: str, notes: list[str]) -> 
         merged.loc[file, "excluded"] = f"label conflict: of its rows in {where} {opinions}"
     by_readers = f", by {readers} readers" if readers else ""
     notes.append(
-        f"{where}: {int(repeated.sum())} rows belong to {len(merged)} files that are listed several times"
+        f"{where}: {int(repeated.sum())} rows belong to {number_of(len(merged), 'file')} listed several times"
         f"{by_readers}; {len(conflicts)} of them have both labels and are left out as label conflicts."
     )
     differ = [name for name in values.columns[(values > 1).any()] if name not in ("label", "boxes")]
@@ -353,10 +353,11 @@ def _compare_labels(table: pd.DataFrame, where: str, notes: list[str]) -> None:
         reasons = "label conflict: its folder says " + table["label"] + f", {where} says " + given
         table.loc[differ, "excluded"] = reasons[differ]
         notes.append(
-            f"Label conflict: of {int(differ.sum())} images the folder says one class and {where} the other, "
+            f"Label conflict: of {number_of(differ.sum(), 'image')} "
+            f"the folder says one class and {where} the other, "
             f"such as {table.loc[differ, 'path'].iloc[0]}; they are left out."
         )
     missing = table["label"].isna() & given.notna()
     if missing.any():
         table.loc[missing, "label"] = given[missing]
-        notes.append(f"The labels of {int(missing.sum())} images are those of {where}.")
+        notes.append(f"The labels of {number_of(missing.sum(), 'image')} are those of {where}.")

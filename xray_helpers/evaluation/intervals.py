@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
 
-from xray_helpers.settings import MIN_GROUPS
+from xray_helpers.settings import MIN_GROUPS, number_of
 
 LEVEL = 0.95
 TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -317,7 +317,7 @@ def describe(entry: dict[str, Any], digits: int = 2) -> str:
 
 def describe_count(counts: Mapping[str, Any], what: str = "images") -> str:
     """Return ``120 images in 30 groups, worth 12 equal ones``, the end only where group sizes are unequal."""
-    text = f"{counts['n']} {what} in {counts['n_groups']} groups"
+    text = f"{number_of(counts['n'], what[:-1])} in {number_of(counts['n_groups'], 'group')}"
     effective = counts.get("n_effective")
     uneven = pd.notna(effective) and effective < 0.9 * counts["n_groups"]
     return text + (f", worth {effective:.1f} equal ones" if uneven else "")

@@ -8,6 +8,7 @@ import pandas as pd
 from xray_helpers.data.manifest import MOST_VALUES, find_label_columns
 from xray_helpers.evaluation.intervals import flatten_entry
 from xray_helpers.evaluation.metrics import compute_metrics
+from xray_helpers.settings import number_of
 from xray_helpers.study.tables import MANIFEST, USER_COLUMNS
 
 SHOWN = ("auroc", "recall", "specificity")
@@ -85,7 +86,7 @@ def describe_subgroups(subgroups: pd.DataFrame) -> str:
     smallest = parts.loc[parts["n"].idxmin()]
     text = (
         f"The smallest of {len(parts)} subgroups, {smallest['column']} = {smallest['value']}, has "
-        f"{smallest['n']} images of {smallest['n_groups']} groups. "
+        f"{number_of(smallest['n'], 'image')} of {number_of(smallest['n_groups'], 'group')}. "
     )
     known = parts["auroc_high"].notna()
     worse = parts[parts["auroc_high"] < overall["auroc"]]

@@ -9,7 +9,7 @@ from xray_helpers.evaluation.intervals import describe, read_entry, unflatten_en
 from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, Verdict, compare_to_bound
 from xray_helpers.explain.localization import NO_MAP, EvaluatedMaps
 from xray_helpers.explain.maps import is_flat
-from xray_helpers.settings import MIN_GROUPS
+from xray_helpers.settings import MIN_GROUPS, number_of
 
 _SIMILAR = 0.5  # mean rank correlation above which maps count as unchanged
 _MARGIN = 0.1  # of the boxes' share of the picture: by how much more energy the maps must beat each baseline
@@ -93,7 +93,7 @@ def _compare_to_baseline(places: pd.DataFrame, baseline: _Baseline) -> str:
 def _describe_count(row: Mapping[str, Any]) -> str:
     groups = int(row.get("n_groups", row["n"]))
     few = f", where {MIN_GROUPS} groups are needed," if groups < MIN_GROUPS else ""
-    return f"{int(row['n'])} images of {groups} groups{few}"
+    return f"{number_of(int(row['n']), 'image')} of {number_of(groups, 'group')}{few}"
 
 
 def describe_maps(evaluated: EvaluatedMaps, sanity: pd.DataFrame) -> str:

@@ -29,7 +29,7 @@ from xray_helpers.images.annotation_formats import (
     yolo_names,
     yolo_numbers,
 )
-from xray_helpers.settings import NEGATIVE, InputError
+from xray_helpers.settings import NEGATIVE, InputError, number_of
 
 _PHANTOM_BOX = ["box_left", "box_top", "box_right", "box_bottom"]
 _MASK = re.compile(r"(^|/)(masks?|segmentations?)/|[_-]mask\.\w+$", re.IGNORECASE)  # paths of masks
@@ -135,10 +135,14 @@ def _collect(
         found = _read_all(kind, own, notes)
         new = {path: each for path, each in found.items() if path not in marks}
         if new:
-            notes.append(f"Boxes of fractures of {len(new)} images were read from {kind} annotations.")
+            notes.append(
+                f"Boxes of fractures of {number_of(len(new), 'image')} were read from {kind} annotations."
+            )
         if len(found) > len(new):
             count = len(found) - len(new)
-            notes.append(f"{kind} annotations of {count} images are left out: they have others already.")
+            notes.append(
+                f"{kind} annotations of {number_of(count, 'image')} are left out: they have others already."
+            )
         marks |= new
 
 
@@ -210,7 +214,9 @@ def _keep_sound(
         before = manifest.loc[rows, "note"] + "; "
         manifest.loc[rows, "note"] = before.fillna("") + f"{LEFT_OUT}: {reason}"
         listed = ", ".join(sorted(paths)[:_SHOWN]) + (", …" if len(paths) > _SHOWN else "")
-        notes.append(f"Conflict: the boxes of {len(paths)} images are left out, as {reason}: {listed}.")
+        notes.append(
+            f"Conflict: the boxes of {number_of(len(paths), 'image')} are left out, as {reason}: {listed}."
+        )
     return manifest
 
 

@@ -20,7 +20,7 @@ from xray_helpers.same_source.corrections import (
     remove_corrections,
     write_corrections,
 )
-from xray_helpers.settings import InputError, Settings
+from xray_helpers.settings import InputError, Settings, number_of
 
 _PER_PAGE = 12  # images
 _ALL = "all"
@@ -209,7 +209,9 @@ class _DatasetBrowser:
         ]
         shown = set(self.page["sha256"])
         waiting = Counter(row[0] for row in saved if row[1] <= shown and row not in applied)
-        listed = ", ".join(f"{_pairs(count)} {_EFFECTS[action]}" for action, count in sorted(waiting.items()))
+        listed = ", ".join(
+            f"{number_of(count, 'pair')} {_EFFECTS[action]}" for action, count in sorted(waiting.items())
+        )
         sentence = f"<p>Saved already, and honoured by the next run of 01: {listed}.</p>"
         self.waiting.value = sentence if waiting else ""
 
@@ -251,7 +253,9 @@ class _DatasetBrowser:
         """Return why these files are shown together, as HTML."""
         if self.view.value == "corrections":
             counts = self._saved[self.pager.at]["action"].value_counts()
-            listed = ", ".join(f"{_pairs(count)} {_EFFECTS[name]}" for name, count in counts.items())
+            listed = ", ".join(
+                f"{number_of(count, 'pair')} {_EFFECTS[name]}" for name, count in counts.items()
+            )
             return f"<p>The correction: <b>{listed}</b>.</p>"
         inside = self.links[self.links["path_a"].isin(page["path"]) & self.links["path_b"].isin(page["path"])]
         rows = [
@@ -283,7 +287,7 @@ class _DatasetBrowser:
         if saved is not None:
             self._just_saved, self.back.layout.display = saved, None
             self._show_waiting()
-            text = f"{_pairs(len(rows))} in {escape(Path(self.corrections).name)}"
+            text = f"{number_of(len(rows), 'pair')} in {escape(Path(self.corrections).name)}"
             self.message.value = f"<b>Saved</b>: {text}. The next run of 01 honours it."
 
     def _take_back(self) -> None:
@@ -306,10 +310,6 @@ class _DatasetBrowser:
             reason = f"{escape(self.corrections)} cannot be written ({escape(str(error))})"
             self.message.value = f"<b>Not saved</b>: {reason}."
         return None
-
-
-def _pairs(count: int) -> str:
-    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 def _number(value: float, digits: int) -> str:

@@ -38,7 +38,7 @@ from xray_helpers.interactive.components import (
     write_caption,
 )
 from xray_helpers.models.prediction import Reader, guard_formulas, join_warnings
-from xray_helpers.settings import InputError, class_names
+from xray_helpers.settings import InputError, class_names, number_of
 from xray_helpers.study.files import read_csv, read_json
 from xray_helpers.study.folders import read_class_names
 from xray_helpers.study.tables import CLASS_PREFIX
@@ -271,7 +271,7 @@ class ReadingRoom:
         self.answers = answers
         here = "on this page" if is_page() else "in this room"
         empty = f"or drop PNG, JPEG or DICOM files anywhere {here}."
-        self._set_status(f"{len(answers)} files, in memory only" if answers else empty)
+        self._set_status(f"{number_of(len(answers), 'file')}, in memory only" if answers else empty)
         columns = [name for name in COLUMNS if name != "threshold"]
         rows = [[_format(row.get(name, "")) for name in columns] for row in answers]
         self.table.value = table("All files", columns, rows) if answers else ""

@@ -8,12 +8,13 @@ TensorFlow is imported inside the functions that build.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xray_helpers.models.applications import APPLICATIONS, WEIGHT_SETS, Application
 from xray_helpers.models.hub import HubBackbone
 from xray_helpers.models.keras_files import FileBackbone
-from xray_helpers.models.weights import keras_file
+from xray_helpers.models.weights import MissingWeightsError, keras_file
 from xray_helpers.settings import InputError, Settings, nearest
 
 if TYPE_CHECKING:
@@ -132,19 +133,19 @@ def resolve_weights(weights: str, models: Sequence[str], settings: Settings | No
         backbones[name].locate_weights(weights)
     if not applications:
         return OWN
-    named = {name: one.locate_weights(weights) for name, one in applications.items() if one.weight_set}
+    if weights not in ("auto", "imagenet", "random"):
+        _check_different(_locate_all(applications, weights))
+        return weights
+    plain = {name: one for name, one in applications.items() if not one.weight_set}
+    named = _locate_all({name: applications[name] for name in applications if name not in plain}, weights)
     if weights == "random":
         return weights
     try:
-        files = named | {
-            name: one.locate_weights(weights) for name, one in applications.items() if not one.weight_set
-        }
+        files = named | _locate_all(plain, weights)
     except InputError as error:
         if weights == "auto" and not named:
             print(f"{error} Random weights stand in.")
             return "random"
-        if weights not in ("auto", "imagenet"):
-            raise
         folder = keras_file(next(iter(applications.values())).published).parent
         raise InputError(
             f"{error} Keras's folder is {folder}. Three ways out: connect to the internet once; put the file "
@@ -153,6 +154,19 @@ def resolve_weights(weights: str, models: Sequence[str], settings: Settings | No
         ) from None
     _check_different(files)
     return "imagenet" if weights == "auto" else weights
+
+
+def _locate_all(applications: Mapping[str, Application], weights: str) -> dict[str, Path]:
+    """Return the weights file of each network; all that are missing in a folder are named in one error."""
+    files, missing = {}, []
+    for name, one in applications.items():
+        try:
+            files[name] = one.locate_weights(weights)
+        except MissingWeightsError as error:
+            place, missing = error.args[0], [*missing, *error.args[1]]
+    if missing:
+        raise MissingWeightsError(place, missing)
+    return files
 
 
 def _check_different(files: Mapping[str, Any]) -> None:

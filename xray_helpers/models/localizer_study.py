@@ -34,7 +34,7 @@ from xray_helpers.models.localizer import (
 )
 from xray_helpers.models.localizer_features import extract_spatial, open_spatial
 from xray_helpers.models.saved import load_model
-from xray_helpers.settings import SPLITS, Settings, class_names
+from xray_helpers.settings import SPLITS, Settings, class_names, number_of
 from xray_helpers.study.files import write_csv
 from xray_helpers.study.folders import local_path
 
@@ -114,7 +114,8 @@ def find_annotated(manifest: pd.DataFrame) -> Annotated:
         )
     if conflicts:
         text += (
-            f" The annotations of {conflicts} images were left out, as they contradict the picture or its "
+            f" The annotations of {number_of(conflicts, 'image')} "
+            "were left out, as they contradict the picture or its "
             "label: see the column note of `manifest.csv`."
         )
     usable = boxes["train"] >= _FEWEST and boxes["validation"] >= 2 and boxes["test"] >= 1

@@ -66,6 +66,22 @@ def keras_file(published: PublishedWeights) -> Path:
     return home / "models" / published.file
 
 
+class MissingWeightsError(InputError):
+    """A folder has no weights of some networks.
+
+    Its arguments: the folder, and for each network whose they are, the name of such a file, what is there.
+    """
+
+    def __str__(self) -> str:
+        place, missing = self.args
+        whose, wanted, found = zip(*missing, strict=True)
+        advice = "" if any("RadImageNet" in name for name in whose) else ", or give -p weights=random"
+        return (
+            f"There are no {', no '.join(whose)} in {place}{''.join(found)}: the name of the file should be "
+            f"such as {', '.join(wanted)}. Leave the model out with --models{advice}."
+        )
+
+
 def choose_file(published: PublishedWeights, place: Path, weight_set: str = "") -> Path:
     """Return the weights file of a network: `place` itself, or the best file in it named after the network.
 
@@ -105,11 +121,7 @@ def choose_file(published: PublishedWeights, place: Path, weight_set: str = "") 
         found = ", ".join(file.name for file in files[:3])
         found = f"; {found} is another network, or with its top" if files else ""
         kind = "RadImageNet weights" if weight_set == RADIMAGENET else "weights"
-        advice = "" if weight_set == RADIMAGENET else ", or give -p weights=random"
-        raise InputError(
-            f"There are no {kind} of {published.model} in {place}{found}: the name of the file should be "
-            f"such as {wanted}. Leave the model out with --models{advice}."
-        )
+        raise MissingWeightsError(place, [(f"{kind} of {published.model}", wanted, found)])
     ranks = [_rank(file.name, published) for file in usable]
     best = [file for file, rank in zip(usable, ranks, strict=True) if rank == min(ranks)]
     if len(best) > 1:

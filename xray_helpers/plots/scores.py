@@ -121,14 +121,16 @@ def plot_leakage(inflation: pd.DataFrame, *, model: str, ax: Axes | None = None)
     ):
         rows = inflation[inflation["labels"] == labels]
         places = [splits.index(name) + offset for name in rows["split"]]
-        ax.errorbar(rows["auroc"], places, xerr=rows["auroc_sd"].fillna(0), ms=9, capsize=3, **look)
+        sd = rows["auroc_sd"].fillna(0)
+        sides = [sd.clip(upper=rows["auroc"]), sd.clip(upper=1 - rows["auroc"])]  # no AUROC is above 1
+        ax.errorbar(rows["auroc"], places, xerr=sides, ms=9, capsize=3, **look)
         for place, auroc in zip(places, rows["auroc"], strict=True):
             beside = {"xytext": (0, 9 if offset < 0 else -17), "textcoords": "offset points", "ha": "center"}
             ax.annotate(f"{auroc:.2f}", (auroc, place), fontsize=9, **beside)
     ax.axvline(0.5, **REFERENCE, label="chance")
     ax.set_yticks(range(len(splits)), splits)
     ax.set(xlim=(0.2, 1.03), ylim=(len(splits) - 0.5, -0.6))
-    ax.set_xlabel("AUROC, lines are one standard deviation over folds")
+    ax.set_xlabel("AUROC, lines are one standard deviation over folds, cut at 1")
     ax.set_title(f"What a leak is worth: {model} features, n = {int(inflation['n'].iloc[0])}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return ax

@@ -19,7 +19,7 @@ from xray_helpers.reports.frame import render_page
 from xray_helpers.reports.gate import list_shared, write_badge, write_findings, write_sarif, write_split
 from xray_helpers.same_source.groups import find_label_conflicts, iterate_groups
 from xray_helpers.same_source.search import Search, find_same_source
-from xray_helpers.settings import build_settings
+from xray_helpers.settings import build_settings, number_of
 from xray_helpers.study.files import read_csv, write_csv, write_text
 
 _MOST_GROUPS, _MOST_ROWS = 12, 50  # shown on the page: groups as pictures, rows of tables
@@ -159,7 +159,7 @@ def _collect_facts(
         "different pictures": search.unique,
         "sources": len(sizes),
         "files that share a source": sizes[sizes > 1].sum(),
-        "largest group": f"{sizes.max() if len(sizes) else 0} files",
+        "largest group": number_of(sizes.max() if len(sizes) else 0, "file"),
         "doubtful pairs, for a person": (search.links["decision"] == "for review").sum(),
         "sources with two labels": len(conflicts),
     }

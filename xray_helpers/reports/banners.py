@@ -12,7 +12,7 @@ from xray_helpers.data.parts import class_balance, used_part
 from xray_helpers.evaluation.intervals import effective_groups
 from xray_helpers.evaluation.planning import find_uneven_parts
 from xray_helpers.explain.shortcut_verdicts import describe_controls
-from xray_helpers.settings import CLASS_NAMES, MIN_GROUPS, PROFILES, Settings, class_names
+from xray_helpers.settings import CLASS_NAMES, MIN_GROUPS, PROFILES, Settings, class_names, number_of
 from xray_helpers.study.folders import LOCAL
 from xray_helpers.study.records import STALE
 
@@ -123,7 +123,10 @@ def _describe_limits(manifest: pd.DataFrame) -> list[str]:
     notes = manifest.loc[used, "note"].dropna() if "note" in manifest else []
     if len(notes):
         kinds = ", ".join(sorted({re.sub(r"\d+ ", "", text) for text in notes}))
-        texts.append(f"{len(notes)} files used have a note ({kinds}); manifest.csv names them.")
+        texts.append(
+            f"{number_of(len(notes), 'file used has', 'files used have')} "
+            f"a note ({kinds}); manifest.csv names them."
+        )
     left_out = manifest["status"].isin(["unreadable", "excluded"]).sum()
     if left_out:
         texts.append(f"{left_out} of {len(manifest)} files were left out; manifest.csv names the reasons.")

@@ -26,7 +26,7 @@ from xray_helpers.reports.frame import TEMPLATES
 from xray_helpers.reports.results import describe_outcome, primary_model, read_table
 from xray_helpers.reports.text import describe_parts
 from xray_helpers.same_source.groups import find_label_conflicts
-from xray_helpers.settings import Settings
+from xray_helpers.settings import Settings, number_of
 from xray_helpers.study.files import read_csv, read_json
 from xray_helpers.study.folders import read_class_names
 
@@ -90,7 +90,7 @@ def _facts_of_data(manifest: pd.DataFrame, settings: dict[str, Any]) -> dict[str
         f"{used['width'].astype(float).median():.0f} pixels (height x width); modes "
         f"{_describe_shares(used['mode'])}.",
         "labels": "Labels as the data set gives them, by folder or table.",
-        "conflicts": f"{conflicts} sources carry both labels."
+        "conflicts": f"{number_of(conflicts, 'source carries', 'sources carry')} both labels."
         if conflicts
         else "No source carries both labels.",
         "partitions": f"{parts}; {drawn}.",

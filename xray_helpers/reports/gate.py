@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit
 
 from xray_helpers import __version__
-from xray_helpers.settings import InputError
+from xray_helpers.settings import InputError, number_of
 from xray_helpers.study.files import write_csv, write_json, write_text
 
 _RULES = {
@@ -117,7 +117,7 @@ def write_badge(path: Path, leak: dict[str, Any], parts: int) -> Path:
         text, colour = "no leak found", _COLOURS["none"]
     else:
         share = "" if leak["share"] is None else f"{leak['share']:.1%} of test"
-        text, colour = share or f"{leak['groups']} sources", _COLOURS["leak"]
+        text, colour = share or number_of(leak["groups"], "source"), _COLOURS["leak"]
         text += " leaks" if share else " leak"
     right = 7 * len(text) + 12
     values = {"width": 92 + right, "right": right, "middle": 92 + right / 2, "colour": colour, "text": text}

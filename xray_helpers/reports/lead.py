@@ -14,6 +14,7 @@ from xray_helpers.evaluation.planning import TARGET_WIDTH, plan_test
 from xray_helpers.evaluation.variability import describe_all_images
 from xray_helpers.reports.banners import describe_sampling, full_command
 from xray_helpers.reports.results import primary_model, read_table
+from xray_helpers.settings import number_of
 from xray_helpers.study.files import read_csv
 
 _MOST = 3  # things to do next
@@ -123,7 +124,7 @@ def _list_todo(
     if any(each["banner"] for each in shortcuts.values()):
         todo.append(("A shortcut scores as high as the model: follow the remedies in the warning below.", ""))
     if doubtful := _count_doubtful(folder):
-        text = f"Look at the {doubtful} doubtful pairs of files, and say which are one source."
+        text = f"Look at the {number_of(doubtful, 'doubtful pair')} of files, and say which are one source."
         todo.append((text, f"{run} lab {settings['name']}"))
     if comparison is not None and not todo[_MOST:]:
         more = plan_test(manifest).set_index("score")["more"]

@@ -27,7 +27,7 @@ from xray_helpers.runner.preparation import prepare
 from xray_helpers.runner.scheduler import Plan, Scheduler, write_studies
 from xray_helpers.runner.steps import why_rerun
 from xray_helpers.runner.worker import DISK, describe_os_error
-from xray_helpers.settings import InputError, Settings
+from xray_helpers.settings import InputError, Settings, number_of
 from xray_helpers.study.cache import cache_folder
 from xray_helpers.study.files import hash_of, read_csv, read_json, sweep_partials, write_json
 from xray_helpers.study.folders import RUN, open_study, redact, shareable, study_folder
@@ -66,7 +66,7 @@ def run_study(settings: Settings, *, running: RunOptions | None = None, overwrit
         held.enter_context(locking(folder))
         held.enter_context(logging_to(folder))
         plan = build_plan(settings, running or RunOptions(), asked)
-        count = f"{len(settings.models)} model{'s' if len(settings.models) > 1 else ''}"
+        count = number_of(len(settings.models), "model")
         log.info("Study %s: %d steps, %s", settings.name, len(plan.steps), count)
         for key, value in changed_parameters(shareable(settings)).items():
             log.info("  %-18s %s", key, value)

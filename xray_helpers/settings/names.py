@@ -88,6 +88,11 @@ class InputError(Exception):
         return text
 
 
+def number_of(count: int, one: str, many: str = "") -> str:
+    """Return ``1 file`` or ``3 files``; `many` is for what does not end in s, such as ``files are``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def read_list(value: Any) -> Any:
     """Split a text such as ``[a, b]``, ``(a, b)`` or ``a, b``; return any other value unchanged."""
     if not isinstance(value, str):
