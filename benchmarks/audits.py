@@ -241,7 +241,7 @@ def real_and_phantoms(data: Path, sources: Path, home: Path, phantoms: int) -> l
 @click.option("--weights", default="random", help="Of MobileNetV2.")
 @click.option("--others", metavar="FOLDER", help="Of the other tools' environment, made if missing.")
 @click.option("--count", default=80, show_default=True, help="Sources that are changed.")
-@click.option("--seed", "seeds", default=[20261129, 20261130], show_default=True, multiple=True)
+@click.option("--seed", "seeds", default=[20261201, 20261202], show_default=True, multiple=True)
 @click.option("--page", metavar="FILE.md", help="Also write the tables to a page.")
 @click.option("--quick", is_flag=True, help=QUICK)
 def main(data, sources, weights, others, count, seeds, page, quick) -> None:

@@ -130,7 +130,8 @@ def test_a_doubtful_pair_that_a_correction_decides_is_not_offered_again(
     monkeypatch.setattr("xray_helpers.same_source.rules._NEEDED", ((0, 2.0),))  # nothing is sure
     monkeypatch.setattr("xray_helpers.same_source.rules._IN_DETAIL", ())
     monkeypatch.setattr("xray_helpers.same_source.rules._RIGID", ())
-    monkeypatch.setattr("xray_helpers.same_source.rules.ENOUGH", 2.0)
+    monkeypatch.setattr("xray_helpers.same_source.rules._RICH", 10**6)
+    monkeypatch.setattr("xray_helpers.same_source.rules._MANY", 10**6)
     file = tmp_path / "corrections.csv"
     listing, found = search(variants, str(file))
     before = found.links[found.links["decision"] == "for review"]
