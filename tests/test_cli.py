@@ -128,3 +128,28 @@ def test_the_command_line_imports_no_tensorflow():
     code = "import sys, xray_helpers.cli, xray_helpers.runner.series; "
     code += "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [("/usr/bin/xray-helpers", "xray-helpers"), ("xray_helpers/__main__.py", "python -m xray_helpers")],
+)
+def test_messages_name_the_command_as_it_was_called(root, monkeypatch, called, name):
+    monkeypatch.setattr(sys, "argv", [called])
+    assert f"start with `{name} demo`" in run("list").output
+
+
+def test_the_last_line_of_a_failed_export_says_what_to_do(root, tmp_path, monkeypatch):
+    from xray_helpers.export import page
+    from xray_helpers.reports import pages
+    from xray_helpers.runner import export
+    from xray_helpers.study import folders
+
+    monkeypatch.setattr(export, "run_export", lambda *_, **__: (tmp_path / "08.html", "Look there."))
+    monkeypatch.setattr(page, "write_page", lambda *_: tmp_path / "page.html")
+    monkeypatch.setattr(pages, "write_index", lambda _: None)
+    monkeypatch.setattr(folders, "find_study", lambda _: tmp_path)
+    result = run("export", "s", "VGG16", "--page")
+    assert result.exit_code == 1
+    lines = result.output.strip().splitlines()
+    assert [line.rpartition("/")[2] for line in lines] == ["08.html", "page.html", "Error: Look there."]

@@ -172,12 +172,14 @@ def export(
         forms.append(PROVEN)
     report, error = run_export(study, model, forms, running=running, **options)
     click.echo(os.path.relpath(report))
-    if error:
-        click.echo(f"Error: {error}", err=True)
-    if page:
-        folder = find_study(study)
-        click.echo(os.path.relpath(write_page(folder, model, Path(runtime) if runtime else None)))
-        write_index(folder)  # which links the page
+    try:
+        if page:
+            folder = find_study(study)
+            click.echo(os.path.relpath(write_page(folder, model, Path(runtime) if runtime else None)))
+            write_index(folder)  # which links the page
+    finally:  # the last line says what to do
+        if error:
+            click.echo(f"Error: {error}", err=True)
     if error:
         sys.exit(1)
 
@@ -211,10 +213,11 @@ def new(folder: str) -> None:
 def list_() -> None:
     """List the studies and their state."""
     from xray_helpers.reports.overview import list_studies
+    from xray_helpers.study.machine import command_name
 
     studies = list_studies()
     if not studies:
-        click.echo("No studies under reports/ yet: start with `python -m xray_helpers demo`.")
+        click.echo(f"No studies under reports/ yet: start with `{command_name()} demo`.")
         return
     columns = ["study", "state", "steps", "models", "created"]
     if any(study["control"] for study in studies):

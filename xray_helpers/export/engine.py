@@ -15,6 +15,7 @@ from xray_helpers.export.runtimes import Runtime, open_runtime
 from xray_helpers.models.external import Opened, open_models
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import hash_of
+from xray_helpers.study.machine import command_name
 from xray_helpers.study.records import sha256_of
 
 
@@ -39,7 +40,7 @@ def find_export(study: Path, model: str, engine: str) -> Bundle:
     found = [name for name in names if (study / model / EXPORT / name / SUMS).exists()]
     if not found:
         raise InputError(
-            f"{model} of {study.name} was not exported to {engine}: run `python -m xray_helpers export "
+            f"{model} of {study.name} was not exported to {engine}: run `{command_name()} export "
             f"{study.name} {model} --to {names[0]}` first."
         )
     bundle = read_bundle(study / model / EXPORT / found[0])

@@ -3,8 +3,10 @@
 import os
 import platform
 import re
+import sys
 from datetime import datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 _PACKAGES = "xray-helpers tensorflow keras openvino scikit-learn numpy pandas papermill nbconvert"
@@ -49,6 +51,11 @@ def _processor() -> str:
 def is_noise(line: str) -> bool:
     """Return whether TensorFlow writes such a line at its start, whatever its log level is."""
     return bool(_TENSORFLOW_LOG.match(line))
+
+
+def command_name() -> str:
+    """Return how the command line of this package was called, for messages that say what to run."""
+    return "xray-helpers" if Path(sys.argv[0]).stem == "xray-helpers" else "python -m xray_helpers"
 
 
 def cores() -> int:
