@@ -11,6 +11,12 @@ def test_text_is_shown_as_it_is():
     assert "<b>" not in show_table([{"path": "<b>x</b>"}]).data
 
 
+def test_headings_of_tables_are_words_and_names_of_classes_stay():
+    told = show_table([{"auroc_sd": 1, "latency_ms": 1, "Distal_radius": 1, "n": 1, "95 % interval": 1}]).data
+    for heading in ("AUROC sd", "latency ms", "Distal_radius", "n", "95 % interval"):
+        assert f"<th>{heading}</th>" in told
+
+
 def test_a_border_that_predicts_the_label_is_called_a_shortcut():
     assert describe_border("keep", {"ci_low": 0.7}) == ""
     assert "the images hold a shortcut" in describe_border(

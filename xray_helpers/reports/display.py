@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
+from xray_helpers.evaluation.external import TITLES
 from xray_helpers.evaluation.intervals import TOO_FEW
 from xray_helpers.explain.images import choose_controls, choose_examples, load_examples
 from xray_helpers.explain.localization import EvaluatedMaps
@@ -66,8 +67,15 @@ def show_table(rows: pd.DataFrame | list[dict[str, Any]]) -> HTML:
     """
     if not len(rows):
         return HTML("<p>None.</p>")
-    text = pd.DataFrame(rows).to_html(index=False, border=0, na_rep="", justify="left")
+    text = pd.DataFrame(rows).rename(columns=_title).to_html(index=False, border=0, na_rep="", justify="left")
     return HTML(text.replace(f"(no interval: {TOO_FEW})", "(no interval)"))  # the same reason in every row
+
+
+def _title(column: Any) -> Any:
+    """Return a column's name in words; those that are words already, or names of classes, stay."""
+    if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", str(column)):
+        return column
+    return " ".join(TITLES.get(word, word) for word in str(column).split("_"))
 
 
 def draw_maps(
