@@ -84,6 +84,8 @@ def test_an_export_has_one_of_three_answers(found, largest, verdict):
     answer, why = judge(losses(*found), largest, 0.01)
     assert answer == verdict
     assert why.endswith(".")
+    alone = answer == DO_NOT_USE and found[1] is None
+    assert ("No interval could be computed for AUROC: the measured loss alone decides." in why) == alone
 
 
 @given(st.floats(-0.5, 0.5), st.floats(0, 0.3), st.floats(0.001, 0.2))

@@ -232,7 +232,10 @@ def judge(losses: dict[str, dict[str, Any]], largest: float, margin: float) -> t
         if entry["value"] > margin and (entry["ci_low"] is None or compare_to_bound(entry, 0.0) == SHOWN)
     }
     if worse:
-        return DO_NOT_USE, f"It loses more than {margin:g} of {_tell(worse)}."
+        why = f"It loses more than {margin:g} of {_tell(worse)}."
+        if bare := [TITLES[score] for score, entry in worse.items() if entry["ci_low"] is None]:
+            why += f" No interval could be computed for {', '.join(bare)}: the measured loss alone decides."
+        return DO_NOT_USE, why
     open_ = {score: entry for score, entry in known.items() if compare_to_bound(entry, margin) != RULED_OUT}
     if open_ or not known:
         told = _tell(open_) or "any score, as the test images are of one class"
