@@ -54,6 +54,16 @@ def test_the_first_page_leads_with_the_honest_number_and_what_a_leak_gives(compa
     assert page.index("0.83 (95 % interval") < page.index('class="banner') < page.index("<h2>")
 
 
+def test_a_perfect_score_of_few_groups_leads_with_its_interval(compared):
+    table = read_csv(compared / "comparison.csv").assign(auroc=1.0, auroc_low=0.61, auroc_high=1.0)
+    write_csv(compared / "comparison.csv", table)
+    assert lead_of(compared, None).number == (
+        "VGG16: AUROC at least 0.61 (95 % interval) on 2 test images in 2 groups; the 1.00 there may be luck."
+    )
+    write_csv(compared / "comparison.csv", table.assign(n_groups=30))
+    assert "AUROC 1.00 (95 % interval at least 0.61)" in lead_of(compared, None).number
+
+
 def test_a_number_of_a_leaky_split_is_not_called_honest(compared):
     table = read_csv(compared / "comparison.csv").assign(leak=0.5)
     write_csv(compared / "comparison.csv", table)

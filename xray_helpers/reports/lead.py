@@ -18,6 +18,7 @@ from xray_helpers.settings import number_of
 from xray_helpers.study.files import read_csv
 
 _MOST = 3  # things to do next
+_FEW_GROUPS = 30  # of the test part, below which a perfect score says less than its interval
 
 
 class Lead(NamedTuple):
@@ -66,9 +67,17 @@ def build_lead(
 
 
 def _describe_number(folder: Path, row: dict[str, Any], primary: str) -> str:
-    score = describe(unflatten_entry(row, primary)).replace(" (", " (95 % interval ", 1)
+    entry, title, count = (
+        unflatten_entry(row, primary),
+        METRICS[primary].title,
+        describe_count(row, "test images"),
+    )
+    score = describe(entry).replace(" (", " (95 % interval ", 1)
     score = score.replace("(95 % interval no interval", "(no interval")
-    text = f"{row['model']}: {METRICS[primary].title} {score} on {describe_count(row, 'test images')}."
+    text = f"{row['model']}: {title} {score} on {count}."
+    if entry["value"] == 1 and entry["ci_low"] is not None and row["n_groups"] < _FEW_GROUPS:
+        interval = describe(entry).partition("(")[2].rstrip(")")
+        text = f"{row['model']}: {title} {interval} (95 % interval) on {count}; the 1.00 there may be luck."
     if row.get("leak"):
         return f"{text} {row['leak']:.0%} of them have a sibling in train: a model can recognise the picture."
     spread = folder / row["model"] / "spread.csv"
