@@ -233,6 +233,14 @@ def test_the_model_is_the_best_on_validation_not_on_test(tmp_path):
     told = describe_decision_rule(tmp_path, "A")
     assert "sensitivity 0.80 (0.70 to 0.90)" in told
     assert "From 0.400 to 0.600 it abstains" in told
+    assert "never" not in told
+    for band, said in (
+        ([0.0, 0.6], "abstains on all images up to 0.600, and never answers Non-Fractured."),
+        ([0.4, 1.0], "abstains on all images from 0.400 on, and never answers Fractured."),
+        ([0.0, 1.0], "It abstains on every image, and never decides."),
+    ):
+        (tmp_path / "A" / "threshold.json").write_text(json.dumps({"threshold": 0.5, "uncertain": band}))
+        assert said in describe_decision_rule(tmp_path, "A")
     assert "Of the 20 test images it would abstain on 3" in told
     with pytest.raises(InputError, match="run it first"):
         choose_model(tmp_path / "A")

@@ -45,6 +45,9 @@ def test_training_says_what_chose_epochs_and_threshold():
     assert "trained for 2 of at most 50 epochs; epoch 2 is kept" in text
     assert by in text
     assert "from P = 0.300 upwards (Youden's J on train and validation, out of fold)" in text
+    wide = chosen | {"uncertain": [0.0, 0.4]}
+    text = describe_training("VGG16", history, build_settings(epochs=50), wide, by)
+    assert text.endswith("It abstains on all images up to 0.400, and never answers Non-Fractured.")
     assert "on validation" not in text
     assert "on validation" in describe_training(
         "VGG16", history, build_settings(), chosen | {"chosen_on": "validation"}, by

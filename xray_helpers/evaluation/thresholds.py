@@ -1,7 +1,7 @@
 """The operating threshold: how it is chosen, the sensitivity to expect, and how uncertain it is."""
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,6 +148,15 @@ def threshold_band(validation: pd.DataFrame, rule: str, target: float = 0.95) ->
     if rule == "sensitivity":
         return _band_of_sensitivity(y_prob[y_true == 1], codes[y_true == 1], target)
     return _band_of_youden(y_true, y_prob, codes)
+
+
+def describe_reach(low: float, high: float, names: Sequence[str]) -> list[str]:
+    """Return a sentence where the band of abstention reaches 0 or 1, so that an answer is never given."""
+    never = [name for name, ends in zip(names, (low <= 0, high >= 1), strict=True) if ends]
+    if len(never) == 2:
+        return ["It abstains on every image, and never decides."]
+    where = f"up to {high:.3f}" if low <= 0 else f"from {low:.3f} on"
+    return [f"It abstains on all images {where}, and never answers {name}." for name in never]
 
 
 def _band_of_sensitivity(positive: np.ndarray, codes: np.ndarray, target: float) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from xray_helpers.data.manifest import reading_of
 from xray_helpers.evaluation.intervals import describe, describe_count
+from xray_helpers.evaluation.thresholds import describe_reach
 from xray_helpers.export.alone import run_alone
 from xray_helpers.export.browser_runtime import NAME, VERSION, BrowserRuntime, load_browser_runtime
 from xray_helpers.export.bundle import EXPORT, identify_training
@@ -134,6 +135,7 @@ def render(facts: dict[str, Any], model: bytes, runtime: BrowserRuntime) -> str:
     inlined = {"css": css, "picture": picture, "script": script, "policy": policy}
     return environment.get_template("page.html.j2").render(
         facts=facts,
+        reach=describe_reach(*facts["uncertain"], (facts["negative"], facts["positive"])),
         hash=hashes["model"],
         megabytes=f"{len(model) / 1e6:.1f}",
         model=_pack(model),

@@ -12,6 +12,7 @@ from IPython.display import Image, Javascript, display
 
 from xray_helpers.data.manifest import reading_of
 from xray_helpers.evaluation.intervals import describe
+from xray_helpers.evaluation.thresholds import describe_reach
 from xray_helpers.explain.gradcam import GradCam
 from xray_helpers.explain.maps import fit_map
 from xray_helpers.export.engine import open_engine
@@ -142,6 +143,7 @@ def describe_decision_rule(study: Path, model: str) -> str:
             f"there. Of the {scores['n']} test images it would abstain on {within}, which both shares count "
             "as decided."
         )
+        sentences += describe_reach(low, high, read_class_names(study))
     return " ".join(sentences)
 
 

@@ -9,7 +9,7 @@ from xray_helpers.data.manifest import find_label_columns
 from xray_helpers.evaluation.intervals import describe, describe_count, unflatten_entry
 from xray_helpers.evaluation.metrics import METRIC_TITLES
 from xray_helpers.evaluation.operating_point import describe_choice
-from xray_helpers.evaluation.thresholds import describe_rule
+from xray_helpers.evaluation.thresholds import describe_reach, describe_rule
 from xray_helpers.evaluation.verdict import RULED_OUT, SHOWN, UNKNOWN, compare_to_bound
 from xray_helpers.explain.shortcut_verdicts import BLANKED, assess_border
 from xray_helpers.reports.display import escape
@@ -128,7 +128,10 @@ def describe_training(
     return (
         f"{model} {length}; epoch {kept['epoch']:.0f} is kept, with validation loss {kept['val_loss']:.3f}. "
         f"{epochs_by}{more} An image is called {class_names()[1]} from P = {chosen['threshold']:.3f} upwards "
-        f"({describe_rule(chosen)}). {describe_choice(chosen)}"
+        f"({describe_rule(chosen)}). "
+        + " ".join(
+            [describe_choice(chosen), *describe_reach(*chosen.get("uncertain", (0.5, 0.5)), class_names())]
+        )
     )
 
 
