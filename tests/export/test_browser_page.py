@@ -328,8 +328,10 @@ def test_a_browser_that_alters_pictures_or_computes_otherwise_is_refused(
             return image;
         };"""
     facts = collect_facts(types_file.parents[3], "MobileNetV2", PROOF) | {"expected": [1.0, 0.0, 0.0]}
+    facts["uncertain"] = [0.0, 0.51]
     model = types_file.with_name("page.onnx").read_bytes()
     (tmp_path / "page.html").write_text(render(facts, model, runtime), encoding="utf-8")
+    assert "all images up to 0.510, and never answers Intact." in (tmp_path / "page.html").read_text("utf-8")
     for file, script, said in (
         (types_file, alters, "alters the pictures"),
         (tmp_path / "page.html", "", "computes other probabilities"),
