@@ -18,7 +18,7 @@ from xray_helpers.federated.averaging import Update, Weights, check_update
 from xray_helpers.federated.client import Site, evaluate_weights, initial_weights, plan_settings
 from xray_helpers.federated.outcome import describe_rounds, kept_weights, predict_sites
 from xray_helpers.federated.preparation import Prepared, read_parts
-from xray_helpers.federated.rounds import ROUNDS, Plan, Record
+from xray_helpers.federated.rounds import ROUNDS, Plan, Record, load_weights
 from xray_helpers.models.head import prepare_tensorflow
 from xray_helpers.settings import InputError
 from xray_helpers.study.files import write_csv, write_json
@@ -61,7 +61,8 @@ def score_site(ready: Path, rounds: Path) -> str:
         )
     _check_site(site, plan, record)
     weights, kept = kept_weights(rounds, record)
-    _check_weights(site, plan, record, weights, kept)
+    _check_weights(site, plan, weights, kept)
+    _check_loss(site, plan, record, rounds, kept)
     prepared = Prepared(plan, {site.name: parts}, [ready], site.upper)
     rule = {"rule": settings.threshold_rule, "target_sensitivity": settings.target_sensitivity}
     predictions = predict_sites(prepared, weights, None, None, rule, ways=(LOCAL, FEDERATED))
@@ -84,8 +85,7 @@ def score_site(ready: Path, rounds: Path) -> str:
 
 def _check_site(site: Site, plan: Plan, record: Record) -> None:
     """Refuse a site of another plan, and one whose parts were drawn anew after the rounds."""
-    if site.name not in plan.sites:
-        raise InputError(f"The plan has no site {site.name!r}: its sites are {', '.join(plan.sites)}.")
+    plan.check_site(site.name)
     if site.backbone != plan.backbone or site.train[0].shape[1] != plan.features:
         raise InputError(
             f"The features of {site.name} are not of the plan's backbone: give the folder that was prepared "
@@ -96,14 +96,25 @@ def _check_site(site: Site, plan: Plan, record: Record) -> None:
         raise _drawn_anew(site)
 
 
-def _check_weights(site: Site, plan: Plan, record: Record, weights: Weights, kept: int) -> None:
-    """Refuse weights that are not those of the round, by their shapes and their loss at this site."""
+def _check_weights(site: Site, plan: Plan, weights: Weights, kept: int) -> None:
+    """Refuse weights that the plan's network cannot have."""
     reason = check_update(Update(weights, 1, 0, 0.0), initial_weights(plan, site.upper))
     if reason:
-        raise InputError(f"The weights of round {kept} are not of this plan: {reason.replace('its', 'the')}.")
-    told = record.losses[kept].get(site.name)
-    if told is not None and not np.isclose(evaluate_weights(site, weights, plan).validation_loss, told, 1e-3):
-        raise _drawn_anew(site, f"or round_{kept:03d}.npz is of another run, ")
+        raise InputError(f"The weights of round {kept} cannot be used: {reason.replace('its', 'the', 1)}.")
+
+
+def _check_loss(site: Site, plan: Plan, record: Record, rounds: Path, kept: int) -> None:
+    """Refuse weights, or a site, that do not give the validation loss which the site told in the rounds.
+
+    Where it told none of the round that is kept, as it was left out, the weights of the start are asked.
+    """
+    for number in (kept, 0):
+        told, path = record.losses[number].get(site.name), rounds / f"round_{number:03d}.npz"
+        if told is not None and path.exists():
+            found = evaluate_weights(site, load_weights(path), plan).validation_loss
+            if not np.isclose(found, told, rtol=1e-3):
+                raise _drawn_anew(site, f"or {path.name} is of another run, ")
+            return
 
 
 def _drawn_anew(site: Site, other: str = "") -> InputError:

@@ -171,8 +171,7 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
     InputError
         When the site is none of the plan's, cannot take part, or has another backbone.
     """
-    if name not in plan.sites:
-        raise InputError(f"The plan has no site {name!r}: its sites are {', '.join(plan.sites)}.")
+    plan.check_site(name)
     settings = plan_settings(plan)
     weights = weights or settings.weights
     if weights == LOCAL:

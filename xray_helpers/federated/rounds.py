@@ -90,6 +90,11 @@ class Plan:
         """A hash of all that changes the weights of a round."""
         return hash_of({name: value for name, value in asdict(self).items() if name not in _FREE})
 
+    def check_site(self, name: str) -> None:
+        """Raise `InputError` where a site is none of the plan's."""
+        if name not in self.sites:
+            raise InputError(f"The plan has no site {name!r}: its sites are {', '.join(self.sites)}.")
+
     def write(self, folder: Path, initial: Weights) -> "Plan":
         """Write the plan and the initial weights; a run of another plan that lies there is removed."""
         known = read_json(folder / PLAN, default={})
