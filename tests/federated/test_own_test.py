@@ -145,7 +145,7 @@ def test_what_does_not_belong_together_is_refused_in_a_sentence(run, tmp_path, w
         refused(told, site=tmp_path / f"other-{name}")
     again = tmp_path / "again"
     write_site(again, "a", (78, 30, 62))  # drawn anew, with other counts
-    refused("may have been trained on", site=again)
+    refused("in the rounds, so that its test images", site=again)
     write_site(again, "a", seed=6)  # or with the same ones
     refused("may have been trained on", site=again)
     shutil.copytree(ready, tmp_path / "old")
