@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.special import logit
 
 from xray_helpers.cli import main
+from xray_helpers.data.parts import used_part
 from xray_helpers.federated.averaging import check_update
-from xray_helpers.federated.client import Site, train_round
-from xray_helpers.federated.rounds import Plan, load_weights
+from xray_helpers.federated.client import Site, build_trained, predict, train_round
+from xray_helpers.federated.rounds import Plan, load_weights, run_rounds
 from xray_helpers.runner.federated import plan_federated, run_federated
 from xray_helpers.runner.series import run_study
 from xray_helpers.settings import InputError, build_settings
@@ -30,9 +32,10 @@ SITES = ["hospital-a", "hospital-b", "hospital-c"]
 ROUNDS = {"rounds": "2", "local_epochs": "1", "timeout": "300"}
 
 
-def load_loopback():
-    path = Path(__file__).parents[1] / "federated" / "loopback.py"
-    spec = importlib.util.spec_from_file_location("loopback", path)
+def load(name):
+    """Return a module of tests/federated."""
+    path = Path(__file__).parents[1] / "federated" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -86,6 +89,13 @@ def test_every_site_is_compared_and_nothing_of_its_images_left_it(study, simulat
     np.testing.assert_allclose(own, recorded[own.index], atol=0.02)
     local = predictions[predictions["way"] == "local"].drop_duplicates("site")
     assert local["threshold"].nunique() == 3
+    ready = simulated / "sites" / "hospital-b"  # the same numbers as at that hospital alone
+    done = CliRunner().invoke(main, ["site-test", str(ready), str(simulated / "rounds")])
+    assert done.exit_code == 0, done.output
+    alone = read_csv(ready / "test" / "predictions.csv").set_index(["way", "path"])
+    same = predictions[predictions["site"] == "hospital-b"].set_index(["way", "path"]).loc[alone.index]
+    for column in ("y_true", "y_prob", "y_pred", "threshold", "temperature"):
+        np.testing.assert_allclose(alone[column], same[column], atol=1e-5)
     gains = read_csv(simulated / "gains.csv")
     assert len(gains) == 4 * 3 * 2
     small = gains[(gains["site"] == "hospital-c") & (gains["score"] == "auroc")]
@@ -107,7 +117,7 @@ def test_three_supernodes_give_the_same_weights_and_one_that_is_killed_is_told(s
         shutil.copy(simulated / "rounds" / "round_000.npz", place / "rounds")
         plan = read_json(simulated / "rounds" / "plan.json") | {"timeout": seconds}
         write_json(place / "rounds" / "plan.json", plan)
-    with load_loopback().Loopback([simulated / "sites" / name for name in SITES]) as here:
+    with load("loopback").Loopback([simulated / "sites" / name for name in SITES]) as here:
         here.run(real / "rounds")
         here.run(killed / "rounds", kill="hospital-c")
     record = read_json(real / "rounds" / "rounds.json")
@@ -128,7 +138,7 @@ def test_three_supernodes_give_the_same_weights_and_one_that_is_killed_is_told(s
 
 @pytest.mark.parametrize("recipe", ["frozen", "finetune"])
 def test_a_hospital_elsewhere_gets_ready_with_the_plan_alone(study, tmp_path, recipe):
-    """As docs/how-to/federated.md tells: ``--elsewhere`` at the server, ``site`` at the hospital."""
+    """As docs/how-to/federated.md tells: ``--elsewhere`` there; ``site``, ``site-test`` here."""
     call, name, own = CliRunner().invoke, f"trial-{recipe}", study.parents[1] / "set" / "hospital-b"
     known = read_json(study / "study.json")
     write_json(study / "study.json", known | {"settings": known["settings"] | {"recipe": recipe}})
@@ -152,6 +162,17 @@ def test_a_hospital_elsewhere_gets_ready_with_the_plan_alone(study, tmp_path, re
         *[recipe == "frozen"] * 2,
     )
     assert check_update(train_round(site, start, plan, 1), start) == ""
+    run_rounds(folder, load("conftest").Direct(plan, [tmp_path / "ready"]))
+    done = call(main, ["site-test", str(tmp_path / "ready"), str(folder)])
+    assert done.exit_code == 0, done.output
+    table = read_csv(tmp_path / "ready" / "manifest.csv")
+    scores = read_csv(tmp_path / "ready" / "test" / "scores.csv").set_index("way")
+    assert scores["n"].tolist() == [len(used_part(table, "test"))] * 2
+    kept = read_json(tmp_path / "ready" / "test" / "results.json")["kept"]
+    shared = build_trained(plan, load_weights(folder / f"round_00{kept}.npz"), site.upper)
+    logits = logit(predict(shared, Site.read(tmp_path / "ready", test=True).test[0]))
+    found = read_csv(tmp_path / "ready" / "test" / "predictions.csv").query("way == 'federated'")
+    np.testing.assert_allclose(logit(found["y_prob"]), logits / found["temperature"], atol=1e-3)
     told[1] = "west"
     assert "its sites are north, south" in call(main, ["site", str(folder), *told]).output
 

@@ -8,7 +8,6 @@ import click
 
 from xray_helpers.cli.base import JOBS, ON, PAIRS, main
 from xray_helpers.runner.options import RunOptions, build_run_options
-from xray_helpers.settings import InputError
 from xray_helpers.study.parameters import parse_assignments
 
 
@@ -56,9 +55,17 @@ def federated(
 def site(plan: str, name: str, data: str, folder: str, weights: str) -> None:
     """Prepare this hospital for a federated training: its parts, and the features or maps of its images."""
     from xray_helpers.federated.preparation import prepare_site
-    from xray_helpers.federated.rounds import PLAN, Plan
+    from xray_helpers.federated.rounds import Plan
 
-    if not (Path(plan) / PLAN).exists():
-        raise InputError(f"{plan} holds no {PLAN}: ask the server's hospital for the folder of its plan.")
     told = prepare_site(Plan.read(Path(plan)), name, data, Path(folder), weights)
     click.echo(f"{told} {folder} is ready.")
+
+
+@main.command("site-test")
+@click.argument("ready", metavar="READY", type=click.Path(exists=True, file_okay=False))
+@click.argument("rounds", metavar="ROUNDS", type=click.Path(exists=True, file_okay=False))
+def site_test(ready: str, rounds: str) -> None:
+    """Score the shared model on this hospital's own test part, beside a model trained here alone."""
+    from xray_helpers.federated.own_test import score_site
+
+    click.echo(score_site(Path(ready), Path(rounds)))

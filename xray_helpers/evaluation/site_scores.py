@@ -27,11 +27,11 @@ WAYS = (LOCAL, FEDERATED, POOLED, STUDY)
 ALL = "all sites together"
 PAIRS = ((FEDERATED, LOCAL), (FEDERATED, POOLED), (FEDERATED, STUDY))
 _CHANGE = f"gain or loss of {MARGIN:g} or more"
-_SCORES = ("auroc", "recall", "specificity", "brier")
+_TITLES = TITLES | {"brier": "Brier score"}
 
 
 def score_sites(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Score each way of training at each site and over all.
+    """Score each way of training at each site, and over all where there are several.
 
     Parameters
     ----------
@@ -53,14 +53,15 @@ def score_sites(predictions: pd.DataFrame) -> pd.DataFrame:
         threshold = np.nan if site == ALL else float(part["threshold"].iloc[0])
         row = {"site": site, "way": way, "threshold": threshold}
         row |= {key: found[key] for key in ("n", "n_groups", "n_effective", "prevalence")}
-        for name in _SCORES:
+        for name in _TITLES:
             row |= flatten_entry(name, found[name], missing=np.nan)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _parts(predictions: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    sites = [*sorted(predictions["site"].unique()), ALL]
+    sites = sorted(predictions["site"].unique())
+    sites += [ALL] * (len(sites) > 1)
     ways = [way for way in WAYS if way in set(predictions["way"])]
     found = []
     for site in sites:
@@ -156,7 +157,7 @@ def sites_table(scores: pd.DataFrame) -> list[dict[str, str]]:
     """Return the scores as text, one row per site and way."""
     return [
         {"site": row["site"], "trained": row["way"]}
-        | {title: describe(unflatten_entry(row, name)) for name, title in TITLES.items()}
+        | {title: describe(unflatten_entry(row, name)) for name, title in _TITLES.items()}
         | {
             "threshold": "of each site" if pd.isna(row["threshold"]) else f"{row['threshold']:.2f}",
             "n": describe_count(row),

@@ -19,13 +19,14 @@ from xray_helpers.models.head import (
     predict_head,
     prepare_tensorflow,
 )
-from xray_helpers.settings import Classes, InputError, Settings, set_classes
+from xray_helpers.settings import SPLITS, Classes, InputError, Settings, set_classes
 from xray_helpers.study.files import atomic_write, read_json, write_json
 from xray_helpers.study.seeds import derive_seed
 
 if TYPE_CHECKING:
     import keras
 FEATURES, SITE, UPPER = "features.npz", "site.json", "upper.keras"
+_XY = tuple(enumerate("xy"))  # in FEATURES: of each part the features, and what is learnt of them
 _VALUES = 2**22  # of features that are predicted at once
 _heads: dict[str, tuple[Any, list]] = {}
 
@@ -43,6 +44,8 @@ class Site(NamedTuple):
         that of the maps where the backbone is cut, and they are float16.
     upper : Path, optional
         The upper part of the backbone, where its layers are trained.
+    test : tuple of ndarray, optional
+        As train; no round reads it.
     """
 
     name: str
@@ -50,14 +53,14 @@ class Site(NamedTuple):
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     upper: Path | None = None
+    test: tuple[np.ndarray, np.ndarray] | None = None
 
     def write(self, folder: Path) -> "Site":
         """Write ``features.npz``, which never leaves the site, ``upper.keras`` and, last, ``site.json``."""
+        parts = {split: part for split in SPLITS if (part := getattr(self, split)) is not None}
         with atomic_write(folder / FEATURES) as partial:
             np.savez(
-                partial,
-                **{f"train_{key}": value for key, value in zip("xy", self.train, strict=True)},
-                **{f"validation_{key}": value for key, value in zip("xy", self.validation, strict=True)},
+                partial, **{f"{split}_{key}": part[at] for split, part in parts.items() for at, key in _XY}
             )
         counts = {"images": len(self.train[1]), "validation_images": len(self.validation[1])}
         if self.upper is None:
@@ -69,21 +72,22 @@ class Site(NamedTuple):
         return self
 
     @classmethod
-    def read(cls, folder: Path) -> "Site":
-        """Read what `write` wrote.
+    def read(cls, folder: Path, *, test: bool = False) -> "Site":
+        """Read what `write` wrote, without the test part unless it is asked for.
 
         Raises
         ------
         InputError
             When there is no site in the folder.
         """
-        if not (folder / SITE).exists():
+        if not all((folder / name).exists() for name in (SITE, FEATURES)):
             raise InputError(f"{folder} holds no site: prepare one with `python -m xray_helpers site`.")
         about = read_json(folder / SITE)
         with np.load(folder / FEATURES, allow_pickle=False) as stored:
-            parts = [(stored[f"{part}_x"], stored[f"{part}_y"]) for part in ("train", "validation")]
+            kept = [split for split in SPLITS if f"{split}_x" in stored and (test or split != "test")]
+            parts = {split: tuple(stored[f"{split}_{key}"] for _, key in _XY) for split in kept}
         upper = folder / UPPER
-        return cls(about["name"], about["backbone"], *parts, upper if upper.exists() else None)
+        return cls(about["name"], about["backbone"], **parts, upper=upper if upper.exists() else None)
 
 
 def plan_settings(plan: Plan) -> Settings:

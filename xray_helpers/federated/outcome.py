@@ -27,8 +27,8 @@ from xray_helpers.study.files import read_json
 def predict_sites(
     prepared: Prepared,
     weights: Weights,
-    study: Path,
-    sites: Sites,
+    study: Path | None,
+    sites: Sites | None,
     chosen: Mapping[str, Any],
     ways: tuple[str, ...] = WAYS,
 ) -> pd.DataFrame:
@@ -42,8 +42,9 @@ def predict_sites(
     prepared : Prepared
     weights : list of ndarray
         Of the federated head.
-    study : Path
-    sites : Sites
+    study : Path or None
+    sites : Sites or None
+        Needed for the way `STUDY` alone.
     chosen : dict
         ``threshold.json`` of the study's model: rule and target_sensitivity.
     ways : tuple of str

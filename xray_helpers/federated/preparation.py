@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xray_helpers.data.manifest import reading_of
-from xray_helpers.data.parts import training_target
+from xray_helpers.data.parts import training_target, used_part
 from xray_helpers.federated.client import UPPER, Site, initial_weights, plan_settings
 from xray_helpers.federated.rounds import Plan
 from xray_helpers.federated.sites import Sites, read_sites
@@ -19,10 +19,11 @@ from xray_helpers.models.features import extract_features, open_extractor
 from xray_helpers.models.head import prepare_tensorflow
 from xray_helpers.models.inference import ForwardPass, choose_backend, study_backend
 from xray_helpers.settings import SPLITS, InputError, Settings, current_classes
-from xray_helpers.study.files import atomic_write, hash_of, write_csv
+from xray_helpers.study.files import atomic_write, hash_of, read_csv, write_csv
 from xray_helpers.study.folders import LOCAL, local_path, resolve_path, shareable, with_local_sources
 from xray_helpers.study.tables import MANIFEST
 
+IMAGES = "manifest.csv"  # in the folder of a site: its images and their parts
 RUN, SITES = "rounds", "sites"  # in the folder of a federation: of the server, and a folder for each site
 
 
@@ -84,7 +85,10 @@ def prepare_study(
     names = tuple(sorted(parts))
     options["data"] = hash_of({site: list_images(sites.tables[site]) for site in names})
     plan, upper = _write_plan(folder / RUN, model, backbone, settings, _width(parts), names, cut, **options)
-    places = [_write_site(folder / SITES / name, name, backbone, parts[name], upper) for name in names]
+    tables = sites.tables
+    places = [
+        _write_site(folder / SITES / name, name, backbone, parts[name], upper, tables[name]) for name in names
+    ]
     return Prepared(plan, parts, places, upper)
 
 
@@ -167,8 +171,7 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
     InputError
         When the site is none of the plan's, cannot take part, or has another backbone.
     """
-    if name not in plan.sites:
-        raise InputError(f"The plan has no site {name!r}: its sites are {', '.join(plan.sites)}.")
+    plan.check_site(name)
     settings = plan_settings(plan)
     weights = weights or settings.weights
     if weights == LOCAL:
@@ -186,8 +189,7 @@ def prepare_site(plan: Plan, name: str, data: str, folder: Path, weights: str = 
             f"The backbone of {name} is not that of the plan: its weights are of another file, or pictures "
             "are read in another way; give the same file with --weights."
         )
-    _write_site(folder, name, backbone, parts[name], _write_upper(folder, cut))
-    write_csv(folder / "manifest.csv", sites.tables[name])
+    _write_site(folder, name, backbone, parts[name], _write_upper(folder, cut), sites.tables[name])
     counts = {split: len(parts[name][split].target) for split in SPLITS}
     told = ", ".join(f"{count} images for {split}" for split, count in counts.items())
     return " ".join([*sites.notes, f"{name} has {told}."])
@@ -238,7 +240,37 @@ def _width(parts: dict[str, dict[str, Part]]) -> int:
     return int(next(iter(parts.values()))["train"].x.shape[1])
 
 
-def _write_site(folder: Path, name: str, backbone: str, parts: dict[str, Part], upper: Path | None) -> Path:
-    train, validation = ((parts[split].x, parts[split].target) for split in ("train", "validation"))
-    Site(name, backbone, train, validation, upper).write(folder)
+def _write_site(
+    folder: Path, name: str, backbone: str, parts: dict[str, Part], upper: Path | None, table: pd.DataFrame
+) -> Path:
+    write_csv(folder / IMAGES, table)
+    train, validation, test = ((parts[split].x, parts[split].target) for split in SPLITS)
+    Site(name, backbone, train, validation, upper, test).write(folder)
     return folder
+
+
+def read_parts(site: Site, folder: Path) -> dict[str, Part]:
+    """Return the parts of a site as `Prepared` has them, from what was read with its test part.
+
+    Raises
+    ------
+    InputError
+        When there is no test part, or the features are not those of the images that are listed.
+    """
+    if site.test is None:
+        raise InputError(
+            f"{folder} holds no test part, as it was prepared by an earlier version: prepare it again, with "
+            "the same plan and images."
+        )
+    table = read_csv(folder / IMAGES)
+    parts = {
+        split: Part(used_part(table, split, copies=split == "train"), getattr(site, split)[0])
+        for split in SPLITS
+    }
+    for split, part in parts.items():
+        if not np.array_equal(part.target, getattr(site, split)[1]):
+            raise InputError(
+                f"The features of the {split} part in {folder} are not those of the images in its {IMAGES}: "
+                "take the folder as `python -m xray_helpers site` wrote it."
+            )
+    return parts

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,11 @@ class Plan:
         """A hash of all that changes the weights of a round."""
         return hash_of({name: value for name, value in asdict(self).items() if name not in _FREE})
 
+    def check_site(self, name: str) -> None:
+        """Raise `InputError` where a site is none of the plan's."""
+        if name not in self.sites:
+            raise InputError(f"The plan has no site {name!r}: its sites are {', '.join(self.sites)}.")
+
     def write(self, folder: Path, initial: Weights) -> "Plan":
         """Write the plan and the initial weights; a run of another plan that lies there is removed."""
         known = read_json(folder / PLAN, default={})
@@ -101,7 +107,11 @@ class Plan:
 
     @classmethod
     def read(cls, folder: Path) -> "Plan":
-        """Read what `write` wrote."""
+        """Read what `write` wrote; raise `InputError` where there is none."""
+        if not (folder / PLAN).exists():
+            raise InputError(
+                f"{folder} holds no {PLAN}: ask the server's hospital for the folder of its plan."
+            )
         return cls.parse(read_json(folder / PLAN))
 
     @classmethod
@@ -117,9 +127,14 @@ def save_weights(path: Path, weights: Weights) -> None:
 
 
 def load_weights(path: Path) -> Weights:
-    """Read what `save_weights` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return [stored[name] for name in sorted(stored.files)]
+    """Read what `save_weights` wrote; raise `InputError` where that is missing or not whole."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[name] for name in sorted(stored.files)]
+    except (OSError, ValueError, BadZipFile):
+        raise InputError(
+            f"{path.parent} holds no {path.name} that can be read: ask the server's hospital for it again."
+        ) from None
 
 
 class Exchanged(NamedTuple):
