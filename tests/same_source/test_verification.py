@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from xray_helpers.same_source import verification
-from xray_helpers.same_source.local_features import SETS, describe_picture
+from xray_helpers.same_source.local_features import LOCAL, SCALE, SETS, describe_picture
 from xray_helpers.same_source.rules import is_sure
 from xray_helpers.same_source.words import Vocabulary
 
@@ -19,6 +19,27 @@ def texture(seed):
 
 def compare(x, y, shape=(256, 256)):
     return verification._compare(x, describe_picture(x, shape), y, describe_picture(y, shape))
+
+
+def test_a_pair_is_compared_the_other_way_too_unless_a_picture_is_plain():
+    """Most points of a have two alike in b, so that none is clearly the nearest; those of b have one in a."""
+    rng = np.random.default_rng(0)
+
+    def describe(near, spread):
+        drawn = near + spread * rng.normal(size=(len(near), 128))
+        return np.round(0.98 * SCALE * drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+
+    a, b = np.zeros((2, 1), LOCAL)
+    for record in (a, b):
+        record["descriptors"][0, :250] = describe(np.zeros((250, 128)), 1)
+    own = a["descriptors"][0, :46].astype(float) / SCALE
+    b["descriptors"][0, :80] = describe(np.repeat(own[:40], 2, axis=0), 0.02)
+    b["descriptors"][0, 80:86] = describe(own[40:], 0.02)
+    assert 4 <= verification._count_matches(a, b)[0] < 9
+    assert verification._count_matches(b, a)[0] > 50
+    assert verification._find_promising(a, b).tolist() == [True]
+    b["descriptors"][0, 249] = 0
+    assert verification._find_promising(a, b).tolist() == [False]
 
 
 @pytest.mark.parametrize("negative", [False, True])

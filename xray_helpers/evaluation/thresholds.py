@@ -152,7 +152,7 @@ def threshold_band(validation: pd.DataFrame, rule: str, target: float = 0.95) ->
 
 def describe_reach(low: float, high: float, names: Sequence[str]) -> list[str]:
     """Return a sentence where the band of abstention reaches 0 or 1, so that an answer is never given."""
-    never = [name for name, ends in zip(names, (low <= 0, high >= 1), strict=True) if ends]
+    never = [name for name, ends in zip(names, (low <= 0, high >= 1), strict=True) if ends and low < high]
     if len(never) == 2:
         return ["It abstains on every image, and never decides."]
     where = f"up to {high:.3f}" if low <= 0 else f"from {low:.3f} on"
